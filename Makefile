@@ -1,0 +1,55 @@
+# make train: set up and train.  make test: set up and test.  make check: everything that CI runs.
+# Any of them with PYTHON=/path/to/python3.12 to choose the interpreter.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$each; break; fi; done)
+
+.PHONY: train test test-torch-range lint types imports docs smoke check clean
+
+train: $(VENV)/train.installed
+	$(BIN)/python scripts/train.py
+
+test: $(VENV)/test.installed
+	$(BIN)/python -m pytest -n 2
+
+test-torch-range: $(VENV)/dev.installed
+	$(BIN)/nox --session torch_range
+
+lint: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: $(VENV)/dev.installed
+	$(BIN)/pyright
+
+imports: $(VENV)/dev.installed
+	$(BIN)/lint-imports
+
+docs: $(VENV)/dev.installed
+	$(BIN)/mkdocs build --strict
+
+smoke: $(VENV)/train.installed
+	$(BIN)/python scripts/train.py --epochs 1 --limit-batches 2 --output runs/smoke
+
+check: test lint types imports docs smoke
+
+clean:
+	rm -rf $(VENV) .nox runs site
+
+# One stamp for each set of dependencies; made again when they change.
+$(VENV)/%.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@if [ -z '$(PYTHON)' ]; then \
+		echo 'lazytorch needs Python 3.11 or newer; found: '"$$(python3 --version 2>&1 || echo none)"'.' >&2; \
+		echo 'Install it, or name it: make PYTHON=/path/to/python3.12 ...' >&2; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'lazytorch needs Python 3.11 or newer; PYTHON=$(PYTHON) is '"$$($(PYTHON) --version 2>&1)"'.' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '$(PYTHON) cannot make virtual environments: install its venv package (Debian: python3-venv).' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,31 @@
+"""lazytorch: state what cannot be inferred, infer the rest from the first input."""
+
+from lazytorch import layers, models
+from lazytorch.errors import ShapeInferenceError, UninitializedModuleError
+from lazytorch.lazify import (
+    LazyConv2dExpansionModule,
+    LazyConv2dInChannelModule,
+    LazyConv2dReductionModule,
+    lazify,
+)
+from lazytorch.lazy_module import LazyModule
+from lazytorch.materialize import is_lazy, materialize
+from lazytorch.named_sequential import NamedSequential
+from lazytorch.signature import create_lazy_signature
+
+__all__ = [
+    "LazyConv2dExpansionModule",
+    "LazyConv2dInChannelModule",
+    "LazyConv2dReductionModule",
+    "LazyModule",
+    "NamedSequential",
+    "ShapeInferenceError",
+    "UninitializedModuleError",
+    "create_lazy_signature",
+    "is_lazy",
+    "layers",
+    "lazify",
+    "materialize",
+    "models",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,93 @@
+"""A first call that fails leaves the whole model as lazy as it was."""
+
+import sys
+import weakref
+from collections.abc import Callable
+from types import FrameType, MethodType
+from typing import Any
+
+from torch import nn
+
+__all__ = ["CallForward", "as_one_call", "on_failure", "path_in_running_model"]
+
+# By the identity of an object that lives exactly as long as the outermost module call: that object, and how to undo
+# what was built in it. An entry goes when the call ends, so nothing is kept of a call that succeeded.
+_undo: dict[int, tuple[weakref.ref[Any], list[Callable[[], None]]]] = {}
+
+
+def on_failure(undo: Callable[[], None]) -> None:
+    """Have ``undo`` called by the ``roll_back`` of the outermost module call that is running now."""
+    token = outermost_call()
+    if token is not None:
+        key = id(token)
+        if key not in _undo:
+            _undo[key] = weakref.ref(token, lambda _: _undo.pop(key, None)), []
+        _undo[key][1].append(undo)
+
+
+def roll_back() -> None:
+    """Undo, last first, what was built in the outermost module call that is running now."""
+    _, undos = _undo.pop(id(outermost_call()), (None, []))
+    for undo in reversed(undos):
+        undo()
+
+
+def as_one_call(call: Callable[[], Any]) -> Any:
+    """Call ``call``; if it raises, undo what was built in it."""
+    token = _Token()
+    try:
+        return call()
+    except BaseException:
+        roll_back()
+        raise
+    finally:
+        del token
+
+
+def outermost_call() -> Any:
+    """An object that lives exactly as long as the outermost module call running in this thread, or None.
+
+    A plain parent knows nothing of lazytorch, but ``nn.Module._call_impl`` holds one bound method for each call.
+    """
+    token = None
+    for frame in running_frames():
+        if frame.f_code is as_one_call.__code__:
+            token = frame.f_locals["token"]
+        elif frame.f_code is nn.Module._call_impl.__code__:
+            forward, module = frame.f_locals["forward_call"], frame.f_locals["self"]
+            if isinstance(forward, MethodType) and "forward" not in vars(module):  # an instance's own outlives the call
+                token = forward
+    return token
+
+
+class CallForward:
+    """The forward of whatever a module has become by the time it is called."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module.forward(*args, **kwargs)
+
+
+def path_in_running_model(module: nn.Module) -> str:
+    """Where ``module`` stands in the outermost running module that holds it: ``stages.2.0.se``, or ``""``."""
+    path = ""
+    for frame in running_frames():
+        if frame.f_code is nn.Module._call_impl.__code__:
+            names = (name for name, each in frame.f_locals["self"].named_modules() if each is module)
+            path = next(names, "") or path
+    return path
+
+
+def running_frames() -> list[FrameType]:
+    """The frames of this thread, innermost first."""
+    frames, frame = [], sys._getframe(1)
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+class _Token:
+    """An object that lives as long as one call."""

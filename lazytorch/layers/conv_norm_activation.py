@@ -1,0 +1,116 @@
+"""A convolution, then a norm, then an activation: the layer that every network here is made of."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from lazytorch.layers.rank import of_rank
+from lazytorch.lazify import LazyConvInChannelModule, positive
+from lazytorch.named_sequential import NamedSequential
+from lazytorch.signature import create_lazy_signature
+
+__all__ = ["ConvNormActivation", "LazyConvNormActivation"]
+
+
+class ConvNormActivation(NamedSequential):
+    """A convolution, then a norm, then an activation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels produced.
+        kernel_size: Side of the kernel, in pixels; one number, or one for each spatial dimension.
+        stride: Step of the kernel, in pixels; likewise.
+        padding: Pixels added on every side; by default as many as keep the size of the input at stride 1, for a
+            kernel of odd size.
+        groups: Groups of channels that are convolved apart.
+        dilation: Distance between the pixels that the kernel sees, likewise.
+        bias: Whether the convolution has a bias; by default only if no norm follows.
+        norm_layer: Called with the channels; None for no norm. A torch.nn class stands for its siblings of other ranks.
+        activation: Called without arguments; None for no activation.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))`` for an odd kernel and the default padding
+
+    Raises:
+        ValueError: If a number is not positive, or ``groups`` does not divide the channels.
+
+    Source:
+        Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import ConvNormActivation
+        >>> ConvNormActivation(3, 8, stride=2)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 8, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int] = 3,
+        stride: int | Sequence[int] = 1,
+        *,
+        padding: int | Sequence[int] | None = None,
+        groups: int = 1,
+        dilation: int | Sequence[int] = 1,
+        bias: bool | None = None,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        spatial_dims: int = 2,
+    ) -> None:
+        for name, value in {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}.items():
+            positive(name, value, self)
+        kernel = self._each("kernel_size", kernel_size, spatial_dims)
+        step = self._each("stride", stride, spatial_dims)
+        dilations = self._each("dilation", dilation, spatial_dims)
+        if padding is None:
+            padding = tuple(distance * (side - 1) // 2 for side, distance in zip(kernel, dilations, strict=True))
+        elif not isinstance(padding, int):
+            padding = tuple(padding)
+        parts = {
+            "conv": of_rank(nn.Conv2d, spatial_dims)(
+                in_channels,
+                out_channels,
+                kernel,
+                step,
+                padding,
+                dilations,
+                groups,
+                bias=norm_layer is None if bias is None else bias,
+            )
+        }
+        if norm_layer is not None:
+            parts["norm"] = of_rank(norm_layer, spatial_dims)(out_channels)
+        if activation is not None:
+            parts["activation"] = activation()
+        super().__init__(**parts)
+
+    def _each(self, name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
+        values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+        if len(values) != spatial_dims:
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."
+            )
+        return tuple(positive(name, each, self) for each in values)
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazyConvNormActivation(LazyConvInChannelModule, ConvNormActivation):
+    """A :class:`ConvNormActivation` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))``
+
+    Raises:
+        ShapeInferenceError: At the first call, if the input has no channels or not 1 to 3 spatial dimensions.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyConvNormActivation
+        >>> LazyConvNormActivation(8, kernel_size=3, stride=2)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 8, 16, 16])
+    """

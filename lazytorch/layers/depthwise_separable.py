@@ -1,0 +1,294 @@
+"""Depthwise, pointwise and depthwise-separable convolutions."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
+from lazytorch.layers.rank import two_dimensional
+from lazytorch.lazify import LazyConv2dInChannelModule, LazyConvInChannelModule
+from lazytorch.named_sequential import NamedSequential
+from lazytorch.signature import create_lazy_signature
+
+__all__ = [
+    "DepthSepConv",
+    "DepthSepConv2d",
+    "DepthwiseConv",
+    "DepthwiseConv2d",
+    "LazyDepthSepConv",
+    "LazyDepthSepConv2d",
+    "LazyDepthwiseConv",
+    "LazyDepthwiseConv2d",
+    "LazyPointwiseConv",
+    "LazyPointwiseConv2d",
+    "PointwiseConv",
+    "PointwiseConv2d",
+]
+
+
+class DepthwiseConv(ConvNormActivation):
+    """A convolution of each channel by itself, then a norm, then an activation.
+
+    Args:
+        channels: Channels of the input and of the output.
+        kernel_size: Side of the kernel, in pixels.
+        stride: Step of the kernel, in pixels.
+        dilation: Distance between the pixels that the kernel sees.
+        norm_layer: Called with the channels; None for no norm.
+        activation: Called without arguments; None for no activation.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, channels, *spatial)``
+        - Output: ``(N, channels, *ceil(spatial / stride))``
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Source:
+        Howard et al. 2017, section 3.1, https://arxiv.org/abs/1704.04861.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import DepthwiseConv
+        >>> DepthwiseConv(8, stride=2, spatial_dims=1)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 8, 16])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        dilation: int = 1,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            stride,
+            groups=channels,
+            dilation=dilation,
+            norm_layer=norm_layer,
+            activation=activation,
+            spatial_dims=spatial_dims,
+        )
+
+
+class PointwiseConv(ConvNormActivation):
+    """A convolution of each pixel by itself, then a norm, then an activation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels produced.
+        stride: Step of the kernel, in pixels.
+        norm_layer: Called with the channels; None for no norm.
+        activation: Called without arguments; None for no activation.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))``
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Source:
+        Howard et al. 2017, section 3.1, https://arxiv.org/abs/1704.04861.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import PointwiseConv
+        >>> PointwiseConv(8, 4, spatial_dims=3)(torch.zeros(2, 8, 4, 4, 4)).shape
+        torch.Size([2, 4, 4, 4, 4])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            1,
+            stride,
+            norm_layer=norm_layer,
+            activation=activation,
+            spatial_dims=spatial_dims,
+        )
+
+
+class DepthSepConv(NamedSequential):
+    """A depthwise convolution, then a pointwise one, each followed by a norm and an activation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels produced.
+        kernel_size: Side of the depthwise kernel, in pixels.
+        stride: Step of the depthwise kernel, in pixels.
+        dilation: Distance between the pixels that the depthwise kernel sees.
+        norm_layer: Called with the channels; None for no norm.
+        activation: Called without arguments; None for no activation.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))``
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Source:
+        Howard et al. 2017, figure 3, https://arxiv.org/abs/1704.04861.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import DepthSepConv
+        >>> DepthSepConv(3, 8, stride=2)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 8, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        dilation: int = 1,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__(
+            depthwise=DepthwiseConv(
+                in_channels,
+                kernel_size,
+                stride,
+                dilation=dilation,
+                norm_layer=norm_layer,
+                activation=activation,
+                spatial_dims=spatial_dims,
+            ),
+            pointwise=PointwiseConv(
+                in_channels, out_channels, norm_layer=norm_layer, activation=activation, spatial_dims=spatial_dims
+            ),
+        )
+
+
+@two_dimensional
+class DepthwiseConv2d(DepthwiseConv):
+    """:class:`DepthwiseConv` of images.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import DepthwiseConv2d
+        >>> DepthwiseConv2d(8)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 8, 32, 32])
+    """
+
+
+@two_dimensional
+class PointwiseConv2d(PointwiseConv):
+    """:class:`PointwiseConv` of images.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import PointwiseConv2d
+        >>> PointwiseConv2d(8, 4)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 4, 32, 32])
+    """
+
+
+@two_dimensional
+class DepthSepConv2d(DepthSepConv):
+    """:class:`DepthSepConv` of images.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import DepthSepConv2d
+        >>> DepthSepConv2d(8, 4)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 4, 32, 32])
+    """
+
+
+@create_lazy_signature(exclude=["channels", "spatial_dims"])
+class LazyDepthwiseConv(LazyConvInChannelModule, DepthwiseConv):
+    """A :class:`DepthwiseConv` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyDepthwiseConv
+        >>> LazyDepthwiseConv(stride=2)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 8, 16])
+    """
+
+
+@create_lazy_signature(exclude=["channels"])
+class LazyDepthwiseConv2d(LazyConv2dInChannelModule, DepthwiseConv2d):
+    """A :class:`DepthwiseConv2d` that infers its channels from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyDepthwiseConv2d
+        >>> LazyDepthwiseConv2d(kernel_size=5)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 8, 32, 32])
+    """
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazyPointwiseConv(LazyConvInChannelModule, PointwiseConv):
+    """A :class:`PointwiseConv` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyPointwiseConv
+        >>> LazyPointwiseConv(4)(torch.zeros(2, 8, 4, 4, 4)).shape
+        torch.Size([2, 4, 4, 4, 4])
+    """
+
+
+@create_lazy_signature(exclude=["in_channels"])
+class LazyPointwiseConv2d(LazyConv2dInChannelModule, PointwiseConv2d):
+    """A :class:`PointwiseConv2d` that infers its input channels from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyPointwiseConv2d
+        >>> LazyPointwiseConv2d(4)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 4, 32, 32])
+    """
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazyDepthSepConv(LazyConvInChannelModule, DepthSepConv):
+    """A :class:`DepthSepConv` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyDepthSepConv
+        >>> LazyDepthSepConv(4, stride=2)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 4, 16])
+    """
+
+
+@create_lazy_signature(exclude=["in_channels"])
+class LazyDepthSepConv2d(LazyConv2dInChannelModule, DepthSepConv2d):
+    """A :class:`DepthSepConv2d` that infers its input channels from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyDepthSepConv2d
+        >>> LazyDepthSepConv2d(4, stride=2)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 4, 16, 16])
+    """

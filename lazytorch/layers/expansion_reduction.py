@@ -1,0 +1,182 @@
+"""Convolutions that state their output channels as a multiple, or a fraction, of whatever they are given."""
+
+from typing import Any
+
+from torch import nn
+
+from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d, PointwiseConv, PointwiseConv2d
+from lazytorch.layers.rank import of_rank
+from lazytorch.lazify import (
+    LazyConv2dExpansionModule,
+    LazyConv2dReductionModule,
+    LazyConvExpansionModule,
+    LazyConvReductionModule,
+)
+from lazytorch.signature import create_lazy_signature
+
+__all__ = [
+    "LazyExpansionConv",
+    "LazyExpansionConv2d",
+    "LazyExpansionDepthSepConv",
+    "LazyExpansionDepthSepConv2d",
+    "LazyExpansionPointwiseConv",
+    "LazyExpansionPointwiseConv2d",
+    "LazyReductionConv",
+    "LazyReductionConv2d",
+    "LazyReductionDepthSepConv",
+    "LazyReductionDepthSepConv2d",
+    "LazyReductionPointwiseConv",
+    "LazyReductionPointwiseConv2d",
+]
+
+INFERRED = ("in_channels", "out_channels")
+
+
+@create_lazy_signature(exclude=INFERRED, target=nn.Conv2d)
+class LazyExpansionConv(LazyConvExpansionModule):
+    """``nn.Conv1d``, ``2d`` or ``3d`` with ``expansion_ratio`` times the channels of its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyExpansionConv
+        >>> LazyExpansionConv(2, kernel_size=3)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 16, 30])
+    """
+
+    def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
+        return of_rank(nn.Conv2d, spatial_dims)(*args, **kwargs)
+
+
+@create_lazy_signature(exclude=INFERRED)
+class LazyExpansionConv2d(LazyConv2dExpansionModule, nn.Conv2d):
+    """``nn.Conv2d`` with ``expansion_ratio`` times the channels of its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyExpansionConv2d
+        >>> LazyExpansionConv2d(2, kernel_size=3)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 16, 30, 30])
+    """
+
+
+@create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
+class LazyExpansionPointwiseConv(LazyConvExpansionModule, PointwiseConv):
+    """A :class:`PointwiseConv` with ``expansion_ratio`` times the channels of its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyExpansionPointwiseConv
+        >>> LazyExpansionPointwiseConv(6)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 48, 32])
+    """
+
+
+@create_lazy_signature(exclude=INFERRED)
+class LazyExpansionPointwiseConv2d(LazyConv2dExpansionModule, PointwiseConv2d):
+    """A :class:`PointwiseConv2d` with ``expansion_ratio`` times the channels of its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyExpansionPointwiseConv2d
+        >>> LazyExpansionPointwiseConv2d(1.5)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 12, 32, 32])
+    """
+
+
+@create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
+class LazyExpansionDepthSepConv(LazyConvExpansionModule, DepthSepConv):
+    """A :class:`DepthSepConv` with ``expansion_ratio`` times the channels of its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyExpansionDepthSepConv
+        >>> LazyExpansionDepthSepConv(2, stride=2)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 16, 16])
+    """
+
+
+@create_lazy_signature(exclude=INFERRED)
+class LazyExpansionDepthSepConv2d(LazyConv2dExpansionModule, DepthSepConv2d):
+    """A :class:`DepthSepConv2d` with ``expansion_ratio`` times the channels of its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyExpansionDepthSepConv2d
+        >>> LazyExpansionDepthSepConv2d(2, stride=2)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 16, 16, 16])
+    """
+
+
+@create_lazy_signature(exclude=INFERRED, target=nn.Conv2d)
+class LazyReductionConv(LazyConvReductionModule):
+    """``nn.Conv1d``, ``2d`` or ``3d`` with ``reduction_ratio`` times fewer channels than its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyReductionConv
+        >>> LazyReductionConv(2, kernel_size=3)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 4, 30])
+    """
+
+    def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
+        return of_rank(nn.Conv2d, spatial_dims)(*args, **kwargs)
+
+
+@create_lazy_signature(exclude=INFERRED)
+class LazyReductionConv2d(LazyConv2dReductionModule, nn.Conv2d):
+    """``nn.Conv2d`` with ``reduction_ratio`` times fewer channels than its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyReductionConv2d
+        >>> LazyReductionConv2d(2, kernel_size=3)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 4, 30, 30])
+    """
+
+
+@create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
+class LazyReductionPointwiseConv(LazyConvReductionModule, PointwiseConv):
+    """A :class:`PointwiseConv` with ``reduction_ratio`` times fewer channels than its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyReductionPointwiseConv
+        >>> LazyReductionPointwiseConv(4)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 2, 32])
+    """
+
+
+@create_lazy_signature(exclude=INFERRED)
+class LazyReductionPointwiseConv2d(LazyConv2dReductionModule, PointwiseConv2d):
+    """A :class:`PointwiseConv2d` with ``reduction_ratio`` times fewer channels than its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyReductionPointwiseConv2d
+        >>> LazyReductionPointwiseConv2d(4)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 2, 32, 32])
+    """
+
+
+@create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
+class LazyReductionDepthSepConv(LazyConvReductionModule, DepthSepConv):
+    """A :class:`DepthSepConv` with ``reduction_ratio`` times fewer channels than its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyReductionDepthSepConv
+        >>> LazyReductionDepthSepConv(2, stride=2)(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 4, 16])
+    """
+
+
+@create_lazy_signature(exclude=INFERRED)
+class LazyReductionDepthSepConv2d(LazyConv2dReductionModule, DepthSepConv2d):
+    """A :class:`DepthSepConv2d` with ``reduction_ratio`` times fewer channels than its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyReductionDepthSepConv2d
+        >>> LazyReductionDepthSepConv2d(2, stride=2)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 4, 16, 16])
+    """

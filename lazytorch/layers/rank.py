@@ -1,0 +1,78 @@
+"""One layer for signals, images and volumes: torch.nn names each of its ranks, here the first input chooses."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from torch import nn
+
+from lazytorch.lazify import LazyConvInChannelModule
+from lazytorch.signature import create_lazy_signature, with_signature
+
+__all__ = ["LazyAdaptiveAvgPool", "of_rank", "two_dimensional"]
+
+T = TypeVar("T", bound=type[nn.Module])
+
+
+def of_rank(layer: Callable[..., nn.Module], spatial_dims: int) -> Callable[..., nn.Module]:
+    """The sibling of a torch.nn class for ``spatial_dims`` dimensions; anything else as it is.
+
+    Args:
+        layer: A class such as ``nn.BatchNorm2d``, a ``functools.partial`` of one, or any other callable.
+        spatial_dims: 1, 2 or 3.
+
+    Raises:
+        ValueError: If ``spatial_dims`` is none of these.
+
+    Example:
+        >>> from torch import nn
+        >>> from lazytorch.layers import of_rank
+        >>> of_rank(nn.BatchNorm2d, 3).__name__
+        'BatchNorm3d'
+        >>> of_rank(nn.GroupNorm, 3).__name__
+        'GroupNorm'
+    """
+    if spatial_dims not in (1, 2, 3):
+        raise ValueError(f"of_rank: spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
+    if isinstance(layer, functools.partial):
+        return functools.partial(of_rank(layer.func, spatial_dims), *layer.args, **layer.keywords)
+    name = getattr(layer, "__name__", "")
+    if re.search("[123]d$", name) and getattr(nn, name, None) is layer:
+        return getattr(nn, f"{name[:-2]}{spatial_dims}d")
+    return layer
+
+
+def two_dimensional(cls: T) -> T:
+    """Fix ``spatial_dims`` of a layer at 2, and take it out of the constructor's signature."""
+    signature = inspect.signature(cls.__init__)
+    kept = [each for name, each in signature.parameters.items() if name != "spatial_dims"]
+    return with_signature(cls, cls.__init__, signature.replace(parameters=kept), cls.__qualname__)
+
+
+class _LazyOfRank(LazyConvInChannelModule):
+    """Base of lazy layers that differ between ranks in nothing but their torch.nn class."""
+
+    layer: ClassVar[type[nn.Module]]
+
+    def build(self, spatial_dims: int, in_channels: int, *args: Any, **kwargs: Any) -> nn.Module:
+        return of_rank(self.layer, spatial_dims)(*args, **kwargs)
+
+
+@create_lazy_signature(target=nn.AdaptiveAvgPool2d)
+class LazyAdaptiveAvgPool(_LazyOfRank):
+    """``nn.AdaptiveAvgPool1d``, ``2d`` or ``3d``, by the rank of the first input.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, C, *output_size)``
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyAdaptiveAvgPool
+        >>> LazyAdaptiveAvgPool(1)(torch.zeros(2, 3, 8, 8, 8)).shape
+        torch.Size([2, 3, 1, 1, 1])
+    """
+
+    layer = nn.AdaptiveAvgPool2d

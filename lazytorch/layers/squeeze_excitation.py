@@ -1,0 +1,80 @@
+"""Squeeze-and-excitation: weigh each channel by what the whole image holds."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from lazytorch.layers.rank import of_rank
+from lazytorch.lazify import LazyConvInChannelModule, positive
+from lazytorch.signature import create_lazy_signature
+
+__all__ = ["LazySqueezeExcitation", "SqueezeExcitation"]
+
+
+class SqueezeExcitation(nn.Module):
+    """Weighs each channel by a gate computed from the averages of all channels.
+
+    Args:
+        in_channels: Channels of the input and of the output.
+        reduction_ratio: Channels of the input over channels in between, rounded down to at least 1.
+        squeeze_channels: Channels in between, if not by ``reduction_ratio``.
+        activation: Called without arguments, after the first of the two layers.
+        gate: Called without arguments, after the second.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: the same
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Source:
+        Hu et al. 2018, figure 3 and section 3, https://arxiv.org/abs/1709.01507.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import SqueezeExcitation
+        >>> SqueezeExcitation(32)(torch.zeros(2, 32, 8, 8)).shape
+        torch.Size([2, 32, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction_ratio: float = 16,
+        *,
+        squeeze_channels: int | None = None,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        gate: Callable[[], nn.Module] = nn.Sigmoid,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        positive("in_channels", in_channels, self)
+        if squeeze_channels is None:
+            squeeze_channels = max(1, int(in_channels / positive("reduction_ratio", reduction_ratio, self)))
+        conv = of_rank(nn.Conv2d, spatial_dims)
+        self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
+        self.reduce = conv(in_channels, positive("squeeze_channels", squeeze_channels, self), kernel_size=1)
+        self.activation = activation()
+        self.expand = conv(squeeze_channels, in_channels, kernel_size=1)
+        self.gate = gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, in_channels, *spatial)`` in and out."""
+        return x * self.gate(self.expand(self.activation(self.reduce(self.pool(x)))))
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazySqueezeExcitation(LazyConvInChannelModule, SqueezeExcitation):
+    """A :class:`SqueezeExcitation` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazySqueezeExcitation
+        >>> squeeze = LazySqueezeExcitation(reduction_ratio=4)
+        >>> squeeze(torch.zeros(2, 32, 8, 8)).shape
+        torch.Size([2, 32, 8, 8])
+        >>> squeeze.reduce.out_channels
+        8
+    """

@@ -1,0 +1,184 @@
+"""materialize: build a whole model at once, without arithmetic. is_lazy: is anything left to build?"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.nn import functional as F
+from torch.nn.parameter import is_lazy as is_uninitialized
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from lazytorch.errors import ShapeInferenceError
+from lazytorch.first_call import as_one_call
+from lazytorch.lazy_module import LazyModule
+from lazytorch.pending import plain_torch
+
+__all__ = ["is_lazy", "materialize"]
+
+
+def is_lazy(module: nn.Module) -> bool:
+    """Whether ``module``, or any module below it, is still to be built.
+
+    Example:
+        >>> import torch, lazytorch
+        >>> conv = lazytorch.layers.LazyPointwiseConv2d(8)
+        >>> lazytorch.is_lazy(conv)
+        True
+        >>> lazytorch.is_lazy(lazytorch.materialize(conv, (1, 3, 8, 8)))
+        False
+    """
+    return any(
+        isinstance(each, LazyModule)
+        or any(map(is_uninitialized, (*each.parameters(recurse=False), *each.buffers(recurse=False))))
+        for each in module.modules()
+    )
+
+
+def materialize(module: nn.Module, /, *inputs: Any, **kwargs: Any) -> nn.Module:
+    """Build everything lazy in ``module`` from example inputs, or from nothing but their shapes.
+
+    The forward runs on shapes alone: no arithmetic, no change to BatchNorm statistics, to the training flag or to
+    random states. Either everything that the forward reaches is built, or nothing.
+
+    Args:
+        module: Any module; itself lazy, or with lazy modules anywhere below it.
+        inputs: The forward's arguments. A tuple of ints such as ``(1, 3, 224, 224)`` stands for a tensor of that
+            shape, on the module's device and of its dtype.
+        kwargs: The forward's keyword arguments, likewise.
+
+    Returns:
+        ``module`` itself.
+
+    Raises:
+        ShapeInferenceError: If a layer cannot infer what it needs, or the forward depends on the values in the input.
+        RuntimeError: If the forward leaves a part of the module unbuilt.
+
+    Example:
+        >>> import torch, lazytorch
+        >>> model = lazytorch.models.mobilenet_v2(num_classes=10)
+        >>> _ = lazytorch.materialize(model, (1, 12, 64, 64))
+        >>> model.get_classifier()
+        Linear(in_features=1280, out_features=10, bias=True)
+    """
+    device, dtype = placement(module)
+    with plain_torch():
+        mode = FakeTensorMode()
+
+        def fake(value: Any) -> Any:
+            if is_shape(value):
+                with mode:
+                    return torch.empty(tuple(value), device=device, dtype=dtype)
+            return tree_map_only(Tensor, mode.from_tensor, value)
+
+        args = tuple(fake(each) for each in inputs)
+        named = {name: fake(each) for name, each in kwargs.items()}
+
+        def run() -> None:
+            kept = dict(stored_tensors(module))
+            try:
+                with torch.no_grad(), mode, _EverythingFake(mode), _ShapesOnly():
+                    module(*args, **named)
+            finally:
+                forget_fakes(module, kept)
+            left = [name or "itself" for name, each in module.named_modules() if isinstance(each, LazyModule)]
+            if left:
+                raise RuntimeError(
+                    f"materialize({type(module).__name__}): the forward must reach every lazy part, got none for "
+                    f"{', '.join(left)}. Give an input that reaches them, or remove them."
+                )
+
+        try:
+            as_one_call(run)
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise ShapeInferenceError(
+                f"materialize({type(module).__name__}): the forward must not depend on the values in its input, which "
+                f"are not known from shapes, got {error.func}. Call the model on a real batch instead."
+            ) from error
+    return module
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Passes over what would refuse a single example of 1 x 1 pixels in training mode; the shape is the same."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.batch_norm or func is F.instance_norm:
+            return torch.empty_like(args[0] if args else (kwargs or {})["input"])
+        return func(*args, **(kwargs or {}))
+
+
+class _EverythingFake(TorchDispatchMode):
+    """Hands parameters and buffers to operators as fakes, so that one that writes in place changes nothing."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        real: dict[int, Tensor] = {}
+
+        def fake(tensor: Tensor) -> Tensor:
+            if isinstance(tensor, FakeTensor):
+                return tensor
+            made = self.mode.from_tensor(tensor)
+            real[id(made)] = tensor
+            return made
+
+        faked_args, faked_kwargs = tree_map_only(Tensor, fake, (args, kwargs or {}))
+        # What an operator returns of what it was given must be that: ``self.count += 1`` keeps its buffer.
+        return tree_map_only(Tensor, lambda out: real.get(id(out), out), func(*faked_args, **faked_kwargs))
+
+
+Place = tuple[nn.Module, str, str]
+
+
+def stored_tensors(module: nn.Module) -> Iterator[tuple[Place, Tensor]]:
+    """Every tensor that a module below ``module`` holds, and where."""
+    for each in module.modules():
+        for store in ("__dict__", "_parameters", "_buffers"):
+            for name, value in getattr(each, store).items():
+                if isinstance(value, Tensor):
+                    yield (each, store, name), value
+
+
+def forget_fakes(module: nn.Module, kept: Mapping[Place, Tensor]) -> None:
+    """Put back what the forward replaced by something computed from its input."""
+    for place, value in list(stored_tensors(module)):
+        if isinstance(value, FakeTensor):
+            owner, store, name = place
+            if place in kept:
+                getattr(owner, store)[name] = kept[place]
+            elif store == "__dict__":
+                del vars(owner)[name]
+            else:
+                raise ShapeInferenceError(
+                    f"materialize({type(module).__name__}): the forward must not compute state from its input, got "
+                    f"{type(owner).__name__}.{name}. Call the model on a real batch instead."
+                )
+
+
+def is_shape(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) > 0 and all(type(each) is int for each in value)
+
+
+def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where the module's floating-point tensors are or will be, and their dtype; PyTorch's defaults if it has none."""
+    for each in module.modules():
+        if isinstance(each, LazyModule):
+            return each._pending.device, each._pending.dtype
+        for tensor in (*each.parameters(recurse=False), *each.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                return tensor.device, tensor.dtype
+    return torch.empty(0).device, torch.get_default_dtype()

@@ -1,0 +1,46 @@
+"""NamedSequential: nn.Sequential whose parts are given by name."""
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import nn
+
+__all__ = ["NamedSequential"]
+
+
+class NamedSequential(nn.Sequential):
+    """Modules called one after another, each an attribute under the name it is given.
+
+    A slice is a ``NamedSequential`` of the same modules; ``del`` leaves the other names as they are.
+
+    Args:
+        modules: Name and module of each part, in order.
+
+    Raises:
+        TypeError: If a part is not a module.
+
+    Example:
+        >>> from torch import nn
+        >>> from lazytorch import NamedSequential
+        >>> head = NamedSequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=nn.Linear(8, 2))
+        >>> head.pool
+        AdaptiveAvgPool2d(output_size=1)
+        >>> head[:2]
+        NamedSequential(
+          (pool): AdaptiveAvgPool2d(output_size=1)
+          (flatten): Flatten(start_dim=1, end_dim=-1)
+        )
+    """
+
+    def __init__(self, **modules: nn.Module) -> None:
+        super().__init__(OrderedDict(modules))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return NamedSequential(**dict(list(self._modules.items())[index]))
+        return super().__getitem__(index)
+
+    def __delitem__(self, index: int | slice) -> None:
+        names = list(self._modules)[index]
+        for name in [names] if isinstance(names, str) else names:
+            delattr(self, name)

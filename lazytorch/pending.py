@@ -1,0 +1,238 @@
+"""What a lazy module holds until it is built: its constructor's arguments, and everything asked of it since."""
+
+import contextlib
+import copy
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves
+
+from lazytorch.errors import UninitializedModuleError
+
+__all__ = ["Pending", "PendingParameter", "plain_torch"]
+
+REMEDY = "Call lazytorch.materialize(model, (1, 3, 224, 224)) before"
+
+
+class Pending:
+    """The constructor's arguments of a lazy module, where and how to build, and what to do to what is built.
+
+    Plain data, so that a lazy module copies and pickles as any other.
+    """
+
+    def __init__(self, owner: str, module_args: tuple[Any, ...], module_kwargs: dict[str, Any]) -> None:
+        self.owner = owner
+        self.module_args = module_args
+        self.module_kwargs = module_kwargs
+        here = torch.empty(0)
+        self.device = here.device
+        self.default_dtype = here.dtype
+        self.random_state = branch_random_state()
+        self.deeds: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.prepended: set[int] = set()
+        self.compile: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that parameters will have, as far as it was asked for."""
+        asked = [kwargs["dtype"] for method, _, kwargs in self.deeds if method == "to" and "dtype" in kwargs]
+        return asked[-1] if asked else self.default_dtype
+
+    def log(self, method: str, *args: Any, **kwargs: Any) -> None:
+        """Note a method to call, in order, on what is built. A second of the same kind in a row replaces the first."""
+        if method in ("train", "requires_grad_") and self.deeds and self.deeds[-1][0] == method:
+            self.deeds.pop()
+        self.deeds.append((method, args, kwargs))
+
+    def log_conversion(self, convert: Callable[[Tensor], Tensor]) -> None:
+        """Note what ``nn.Module._apply`` was given, which cannot be pickled, by what it does to two small tensors."""
+        with plain_torch():
+            try:
+                plain, strided = (convert(probe) for probe in self.probes(4))
+            except RuntimeError:  # channels_last_3d takes no tensor of four dimensions; another reason raises again
+                plain, strided = (convert(probe) for probe in self.probes(5))
+            try:
+                emptied = not convert(torch.empty(2, device="meta")).is_meta
+            except NotImplementedError:
+                emptied = False
+        to: dict[str, Any] = {}
+        if plain.device != self.device or emptied:
+            to["device"] = self.device = plain.device
+        if plain.dtype == strided.dtype:
+            to["dtype"] = plain.dtype
+        last = torch.channels_last if plain.dim() == 4 else torch.channels_last_3d
+        for memory_format in (torch.contiguous_format, last):
+            if all(result.is_contiguous(memory_format=memory_format) for result in (plain, strided)):
+                to["memory_format"] = memory_format
+        if emptied:
+            self.log("to_empty", device=to.pop("device"))
+        if to:
+            self.log("to", **to)
+        if plain.device.type == "cpu" and plain.is_shared():
+            self.log("share_memory")
+
+    def probes(self, dims: int) -> tuple[Tensor, Tensor]:
+        """Two tensors that differ in dtype and memory format: what agrees after a conversion was asked for by it."""
+        memory_format = torch.channels_last if dims == 4 else torch.channels_last_3d
+        plain = torch.empty((2,) * dims, device=self.device, dtype=torch.float32)
+        strided = torch.empty((2,) * dims, device=self.device, dtype=torch.bfloat16, memory_format=memory_format)
+        return plain, strided
+
+    def log_load(self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool) -> None:
+        """Note the part of ``state_dict`` below ``prefix``, and how it was asked to be loaded."""
+        assign = bool(local_metadata.get("assign_to_params_buffers", False))
+        metadata = {prefix[:-1]: local_metadata}
+        # nn.Module hands neither to its children: both stand in the frame of the load_state_dict that was called.
+        caller = frame_of(nn.Module.load_state_dict)
+        if caller is not None:
+            strict = caller.f_locals["strict"]
+            metadata = caller.f_locals["metadata"] or metadata
+        state: OrderedDict[str, Any] = OrderedDict()
+        for key, value in state_dict.items():
+            if key.startswith(prefix):
+                copied = not assign and isinstance(value, Tensor)
+                state[key.removeprefix(prefix)] = value.detach().clone() if copied else value
+        below = {key[len(prefix) :]: value for key, value in metadata.items() if (key + ".").startswith(prefix)}
+        state._metadata = below  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        self.log("load_state_dict", state, strict=strict, assign=assign)
+
+    def loaded(self) -> dict[str, Any]:
+        """The entries that were loaded so far."""
+        return {
+            key: value
+            for method, args, _ in self.deeds
+            if method == "load_state_dict"
+            for key, value in args[0].items()
+        }
+
+    def replay(self, built: nn.Module) -> None:
+        """Do to ``built`` all that was asked of the lazy module, in order."""
+        for method, args, kwargs in self.deeds:
+            if method == "to_empty" and not any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
+                built.to(**kwargs)  # weights that are drawn are as good as weights of any value
+            else:
+                getattr(built, method)(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def world(self) -> Iterator[None]:
+        """The device, default dtype and random numbers that the eager constructor would have met."""
+        index = self.device.index or 0
+        accelerated = self.device.type not in ("cpu", "meta")
+        default_dtype = torch.get_default_dtype()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(
+                torch.random.fork_rng([index] if accelerated else [], device_type=self.device.type)
+                if accelerated
+                else torch.random.fork_rng([])
+            )
+            torch.set_rng_state(self.random_state)
+            if accelerated:
+                torch.manual_seed(draw_seed())
+            if torch.empty(0).device != self.device:
+                stack.enter_context(self.device)
+            if default_dtype != self.default_dtype:
+                stack.callback(torch.set_default_dtype, default_dtype)
+                torch.set_default_dtype(self.default_dtype)
+            yield
+
+
+class PendingParameter(UninitializedParameter):
+    """Stands for the parameters that a lazy module does not have yet, so that nobody overlooks them.
+
+    What can be kept for later is (``requires_grad``); everything else raises ``UninitializedModuleError``.
+    """
+
+    pending: Pending
+
+    def __new__(cls, pending: Pending) -> "PendingParameter":
+        self = cls._make_subclass(cls, torch.empty(0), True)
+        self.pending = pending
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PendingParameter":
+        return memo.setdefault(id(self), type(self)(copy.deepcopy(self.pending, memo)))  # pyright: ignore[reportArgumentType]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return type(self), (self.pending,)
+
+    @property
+    def requires_grad(self) -> bool:
+        asked = [args[0] for method, args, _ in self.pending.deeds if method == "requires_grad_"]
+        return asked[-1] if asked else True
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.pending.log("requires_grad_", bool(value))
+
+    def requires_grad_(self, requires_grad: bool = True) -> "PendingParameter":  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def is_leaf(self) -> bool:  # asked by every optimizer  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise self.refusal("making an optimizer")
+
+    @property
+    def shape(self) -> torch.Size:  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise self.refusal("asking for their shapes")
+
+    def share_memory_(self) -> "PendingParameter":
+        raise self.refusal("sharing them")
+
+    def refusal(self, what: str) -> UninitializedModuleError:
+        return UninitializedModuleError(
+            f"{self.pending.owner} has no parameters yet: they are built from its first input. {REMEDY} {what}."
+        )
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        try:
+            return super().__torch_function__(func, types, args, kwargs)
+        except ValueError:
+            held = next(each for each in tree_leaves((args, kwargs)) if isinstance(each, cls))
+            raise held.refusal(f"calling {getattr(func, '__name__', func)}") from None
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Neither fake tensors, nor inference mode, nor autocast: what is built must be real, trainable and as asked."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_disable_current_modes())
+        stack.enter_context(torch.inference_mode(False))
+        for device_type in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        yield
+
+
+def branch_random_state() -> Tensor:
+    """The state from which the eager constructor would draw now; the global stream goes on from a seed of its own.
+
+    So a lazy module draws what its eager twin would have drawn in its place, whenever and from whatever input it
+    is built, copies of it draw the same, and what is drawn in between is independent of it.
+    """
+    with plain_torch():
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(draw_seed())
+    return state
+
+
+def draw_seed() -> int:
+    return int(torch.randint(2**63 - 1, (), device="cpu"))
+
+
+def frame_of(function: Callable[..., Any]) -> FrameType | None:
+    """The innermost running frame of ``function``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame

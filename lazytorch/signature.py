@@ -1,0 +1,123 @@
+"""create_lazy_signature: a lazy class that takes its target's arguments, less those that are inferred."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from inspect import Parameter, Signature
+from typing import Any, TypeVar, get_overloads
+
+from torch import nn
+
+from lazytorch.lazy_module import target_class
+
+__all__ = ["create_lazy_signature"]
+
+T = TypeVar("T", bound=type[nn.Module])
+VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+def create_lazy_signature(exclude: Iterable[str] = (), *, target: type[nn.Module] | None = None) -> Callable[[T], T]:
+    """Give a lazy class its target's signature, and check the arguments of its constructor against it.
+
+    ``inspect.signature``, ``help()`` and Jupyter then show the target's parameters, with their annotations and
+    defaults. A wrong argument fails when the lazy module is constructed, with the ``TypeError`` of the target.
+    Parameters that the lazy class's own ``__init__`` names come first.
+
+    Args:
+        exclude: Names of the target's parameters that are inferred, and so left out.
+        target: The class that will be built; by default the base of the lazy class that is not itself lazy.
+
+    Raises:
+        TypeError: If the target has no parameter of a name in ``exclude``, or no target can be found.
+
+    Example:
+        >>> import inspect
+        >>> from torch import nn
+        >>> from lazytorch import LazyModule, create_lazy_signature
+        >>> @create_lazy_signature(exclude=["in_features"])
+        ... class LazyLinear(LazyModule, nn.Linear):
+        ...     def get_initialized_module(self, inputs, module_args, module_kwargs):
+        ...         return nn.Linear(inputs[0].size(-1), *module_args, **module_kwargs)
+        >>> str(inspect.signature(LazyLinear)).startswith("(out_features: int, bias: bool = True")
+        True
+        >>> LazyLinear(8, biass=False)
+        Traceback (most recent call last):
+        ...
+        TypeError: Linear.__init__() got an unexpected keyword argument 'biass'
+    """
+    excluded = [exclude] if isinstance(exclude, str) else list(exclude)
+
+    def decorate(cls: T) -> T:
+        built_class = target or target_class(cls)
+        if built_class is None:
+            raise TypeError(
+                f"{cls.__name__} has no base class that it could build: pass target= to create_lazy_signature."
+            )
+        init = inspect.unwrap(cls.__init__)
+        signature = lazy_signature(init, built_class, excluded)
+        with_signature(cls, init, signature, built_class.__qualname__)
+        cls.__init__.inferred = tuple(excluded)  # pyright: ignore[reportFunctionMemberAccess]
+        return cls
+
+    return decorate
+
+
+def lazy_signature(init: Callable[..., None], built_class: type[nn.Module], excluded: Iterable[str]) -> Signature:
+    """The parameters that ``init`` names, then those of ``built_class`` that are not inferred; ``self`` first."""
+    this, *own = inspect.signature(init).parameters.values()
+    of_target = constructor_signature(built_class).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in of_target.values())
+    unknown = [name for name in excluded if name not in of_target and not takes_any]
+    if unknown:
+        raise TypeError(
+            f"{built_class.__name__} takes {', '.join(of_target)}; it has no parameter {unknown[0]!r} to infer."
+        )
+    return Signature(
+        [
+            this.replace(kind=Parameter.POSITIONAL_ONLY),
+            *(parameter for parameter in own if parameter.kind not in VARIADIC),
+            *(parameter for name, parameter in of_target.items() if name not in set(excluded)),
+        ]
+    )
+
+
+def constructor_signature(module_cls: type[nn.Module]) -> Signature:
+    """``inspect.signature``; for a constructor of ``*args, **kwargs`` alone, as ``nn.LSTM`` has, its first overload."""
+    signature = inspect.signature(module_cls)
+    overloads = get_overloads(module_cls.__init__)
+    if overloads and all(each.kind in VARIADIC for each in signature.parameters.values()):
+        return inspect.signature(functools.partial(overloads[0], None))
+    return signature
+
+
+def with_signature(cls: T, init: Callable[..., None], signature: Signature, named: str) -> T:
+    """Give ``cls`` the constructor ``init`` with ``signature``; arguments that do not fit it are a ``TypeError``.
+
+    It stands on the constructor, not on the class, where a subclass with a constructor of its own would inherit it.
+    """
+    check = stub(signature, f"{named}.__init__")
+
+    @functools.wraps(init)
+    def constructor(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        check(self, *args, **kwargs)
+        init(self, *args, **kwargs)
+
+    constructor.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
+    type.__setattr__(cls, "__init__", constructor)
+    return cls
+
+
+def stub(signature: Signature, qualname: str) -> Callable[..., None]:
+    """A function of that signature that does nothing but raise Python's own ``TypeError`` for wrong arguments."""
+    # Only names and whether there is a default go into the source; annotations and values stay out of it.
+    bare = [
+        parameter.replace(annotation=Parameter.empty, default=None)
+        if parameter.default is not Parameter.empty
+        else parameter.replace(annotation=Parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    namespace: dict[str, Any] = {}
+    exec(f"def check{Signature(bare)}: pass", namespace)  # noqa: S102 - as dataclasses do
+    check = namespace["check"]
+    check.__qualname__ = qualname
+    return check

@@ -1,0 +1,178 @@
+"""Every public lazy layer and model, once: the shared invariants run over this list.
+
+``test_catalogue.py`` fails when a public name is missing here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from lazytorch import layers, models
+
+SIZE = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to build a lazy module, and the same by hand."""
+
+    name: str
+    lazy: Callable[[], nn.Module]
+    eager: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+
+    def input(self, batch: int = 2) -> torch.Tensor:
+        return torch.randn(batch, *self.shape[1:])
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A lazy class with arguments; ``eager`` builds the same for given channels and rank."""
+
+    lazy_class: type[nn.Module]
+    eager: Callable[[int, int], nn.Module]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    ranks: tuple[int, ...] = (1, 2, 3)
+    channels: int = 6
+
+
+def of_rank(name: str, rank: int) -> Any:
+    return getattr(nn, f"{name}{rank}d")
+
+
+SQUEEZE = partial(layers.SqueezeExcitation, reduction_ratio=4)
+
+LAYERS = [
+    Layer(
+        layers.LazyAdaptiveAvgPool,
+        lambda c, d: of_rank("AdaptiveAvgPool", d)(2),
+        (2,),
+    ),
+    Layer(
+        layers.LazyBottleneckBlock,
+        lambda c, d: layers.BottleneckBlock(c, 4, 12, stride=2, groups=2, spatial_dims=d),
+        (4, 12),
+        {"stride": 2, "groups": 2},
+    ),
+    Layer(
+        layers.LazyConvNormActivation,
+        lambda c, d: layers.ConvNormActivation(c, 8, 5, 2, activation=nn.SiLU, spatial_dims=d),
+        (8, 5, 2),
+        {"activation": nn.SiLU},
+    ),
+    Layer(
+        layers.LazyDepthSepConv,
+        lambda c, d: layers.DepthSepConv(c, 8, stride=2, spatial_dims=d),
+        (8,),
+        {"stride": 2},
+    ),
+    Layer(layers.LazyDepthSepConv2d, lambda c, d: layers.DepthSepConv2d(c, 8), (8,), ranks=(2,)),
+    Layer(
+        layers.LazyDepthwiseConv,
+        lambda c, d: layers.DepthwiseConv(c, 5, dilation=2, spatial_dims=d),
+        (5,),
+        {"dilation": 2},
+    ),
+    Layer(layers.LazyDepthwiseConv2d, lambda c, d: layers.DepthwiseConv2d(c, 3, 2), (3, 2), ranks=(2,)),
+    Layer(
+        layers.LazyExpansionConv,
+        lambda c, d: of_rank("Conv", d)(c, 3 * c, kernel_size=3),
+        (3,),
+        {"kernel_size": 3},
+    ),
+    Layer(
+        layers.LazyExpansionConv2d,
+        lambda c, d: nn.Conv2d(c, 9, 3, bias=False),
+        (1.5, 3),
+        {"bias": False},
+        ranks=(2,),
+    ),
+    Layer(
+        layers.LazyExpansionDepthSepConv,
+        lambda c, d: layers.DepthSepConv(c, 2 * c, spatial_dims=d),
+        kwargs={"expansion_ratio": 2},
+    ),
+    Layer(layers.LazyExpansionDepthSepConv2d, lambda c, d: layers.DepthSepConv2d(c, 2 * c), (2,), ranks=(2,)),
+    Layer(
+        layers.LazyExpansionPointwiseConv,
+        lambda c, d: layers.PointwiseConv(c, 6 * c, activation=None, spatial_dims=d),
+        (6,),
+        {"activation": None},
+    ),
+    Layer(layers.LazyExpansionPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, 6 * c), (6,), ranks=(2,)),
+    Layer(
+        layers.LazyInvertedBottleneck,
+        lambda c, d: layers.InvertedBottleneck(c, c, expansion_ratio=4, se_layer=SQUEEZE, spatial_dims=d),
+        (6,),
+        {"expansion_ratio": 4, "se_layer": SQUEEZE},
+    ),
+    Layer(layers.LazyLinear, lambda c, d: nn.Linear(SIZE, 5), (5,), ranks=(2,)),
+    Layer(
+        layers.LazyPointwiseConv,
+        lambda c, d: layers.PointwiseConv(c, 8, 2, norm_layer=None, spatial_dims=d),
+        (8, 2),
+        {"norm_layer": None},
+    ),
+    Layer(layers.LazyPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, 8), (8,), ranks=(2,)),
+    Layer(
+        layers.LazyReductionConv,
+        lambda c, d: of_rank("Conv", d)(c, c // 3, 3, padding=1),
+        (3, 3),
+        {"padding": 1},
+    ),
+    Layer(layers.LazyReductionConv2d, lambda c, d: nn.Conv2d(c, c // 2, 1), (2, 1), ranks=(2,)),
+    Layer(
+        layers.LazyReductionDepthSepConv,
+        lambda c, d: layers.DepthSepConv(c, c // 2, spatial_dims=d),
+        (2,),
+    ),
+    Layer(layers.LazyReductionDepthSepConv2d, lambda c, d: layers.DepthSepConv2d(c, c // 2), (2,), ranks=(2,)),
+    Layer(
+        layers.LazyReductionPointwiseConv,
+        lambda c, d: layers.PointwiseConv(c, c // 2, spatial_dims=d),
+        (2,),
+    ),
+    Layer(layers.LazyReductionPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, c // 2), (2,), ranks=(2,)),
+    Layer(
+        layers.LazySqueezeExcitation,
+        lambda c, d: layers.SqueezeExcitation(c, squeeze_channels=3, gate=nn.Hardsigmoid, spatial_dims=d),
+        kwargs={"squeeze_channels": 3, "gate": nn.Hardsigmoid},
+    ),
+]
+
+MODELS = ["mobilenet_v2"]
+
+LAYER_CASES = [
+    Case(
+        name=f"{layer.lazy_class.__name__}-{rank}d",
+        lazy=partial(layer.lazy_class, *layer.args, **layer.kwargs),
+        eager=partial(layer.eager, layer.channels, rank),
+        shape=(2, layer.channels, *(SIZE,) * rank),
+    )
+    for layer in LAYERS
+    for rank in layer.ranks
+]
+
+
+def built_model(name: str, shape: tuple[int, ...]) -> nn.Module:
+    from lazytorch import materialize
+
+    return materialize(getattr(models, name)(num_classes=7), shape)
+
+
+MODEL_CASES = [
+    Case(
+        name=f"{name}-{rank}d",
+        lazy=partial(getattr(models, name), num_classes=7),
+        eager=partial(built_model, name, (2, 3, *(32,) * rank)),
+        shape=(2, 3, *(32,) * rank),
+    )
+    for name in MODELS
+    for rank in (1, 2)
+]
+CASES = LAYER_CASES + MODEL_CASES

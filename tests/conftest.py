@@ -1,0 +1,27 @@
+"""Settings of the whole suite."""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+# Two workers share two cores; more threads than cores only slow small tensors down.
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=60)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs an accelerator where there is none."""
+    if not torch.accelerator.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an accelerator"))

@@ -1,0 +1,96 @@
+"""lazify: a lazy class from any module class."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import timm.layers
+import torch
+import torchvision
+from torch import nn
+
+from lazytorch import ShapeInferenceError, is_lazy, lazify
+
+LazyLSTM = lazify(nn.LSTM, input_size=-1)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "expected"),
+    [
+        (lambda: lazify(nn.Linear, in_features=-1)(5), (2, 7), lambda: nn.Linear(7, 5)),
+        (lambda: lazify(nn.GroupNorm, num_channels=1)(2), (2, 6, 4), lambda: nn.GroupNorm(2, 6)),
+        (lambda: lazify(nn.GroupNorm, num_channels=1)(num_groups=3), (2, 6, 4), lambda: nn.GroupNorm(3, 6)),
+        (
+            lambda: lazify(nn.LayerNorm, normalized_shape=lambda inputs: inputs[0].shape[1:])(eps=1e-3),
+            (2, 6, 4),
+            lambda: nn.LayerNorm([6, 4], eps=1e-3),
+        ),
+        (
+            lambda: lazify(timm.layers.SqueezeExcite, channels=1)(rd_ratio=0.5),
+            (2, 8, 4, 4),
+            lambda: timm.layers.SqueezeExcite(8, rd_ratio=0.5),
+        ),
+        (
+            lambda: lazify(torchvision.ops.Conv2dNormActivation, in_channels=1)(8, 3),
+            (2, 6, 4, 4),
+            lambda: torchvision.ops.Conv2dNormActivation(6, 8, 3),
+        ),
+    ],
+    ids=["Linear", "GroupNorm", "GroupNorm by keyword", "LayerNorm", "timm", "torchvision"],
+)
+def test_builds_what_is_built_by_hand(make, shape, expected):
+    lazy, eager = make(), expected()
+    x = torch.randn(shape)
+    assert "=?" in repr(lazy)
+    output = lazy(x)
+    assert repr(lazy) == repr(eager)
+    eager.load_state_dict(lazy.state_dict())
+    eager(x) if eager.training else None
+    torch.testing.assert_close(output, eager(x))
+
+
+def test_several_outputs():
+    lstm = LazyLSTM(hidden_size=5, batch_first=True)
+    output, (state, _) = lstm(torch.randn(2, 3, 4))
+    assert output.shape == (2, 3, 5)
+    assert state.shape == (1, 2, 5)
+    assert type(lstm) is nn.LSTM
+
+
+def test_signature_is_that_of_the_class_less_what_is_inferred():
+    lazy_linear = lazify(nn.Linear, in_features=-1)
+    assert list(inspect.signature(lazy_linear).parameters) == ["out_features", "bias", "device", "dtype"]
+    with pytest.raises(TypeError, match=r"Linear.__init__\(\) got an unexpected keyword argument 'biass'"):
+        lazy_linear(5, biass=False)
+
+
+def test_wrong_parameter_name_fails_at_once():
+    with pytest.raises(TypeError, match=r"Linear takes in_features, .*no parameter 'in_channels' to infer"):
+        lazify(nn.Linear, in_channels=1)
+
+
+def test_wrong_rule_fails_at_once():
+    with pytest.raises(TypeError, match="in_features must be inferred by a dimension or a function, got 'last'"):
+        lazify(nn.Linear, in_features="last")
+
+
+def test_dimension_that_the_input_lacks():
+    lazy = lazify(nn.GroupNorm, num_channels=1)(2)
+    with pytest.raises(ShapeInferenceError, match=r"num_channels is dimension 1 of the input, which has 1 .*\(5,\)"):
+        lazy(torch.zeros(5))
+    with pytest.raises(ShapeInferenceError, match="shapes are inferred from a tensor, got NoneType"):
+        lazy(None)
+    assert is_lazy(lazy)
+
+
+@pytest.mark.parametrize("make", [lambda: LazyLSTM(5), lambda: lazify(nn.LSTM, input_size=-1)(5)], ids=["named", "not"])
+def test_pickles_and_copies(make):
+    lazy = make()
+    x = torch.randn(2, 3, 4)
+    made = [pickle.loads(pickle.dumps(lazy)), copy.deepcopy(lazy)]
+    expected = lazy(x)[0]
+    for each in made:
+        assert is_lazy(each)
+        torch.testing.assert_close(each(x)[0], expected, rtol=0, atol=0)
+    assert type(pickle.loads(pickle.dumps(lazy))) is nn.LSTM

@@ -1,0 +1,116 @@
+"""MobileNetV2 equals torchvision's."""
+
+from functools import partial
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import lazytorch
+from lazytorch.models import mobilenet_v2
+from lazytorch.models.mobilenet_v2 import MOBILENET_V2, Stage
+from tests.parity import assert_equal
+
+SHAPE = (4, 3, 64, 64)
+
+
+def built(**options):
+    return lazytorch.materialize(mobilenet_v2(**options), SHAPE)
+
+
+def test_has_the_parameters_of_the_reference():
+    model = lazytorch.materialize(mobilenet_v2(), (1, 3, 224, 224))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 3_504_872
+
+
+def test_equals_torchvision():
+    assert_equal(built(num_classes=11), torchvision.models.mobilenet_v2(num_classes=11), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3)},
+        {"norm_layer": partial(nn.BatchNorm2d, momentum=0.01)},
+        {"activation": nn.ReLU},
+        {"dropout": 0.3},
+        {"stages": [row._replace(stride=1) if row.out_channels == 96 else row for row in MOBILENET_V2[:-1]]},
+        {"stages": [row._replace(stride=2 if row.out_channels == 16 else row.stride) for row in MOBILENET_V2]},
+    ],
+    ids=["eps", "momentum", "activation", "dropout", "depth", "stride"],
+)
+def test_comparison_finds_a_difference(wrong):
+    with pytest.raises(AssertionError):
+        assert_equal(built(num_classes=11, **wrong), torchvision.models.mobilenet_v2(num_classes=11), SHAPE)
+
+
+def test_initial_weights_are_distributed_as_the_reference():
+    ours, theirs = built().state_dict(), torchvision.models.mobilenet_v2().state_dict()
+    for mine, other in zip(ours.values(), theirs.values(), strict=True):
+        mine, other = mine.float(), other.float()
+        if other.numel() == 1:
+            assert mine == other
+            continue
+        error = 6 * (2 / other.numel()) ** 0.5  # six standard errors of the difference of two means, in deviations
+        torch.testing.assert_close(mine.mean(), other.mean(), rtol=0, atol=error * float(other.std()))
+        torch.testing.assert_close(mine.std(), other.std(), rtol=error, atol=0)
+
+
+def test_is_made_of_lazy_layers_alone():
+    model = mobilenet_v2()
+    parts = [each for each in model.modules() if next(each.parameters(recurse=False), None) is not None]
+    assert parts
+    assert all(isinstance(each, lazytorch.LazyModule) for each in parts)
+
+
+@pytest.mark.parametrize("channels", [1, 12])
+@pytest.mark.parametrize("spatial", [(64,), (32, 48), (32, 32, 32)], ids=["1d", "2d", "3d"])
+def test_takes_any_channels_and_rank(channels, spatial):
+    assert mobilenet_v2(num_classes=4)(torch.randn(2, channels, *spatial)).shape == (2, 4)
+
+
+def test_known_before_any_input():
+    model = mobilenet_v2()
+    assert [info.channels for info in model.feature_info] == [16, 24, 32, 64, 96, 160, 320]
+    assert [info.reduction for info in model.feature_info] == [2, 4, 8, 16, 16, 32, 32]
+    assert model.num_features == 1280
+    assert lazytorch.is_lazy(model)
+
+
+def test_features_and_head():
+    model = mobilenet_v2(num_classes=5).eval()
+    x = torch.randn(2, 3, 64, 64)
+    features = model.forward_features(x)
+    assert features.shape == (2, 1280, 2, 2)
+    pooled = model.forward_head(features, pre_logits=True)
+    torch.testing.assert_close(pooled, features.mean(dim=(2, 3)))
+    torch.testing.assert_close(model.get_classifier()(pooled), model(x))
+    for info in model.feature_info:
+        part = model.stem(x)
+        for stage in model.stages[: int(info.module.removeprefix("stages.")) + 1]:
+            part = stage(part)
+        assert part.shape == (2, info.channels, 64 // info.reduction, 64 // info.reduction)
+
+
+def test_reset_classifier():
+    model = mobilenet_v2(num_classes=0)
+    x = torch.randn(2, 3, 32, 32)
+    assert model(x).shape == (2, 1280)
+    model.reset_classifier(3)
+    assert model(x).shape == (2, 3)
+    assert model.num_classes == 3
+    with pytest.raises(ValueError, match="num_classes must not be negative, got -1"):
+        model.reset_classifier(-1)
+
+
+def test_misspelt_option_is_a_type_error():
+    with pytest.raises(TypeError, match="num_clases"):
+        mobilenet_v2(num_clases=10)
+
+
+def test_another_table():
+    rows = [*MOBILENET_V2[:3], Stage(expansion_ratio=4, out_channels=40, repeats=2, stride=2)]
+    model = mobilenet_v2(num_classes=2, stages=rows)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 2)
+    assert model.feature_info[-1] == (40, 16, "stages.3")

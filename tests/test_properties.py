@@ -1,0 +1,122 @@
+"""Whatever eager accepts, lazy accepts and equals; whatever eager refuses, lazy refuses alike and stays lazy."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lazytorch import LazyModule, ShapeInferenceError, layers
+from lazytorch.lazy_module import target_class
+
+SIDE = st.integers(0, 4)
+CHANNELS = st.integers(1, 6)
+NORMS = st.sampled_from([nn.BatchNorm2d, nn.InstanceNorm1d, None])
+ACTIVATIONS = st.sampled_from([nn.ReLU, nn.Hardswish, None])
+COMMON = {"norm_layer": NORMS, "activation": ACTIVATIONS}
+OUT = {"out_channels": st.integers(-1, 6)}
+KERNEL = {"kernel_size": SIDE, "stride": SIDE}
+OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "BottleneckBlock": OUT | KERNEL | COMMON | {"mid_channels": CHANNELS, "groups": SIDE, "dilation": SIDE},
+    "ConvNormActivation": OUT
+    | COMMON
+    | {
+        "kernel_size": SIDE | st.lists(SIDE, min_size=1, max_size=3),
+        "stride": SIDE,
+        "padding": st.none() | SIDE,
+        "groups": SIDE,
+        "dilation": SIDE,
+        "bias": st.sampled_from([None, True, False]),
+    },
+    "DepthSepConv": OUT | KERNEL | COMMON | {"dilation": SIDE},
+    "DepthSepConv2d": OUT | KERNEL | COMMON,
+    "DepthwiseConv": KERNEL | COMMON | {"dilation": SIDE},
+    "DepthwiseConv2d": KERNEL | COMMON,
+    "InvertedBottleneck": OUT
+    | KERNEL
+    | COMMON
+    | {
+        "expansion_ratio": st.sampled_from([0, 1, 1.5, 2]),
+        "se_layer": st.sampled_from([None, layers.SqueezeExcitation]),
+    },
+    "PointwiseConv": OUT | COMMON | {"stride": SIDE},
+    "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},
+    "SqueezeExcitation": {"reduction_ratio": st.sampled_from([0, 0.5, 2, 16]), "squeeze_channels": st.none() | SIDE},
+}
+# Spatial dimensions to convolve, or a layer that is 2-D alone, and the shape of the input.
+INPUT = st.tuples(
+    st.integers(1, 3),
+    CHANNELS,
+    st.integers(1, 3).flatmap(lambda rank: st.lists(st.integers(1, 6), min_size=rank, max_size=rank)),
+)
+
+
+def outcome(run: Callable[[], torch.Tensor]) -> torch.Tensor | Exception:
+    torch.manual_seed(7)
+    try:
+        return run()
+    except Exception as error:
+        return error
+
+
+def test_every_eager_twin_has_options_here():
+    assert set(OPTIONS) == {name for name in layers.__all__ if name[0].isupper() and not name.startswith("Lazy")}
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors", "ignore:Using padding='same'")
+@pytest.mark.parametrize("name", OPTIONS)
+@given(data=st.data())
+def test_lazy_is_as_eager(name: str, data: st.DataObject):
+    options = data.draw(st.fixed_dictionaries({}, optional=OPTIONS[name]), label="options")
+    batch, channels, spatial = data.draw(INPUT, label="batch, channels, spatial")
+    rank = {} if name.endswith("2d") else {"spatial_dims": len(spatial)}
+    x = torch.linspace(-1, 1, batch * channels * torch.Size(spatial).numel()).reshape(batch, channels, *spatial)
+    lazy_class = getattr(layers, f"Lazy{name}")
+    made: list[nn.Module] = []
+
+    def lazily() -> torch.Tensor:
+        made.append(lazy_class(**options))
+        return made[0](x)
+
+    expected = outcome(lambda: getattr(layers, name)(channels, **options, **rank)(x))
+    actual = outcome(lazily)
+    if name.endswith("2d") and len(spatial) != 2 and made:  # eager may take it for an image without a batch
+        assert isinstance(actual, ShapeInferenceError)
+        assert isinstance(made[0], LazyModule)
+        return
+    if isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+        assert type(made[0]) is target_class(lazy_class)
+        return
+    assert isinstance(actual, Exception), f"eager refuses with {expected!r}"
+    assert isinstance(actual, type(expected)) or isinstance(expected, type(actual)), (actual, expected)
+    assert all(isinstance(each, LazyModule) for each in made)
+
+
+@given(
+    st.sampled_from(["Conv", "PointwiseConv", "DepthSepConv"]),
+    st.sampled_from(["Expansion", "Reduction"]),
+    st.sampled_from([0, -1, 1, 2, 3, 1.5]),
+    INPUT,
+)
+def test_ratios(kind: str, direction: str, ratio: float, size: tuple[int, int, list[int]]):
+    batch, channels, spatial = size
+    lazy_class = partial(getattr(layers, f"Lazy{direction}{kind}"), **({"kernel_size": 1} if kind == "Conv" else {}))
+    if ratio <= 0:
+        with pytest.raises(ValueError, match=f"{direction.lower()}_ratio must be positive, got {ratio}"):
+            lazy_class(ratio)
+        return
+    lazy = lazy_class(ratio, **({} if kind == "Conv" else {"norm_layer": None}))
+    before = copy.deepcopy(lazy)
+    out_channels = channels * ratio if direction == "Expansion" else channels / ratio
+    if out_channels % 1:
+        with pytest.raises(ShapeInferenceError, match=f"{direction.lower()}_ratio={ratio}.*got {channels} "):
+            lazy(torch.zeros(batch, channels, *spatial))
+        assert repr(lazy) == repr(before)
+    else:
+        assert lazy(torch.zeros(batch, channels, *spatial)).shape == (batch, int(out_channels), *spatial)
