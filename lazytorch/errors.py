@@ -1,19 +1,30 @@
 """The errors of lazytorch, one class per misuse."""
 
-__all__ = ["ShapeInferenceError", "UninitializedModuleError"]
+__all__ = ["ShapeInferenceError", "UninitializedAttributeError", "UninitializedModuleError"]
 
 
-class UninitializedModuleError(AttributeError, RuntimeError):
+class UninitializedModuleError(RuntimeError):
     """Something was asked of a lazy module that it has only after its first input.
 
-    An ``AttributeError``, so that ``hasattr(lazy, "weight")`` answers ``False``.
+    Example:
+        >>> import lazytorch
+        >>> lazytorch.layers.LazyPointwiseConv(8).state_dict()
+        Traceback (most recent call last):
+        ...
+        lazytorch.errors.UninitializedModuleError: LazyPointwiseConv has no state yet: it is built from its first \
+input. Call lazytorch.materialize(model, (1, 3, 224, 224)) before state_dict().
+    """
+
+
+class UninitializedAttributeError(UninitializedModuleError, AttributeError):
+    """The same of an attribute; ``hasattr(lazy, "conv")`` answers ``False``.
 
     Example:
         >>> import lazytorch
         >>> lazytorch.layers.LazyPointwiseConv(8).conv
         Traceback (most recent call last):
         ...
-        lazytorch.errors.UninitializedModuleError: LazyPointwiseConv has no attribute 'conv' yet: \
+        lazytorch.errors.UninitializedAttributeError: LazyPointwiseConv has no attribute 'conv' yet: \
 it is built from its first input. Call the model on a batch, or \
 lazytorch.materialize(model, (1, 3, 224, 224)), first.
     """

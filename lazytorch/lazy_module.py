@@ -3,7 +3,7 @@
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.hooks import RemovableHandle
 
 from lazytorch.become import become
-from lazytorch.errors import UninitializedModuleError
+from lazytorch.errors import UninitializedAttributeError, UninitializedModuleError
 from lazytorch.first_call import CallForward, as_one_call, on_failure, path_in_running_model
-from lazytorch.pending import Pending, PendingParameter, plain_torch
+from lazytorch.pending import Pending, PendingParameters, frame_of, plain_torch
 
 __all__ = ["LazyModule", "describe", "target_class"]
 
@@ -59,8 +59,7 @@ class LazyModule(LazyModuleMixin, nn.Module):
         nn.Module.__init__(self)
         self._pending = Pending(type(self).__name__, module_args, module_kwargs)
         with torch.inference_mode(False):
-            parameter: Any = PendingParameter(self._pending)  # pyright: ignore[reportArgumentType]
-            self.register_parameter("_pending_parameter", parameter)
+            vars(self)["_parameters"] = PendingParameters(self._pending)
         # The name by which Dynamo knows that a module is still to be built.
         self._initialize_hook = nn.Module.register_forward_pre_hook(self, build_from, with_kwargs=True)
 
@@ -126,8 +125,7 @@ class LazyModule(LazyModuleMixin, nn.Module):
                     built[0]._build(args, kwargs)
                 pending.replay(built[0])
             dropped = {"_pending", "_pending_parameter", "_initialize_hook", "_compiled_call_impl"}
-            if isinstance(vars(self).get("forward"), CallForward):
-                dropped.add("forward")
+            drop_call_forward(self)
             undo = become(
                 self, built, dropped=dropped, dropped_hook=self._initialize_hook.id, prepended=pending.prepended
             )
@@ -169,12 +167,15 @@ class LazyModule(LazyModuleMixin, nn.Module):
         positional: list[Any] = []
         last = 0
         for name, parameter in list(bound.signature.parameters.items())[1:]:
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                positional.extend(bound.arguments[name])
-            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                positional.append(bound.arguments[name])
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+                break
+            value = bound.arguments[name]
+            positional.extend(value if parameter.kind is parameter.VAR_POSITIONAL else [value])
             last = len(positional) if name in given else last
-        return tuple(positional[:last]), bound.kwargs
+        by_place = [
+            each.name for each in bound.signature.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD
+        ]
+        return tuple(positional[:last]), {name: value for name, value in kwargs.items() if name not in by_place}
 
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -187,8 +188,7 @@ class LazyModule(LazyModuleMixin, nn.Module):
             return as_one_call(functools.partial(nn.Module._call_impl, self, *args, **kwargs))
         finally:
             with _building:
-                if isinstance(vars(self).get("forward"), CallForward):
-                    del vars(self)["forward"]
+                drop_call_forward(self)
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -234,6 +234,14 @@ class LazyModule(LazyModuleMixin, nn.Module):
         self._pending.log_conversion(fn)
         return self
 
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        if frame_of(nn.SyncBatchNorm.convert_sync_batchnorm) is not None:
+            raise UninitializedModuleError(
+                f"{type(self).__name__} has no BatchNorm to convert yet: it is built from its first input. "
+                "Call lazytorch.materialize(model, (1, 3, 224, 224)) before convert_sync_batchnorm."
+            )
+        return nn.Module.named_children(self)
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         loaded = self._pending.loaded()
         if not loaded:
@@ -266,7 +274,7 @@ class LazyModule(LazyModuleMixin, nn.Module):
         except AttributeError:
             if name.startswith("__"):
                 raise
-        raise UninitializedModuleError(
+        raise UninitializedAttributeError(
             f"{type(self).__name__} has no attribute {name!r} yet: it is built from its first input. "
             "Call the model on a batch, or lazytorch.materialize(model, (1, 3, 224, 224)), first."
         )
@@ -304,6 +312,11 @@ def build_and_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return module(*args, **kwargs)
 
     return as_one_call(first_call)
+
+
+def drop_call_forward(module: nn.Module) -> None:
+    if isinstance(vars(module).get("forward"), CallForward):
+        del vars(module)["forward"]
 
 
 def forward_of_what_is_built(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

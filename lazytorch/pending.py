@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from lazytorch.errors import UninitializedModuleError
 
-__all__ = ["Pending", "PendingParameter", "plain_torch"]
+__all__ = ["Pending", "PendingParameters", "frame_of", "plain_torch"]
 
 REMEDY = "Call lazytorch.materialize(model, (1, 3, 224, 224)) before"
 
@@ -143,6 +145,24 @@ class Pending:
             yield
 
 
+class PendingParameters(dict[str, Any]):
+    """The ``_parameters`` of a lazy module: what looks there for a weight by name is told that there is none yet."""
+
+    def __init__(self, pending: Pending) -> None:
+        super().__init__(_pending_parameter=PendingParameter(pending))  # pyright: ignore[reportArgumentType]
+
+    def __missing__(self, name: str) -> Any:
+        raise self["_pending_parameter"].refusal(f"asking for {name!r}")
+
+    def __contains__(self, name: object) -> bool:
+        if frame_of(register_parametrization) is not None:
+            raise self["_pending_parameter"].refusal(f"parametrizing {name!r}")
+        return super().__contains__(name)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return type(self), (self["_pending_parameter"].pending,), None, None, iter(list(self.items()))
+
+
 class PendingParameter(UninitializedParameter):
     """Stands for the parameters that a lazy module does not have yet, so that nobody overlooks them.
 
@@ -204,8 +224,9 @@ class PendingParameter(UninitializedParameter):
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
-    """Neither fake tensors, nor inference mode, nor autocast: what is built must be real, trainable and as asked."""
+    """No fake tensors, function transforms, inference mode or autocast: what is built is real and can be trained."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(temporarily_clear_interpreter_stack())
         stack.enter_context(_disable_current_modes())
         stack.enter_context(torch.inference_mode(False))
         for device_type in ("cpu", "cuda"):

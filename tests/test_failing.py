@@ -1,0 +1,217 @@
+"""A first call that fails leaves everything as it was, and says where and why."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from lazytorch import LazyModule, ShapeInferenceError, UninitializedModuleError, is_lazy
+from lazytorch.layers import LazyConvNormActivation, LazyInvertedBottleneck, LazyReductionConv2d, LazySqueezeExcitation
+from tests.modules import Block, LazyBlock, LazyOuter, Outer, every_depth, image
+
+BAD = {
+    "wrong rank": torch.zeros(5),
+    "no channels": torch.zeros(2, 0, 16, 16),
+    "None": None,
+    "not a tensor": "image",
+    "wrong dtype": torch.zeros(2, 3, 16, 16, dtype=torch.long),
+}
+
+
+def frozen(module):
+    """Everything there is to know of a module that is not built."""
+    return pickle.dumps(module), [(id(each), type(each), set(vars(each))) for each in module.modules()]
+
+
+@every_depth
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_bad_input_builds_nothing(make, bad):
+    lazy = make()
+    before = frozen(lazy)
+    for _ in range(2):
+        with pytest.raises((ValueError, RuntimeError, TypeError, AttributeError)):
+            lazy(bad)
+        assert frozen(lazy) == before
+    lazy(image())
+    assert not is_lazy(lazy)
+
+
+class Interrupting(LazyModule, Block):
+    error = None
+
+    def get_initialized_module(self, inputs, module_args, module_kwargs):
+        module_kwargs["in_channels"] = inputs[0].size(1)
+        if self.error is not None:
+            raise self.error
+        return Block(**module_kwargs)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyboardInterrupt(), SystemExit()], ids=repr)
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda part: part, lambda part: nn.Sequential(LazyBlock(4), nn.Sequential(LazyOuter(), part))],
+    ids=["single", "last of many"],
+)
+def test_exception_of_the_user_builds_nothing(wrap, error, monkeypatch):
+    lazy = wrap(Interrupting(out_channels=3))
+    before = frozen(lazy)
+    monkeypatch.setattr(Interrupting, "error", error)
+    with pytest.raises(type(error)) as caught:
+        lazy(image())
+    assert caught.value is error
+    assert frozen(lazy) == before
+    monkeypatch.undo()
+    lazy(image())
+    assert not is_lazy(lazy)
+
+
+class Failing(Outer):
+    def forward(self, x):
+        super().forward(x)
+        raise KeyboardInterrupt
+
+
+class LazyFailing(LazyModule, Failing):
+    def get_initialized_module(self, inputs, module_args, module_kwargs):
+        return Failing()
+
+
+def test_failing_forward_builds_nothing():
+    lazy = nn.Sequential(LazyBlock(4), LazyFailing())
+    before = frozen(lazy)
+    with pytest.raises(KeyboardInterrupt):
+        lazy(image())
+    assert frozen(lazy) == before
+
+
+def test_hooks_and_their_handles_survive_a_failure():
+    lazy = LazyReductionConv2d(4, kernel_size=1)
+    calls = []
+    handles = [
+        lazy.register_forward_hook(lambda *_: calls.append("forward")),
+        lazy.register_forward_pre_hook(lambda *_: calls.append("pre")),
+    ]
+    with pytest.raises(ShapeInferenceError):
+        lazy(torch.zeros(2, 6, 8, 8))
+    calls.clear()
+    lazy(torch.zeros(2, 8, 8, 8))
+    assert calls == ["pre", "forward"]
+    for handle in handles:
+        handle.remove()
+    lazy(torch.zeros(2, 8, 8, 8))
+    assert calls == ["pre", "forward"]
+
+
+def test_what_an_earlier_call_built_stays():
+    model = nn.Sequential(LazyConvNormActivation(6))
+    model(image())
+    weight = model[0].conv.weight
+    model.append(LazyReductionConv2d(4, kernel_size=1))
+    with pytest.raises(ShapeInferenceError):
+        model(image())
+    assert model[0].conv.weight is weight
+    assert int(model[0].norm.num_batches_tracked) == 2
+    assert isinstance(model[1], LazyModule)
+
+
+def test_message_names_rule_value_input_and_place():
+    model = nn.Sequential(LazyConvNormActivation(6), nn.ModuleDict({"se": LazyReductionConv2d(4, kernel_size=1)}))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = model
+
+        def forward(self, x):
+            return self.stages[1]["se"](self.stages[0](x))
+
+    with pytest.raises(ShapeInferenceError) as caught:
+        Model()(torch.zeros(2, 3, 8, 8))
+    assert str(caught.value) == (
+        "LazyReductionConv2d: the input channels must be a multiple of reduction_ratio=4, got 6 (input (2, 6, 8, 8))."
+    )
+    assert caught.value.__notes__ == ["at stages.1.se"]
+
+
+def test_place_inside_lazy_parents():
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.se = LazyReductionConv2d(4, kernel_size=1)
+
+        def forward(self, x):
+            return self.se(x)
+
+    class LazyInner(LazyModule, Inner):
+        def get_initialized_module(self, inputs, module_args, module_kwargs):
+            return Inner()
+
+    with pytest.raises(ShapeInferenceError) as caught:
+        nn.Sequential(nn.Identity(), LazyInner())(torch.zeros(2, 6, 8, 8))
+    assert caught.value.__notes__ == ["at 1.se"]
+
+
+def test_error_of_the_user_says_what_was_built_from_which_input(monkeypatch):
+    monkeypatch.setattr(Interrupting, "error", ZeroDivisionError("mine"))
+    with pytest.raises(ZeroDivisionError) as caught:
+        nn.Sequential(Interrupting())(torch.zeros(2, 3, 8, 8))
+    assert str(caught.value) == "mine"
+    assert caught.value.__notes__ == ["at 0", "while Interrupting was built from input (2, 3, 8, 8)"]
+
+
+@pytest.mark.parametrize(
+    ("lazy", "x", "message"),
+    [
+        (
+            LazyConvNormActivation(8),
+            torch.zeros(3, 8),
+            r"LazyConvNormActivation: the input must be \(batch, channels, length\) or \(batch, channels, height, width\) "
+            r"or \(batch, channels, depth, height, width\), got 2 dimensions \(input \(3, 8\)\)\.",
+        ),
+        (
+            LazyReductionConv2d(4, 1),
+            torch.zeros(3, 8, 8),
+            r"LazyReductionConv2d: the input must be \(batch, channels, height, width\), got 3 dim.* \(input \(3, 8, 8\)\)",
+        ),
+        (
+            LazySqueezeExcitation(),
+            torch.zeros(3, 0, 8, 8),
+            r"LazySqueezeExcitation: the input must have at least one channel, got 0 \(input \(3, 0, 8, 8\)\)\.",
+        ),
+        (
+            LazyInvertedBottleneck(8),
+            [1],
+            "LazyInvertedBottleneck: shapes are inferred from a tensor, got list as its first",
+        ),
+        (
+            LazySqueezeExcitation(0),
+            torch.zeros(1, 3, 8, 8),
+            "SqueezeExcitation: reduction_ratio must be positive, got 0",
+        ),
+    ],
+)
+def test_messages(lazy, x, message):
+    with pytest.raises(ValueError, match=message):
+        lazy(x)
+
+
+@every_depth
+def test_asking_for_what_is_not_there_yet(make):
+    lazy = next(each for each in make().modules() if isinstance(each, LazyModule))
+    for name in ("conv", "weight"):
+        with pytest.raises(
+            AttributeError, match=f"Lazy.* has no attribute '{name}' yet: .*Call the model on a batch, or"
+        ):
+            getattr(lazy, name)
+        assert not hasattr(lazy, name)
+
+
+def test_no_container_yet():
+    lazy = LazyConvNormActivation(8)
+    assert lazy
+    for ask in (len, list, lambda lazy: lazy[0], lambda lazy: lazy[:1], lambda lazy: nn.ReLU in lazy):
+        with pytest.raises(UninitializedModuleError, match="has no attribute .* yet"):
+            ask(lazy)
+    lazy(image())
+    assert len(lazy) == 3
