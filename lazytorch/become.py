@@ -6,10 +6,11 @@ import sys
 import weakref
 from collections.abc import Callable
 from types import CellType, FrameType, MethodType
+from typing import Any
 
 from torch import nn
 
-__all__ = ["become"]
+__all__ = ["HOOKS", "become"]
 
 MODULE_STATE = vars(nn.Module())
 HOOKS = [name for name in MODULE_STATE if name.endswith("_hooks") or "_hooks_" in name]
@@ -83,14 +84,17 @@ def redirect(old: object, new: object, keep: object = None) -> None:
     Immutable holders (tuples, bound methods, partials, weak references) are replaced in turn in what holds them.
     """
     for reference in weakref.getweakrefs(old):
-        redirect(reference, type(reference)(new, *filter(None, [reference.__callback__])))
+        redirect(reference, retargeted(reference, new))
     for holder in gc.get_referrers(old):
         if holder is keep or holder is gc.garbage or isinstance(holder, FrameType):
             continue
         match holder:
             case dict():
-                for key in [key for key, value in holder.items() if value is old]:
-                    holder[key] = new
+                for key, value in list(holder.items()):
+                    if key is old:
+                        holder[new] = holder.pop(old)
+                    elif value is old:
+                        holder[key] = new
             case list():
                 holder[:] = [new if each is old else each for each in holder]
             case set():
@@ -101,11 +105,20 @@ def redirect(old: object, new: object, keep: object = None) -> None:
             case MethodType():
                 redirect(holder, MethodType(holder.__func__, new))
             case functools.partial():
-                args = [new if each is old else each for each in holder.args]
+                func, *args = (new if each is old else each for each in (holder.func, *holder.args))
                 keywords = {key: new if each is old else each for key, each in holder.keywords.items()}
-                redirect(holder, functools.partial(holder.func, *args, **keywords))
+                redirect(holder, functools.partial(func, *args, **keywords))
             case CellType():
                 holder.cell_contents = new
             case _:
                 for key in [key for key, value in getattr(holder, "__dict__", {}).items() if value is old]:
                     vars(holder)[key] = new
+
+
+def retargeted(reference: weakref.ref[Any], new: object) -> weakref.ref[Any]:
+    """A weak reference of the same kind to ``new``."""
+    if isinstance(reference, weakref.WeakMethod):
+        return weakref.WeakMethod(MethodType(reference._func_ref(), new))  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(reference, weakref.KeyedRef):
+        return weakref.KeyedRef(new, reference.__callback__, reference.key)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return weakref.ref(new, reference.__callback__)

@@ -25,8 +25,7 @@ class UninitializedAttributeError(UninitializedModuleError, AttributeError):
         Traceback (most recent call last):
         ...
         lazytorch.errors.UninitializedAttributeError: LazyPointwiseConv has no attribute 'conv' yet: \
-it is built from its first input. Call the model on a batch, or \
-lazytorch.materialize(model, (1, 3, 224, 224)), first.
+it is built from its first input. Call lazytorch.materialize(model, (1, 3, 224, 224)) before asking for it.
     """
 
 

@@ -2,13 +2,14 @@
 
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType, MethodType
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import BackwardHook
 
-__all__ = ["CallForward", "as_one_call", "on_failure", "path_in_running_model"]
+__all__ = ["CallForward", "as_one_call", "on_failure", "path_in_running_model", "run_constructors_hooks"]
 
 # By the identity of an object that lives exactly as long as the outermost module call: that object, and how to undo
 # what was built in it. An entry goes when the call ends, so nothing is kept of a call that succeeded.
@@ -68,6 +69,43 @@ class CallForward:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.module.forward(*args, **kwargs)
+
+
+def run_constructors_hooks(
+    module: nn.Module, known: set[int], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[Any, Any] | None:
+    """Run what the target's constructor registered, which ``nn.Module._call_impl`` listed before it was there.
+
+    Args:
+        module: The module, just built.
+        known: The ids of the hooks that it had before.
+        args: The call's arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        What is to take the place of both, if a hook says so.
+    """
+    changed = False
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if key not in known:
+            with_kwargs = key in module._forward_pre_hooks_with_kwargs
+            result = hook(module, args, kwargs) if with_kwargs else hook(module, args)
+            if result is not None:
+                changed = True
+                args, kwargs = result if with_kwargs else (result if isinstance(result, tuple) else (result,), kwargs)
+    backward = [hook for key, hook in module._backward_hooks.items() if key not in known]
+    before = [hook for key, hook in module._backward_pre_hooks.items() if key not in known]
+    if backward or before:
+        changed = True
+        watch = BackwardHook(module, backward, before)
+        args = watch.setup_input_hook(args)
+
+        def finish(_: nn.Module, __: Any, output: Any) -> Any:
+            handle.remove()
+            return watch.setup_output_hook(output)
+
+        handle = module.register_forward_hook(finish)
+    return (args, kwargs) if changed else None
 
 
 def path_in_running_model(module: nn.Module) -> str:

@@ -18,9 +18,16 @@ from torch.utils._pytree import tree_leaves
 
 from lazytorch.errors import UninitializedModuleError
 
-__all__ = ["Pending", "PendingParameters", "frame_of", "plain_torch"]
+__all__ = ["Pending", "PendingParameters", "frame_of", "not_yet", "plain_torch"]
 
-REMEDY = "Call lazytorch.materialize(model, (1, 3, 224, 224)) before"
+
+def not_yet(owner: str, lacks: str, before: str) -> str:
+    """The message of an error: what a lazy module lacks, why, and what to do before what was tried."""
+    built = "they are" if lacks.endswith("s") else "it is"
+    return (
+        f"{owner} has no {lacks} yet: {built} built from its first input. "
+        f"Call lazytorch.materialize(model, (1, 3, 224, 224)) before {before}."
+    )
 
 
 class Pending:
@@ -207,9 +214,7 @@ class PendingParameter(UninitializedParameter):
         raise self.refusal("sharing them")
 
     def refusal(self, what: str) -> UninitializedModuleError:
-        return UninitializedModuleError(
-            f"{self.pending.owner} has no parameters yet: they are built from its first input. {REMEDY} {what}."
-        )
+        return UninitializedModuleError(not_yet(self.pending.owner, "parameters", what))
 
     @classmethod
     def __torch_function__(

@@ -173,7 +173,7 @@ def test_must_be_overridden_and_must_return_a_new_module():
 
     with pytest.raises(NotImplementedError, match="Nothing must override get_initialized_module"):
         Nothing()(1)
-    with pytest.raises(TypeError, match="Itself.get_initialized_module must return a new module, got Itself"):
+    with pytest.raises(TypeError, match=r"Itself\.get_initialized_module must return a new module, got Itself"):
         Itself()(1)
-    with pytest.raises(TypeError, match="Number.get_initialized_module must return a new module, got int"):
+    with pytest.raises(TypeError, match=r"Number\.get_initialized_module must return a new module, got int"):
         Number()(1)

@@ -166,13 +166,13 @@ def test_error_of_the_user_says_what_was_built_from_which_input(monkeypatch):
         (
             LazyConvNormActivation(8),
             torch.zeros(3, 8),
-            r"LazyConvNormActivation: the input must be \(batch, channels, length\) or \(batch, channels, height, width\) "
-            r"or \(batch, channels, depth, height, width\), got 2 dimensions \(input \(3, 8\)\)\.",
+            r"LazyConvNormActivation: the input must be \(batch, channels, length\) or "
+            r"\(batch, channels, height, width\) or \(batch, channels, depth, height, width\), got 2 dim.* \(input \(3, 8\)\)\.",
         ),
         (
             LazyReductionConv2d(4, 1),
             torch.zeros(3, 8, 8),
-            r"LazyReductionConv2d: the input must be \(batch, channels, height, width\), got 3 dim.* \(input \(3, 8, 8\)\)",
+            r"LazyReductionConv2d: the input must be \(batch, channels, height, width\), got 3 dim.* \(3, 8, 8\)\)",
         ),
         (
             LazySqueezeExcitation(),
@@ -200,9 +200,7 @@ def test_messages(lazy, x, message):
 def test_asking_for_what_is_not_there_yet(make):
     lazy = next(each for each in make().modules() if isinstance(each, LazyModule))
     for name in ("conv", "weight"):
-        with pytest.raises(
-            AttributeError, match=f"Lazy.* has no attribute '{name}' yet: .*Call the model on a batch, or"
-        ):
+        with pytest.raises(AttributeError, match=f"Lazy.* has no attribute '{name}' yet: .* before asking for it"):
             getattr(lazy, name)
         assert not hasattr(lazy, name)
 
@@ -211,7 +209,7 @@ def test_no_container_yet():
     lazy = LazyConvNormActivation(8)
     assert lazy
     for ask in (len, list, lambda lazy: lazy[0], lambda lazy: lazy[:1], lambda lazy: nn.ReLU in lazy):
-        with pytest.raises(UninitializedModuleError, match="has no attribute .* yet"):
+        with pytest.raises(UninitializedModuleError, match="has no items yet"):
             ask(lazy)
     lazy(image())
     assert len(lazy) == 3
