@@ -4,7 +4,7 @@ import functools
 import gc
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CellType, FrameType, MethodType
 from typing import Any
 
@@ -83,10 +83,11 @@ def redirect(old: object, new: object, keep: object = None) -> None:
 
     Immutable holders (tuples, bound methods, partials, weak references) are replaced in turn in what holds them.
     """
+    # No closure here may hold ``old``: its cell would be found, and filled with ``new``, half-way.
     for reference in weakref.getweakrefs(old):
         redirect(reference, retargeted(reference, new))
     for holder in gc.get_referrers(old):
-        if holder is keep or holder is gc.garbage or isinstance(holder, FrameType):
+        if holder is keep or isinstance(holder, FrameType):
             continue
         match holder:
             case dict():
@@ -96,23 +97,29 @@ def redirect(old: object, new: object, keep: object = None) -> None:
                     elif value is old:
                         holder[key] = new
             case list():
-                holder[:] = [new if each is old else each for each in holder]
+                holder[:] = replaced(holder, old, new)
             case set():
                 holder.remove(old)
                 holder.add(new)
             case tuple():
-                redirect(holder, type(holder)(new if each is old else each for each in holder))
+                redirect(holder, tuple.__new__(type(holder), replaced(holder, old, new)))
             case MethodType():
                 redirect(holder, MethodType(holder.__func__, new))
             case functools.partial():
-                func, *args = (new if each is old else each for each in (holder.func, *holder.args))
-                keywords = {key: new if each is old else each for key, each in holder.keywords.items()}
+                func: Any
+                func, *args = replaced((holder.func, *holder.args), old, new)
+                keywords = dict(zip(holder.keywords, replaced(holder.keywords.values(), old, new), strict=True))
                 redirect(holder, functools.partial(func, *args, **keywords))
             case CellType():
                 holder.cell_contents = new
             case _:
-                for key in [key for key, value in getattr(holder, "__dict__", {}).items() if value is old]:
-                    vars(holder)[key] = new
+                for key, value in list(getattr(holder, "__dict__", {}).items()):
+                    if value is old:
+                        vars(holder)[key] = new
+
+
+def replaced(items: Iterable[Any], old: object, new: object) -> list[Any]:
+    return [new if each is old else each for each in items]
 
 
 def retargeted(reference: weakref.ref[Any], new: object) -> weakref.ref[Any]:

@@ -51,8 +51,10 @@ class Pending:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that parameters will have, as far as it was asked for."""
-        asked = [kwargs["dtype"] for method, _, kwargs in self.deeds if method == "to" and "dtype" in kwargs]
-        return asked[-1] if asked else self.default_dtype
+        dtype = self.default_dtype
+        for method, args, kwargs in self.deeds:
+            dtype = args[0] if method == "type" else kwargs.get("dtype", dtype)
+        return dtype
 
     def log(self, method: str, *args: Any, **kwargs: Any) -> None:
         """Note a method to call, in order, on what is built. A second of the same kind in a row replaces the first."""
@@ -67,14 +69,17 @@ class Pending:
                 plain, strided = (convert(probe) for probe in self.probes(4))
             except RuntimeError:  # channels_last_3d takes no tensor of four dimensions; another reason raises again
                 plain, strided = (convert(probe) for probe in self.probes(5))
+            counter = convert(torch.empty(2, dtype=torch.int64, device=self.device))
             try:
                 emptied = not convert(torch.empty(2, device="meta")).is_meta
-            except NotImplementedError:
+            except RuntimeError:  # Tensor.to has no data to move, Tensor.share_memory_ none to share
                 emptied = False
         to: dict[str, Any] = {}
         if plain.device != self.device or emptied:
             to["device"] = self.device = plain.device
-        if plain.dtype == strided.dtype:
+        if counter.dtype != torch.int64:
+            self.log("type", counter.dtype)
+        elif plain.dtype == strided.dtype:
             to["dtype"] = plain.dtype
         last = torch.channels_last if plain.dim() == 4 else torch.channels_last_3d
         for memory_format in (torch.contiguous_format, last):

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, Self
@@ -116,7 +117,11 @@ class RecordingModule(nn.Module):
         except AttributeError:
             if name.startswith("__"):
                 raise
-        raise UninitializedAttributeError(not_yet(self._pending.owner, f"attribute {name!r}", "asking for it"))
+        message = not_yet(self._pending.owner, f"attribute {name!r}", "asking for it")
+        # Those that norm or parametrize a weight take an AttributeError for leave to say that it has none, ever.
+        if name != "parametrizations" and sys._getframe(1).f_globals["__name__"].startswith("torch.nn.utils"):
+            raise UninitializedModuleError(message)
+        raise UninitializedAttributeError(message)
 
     def __repr__(self) -> str:
         pending = self._pending

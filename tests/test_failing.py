@@ -167,7 +167,7 @@ def test_error_of_the_user_says_what_was_built_from_which_input(monkeypatch):
             LazyConvNormActivation(8),
             torch.zeros(3, 8),
             r"LazyConvNormActivation: the input must be \(batch, channels, length\) or "
-            r"\(batch, channels, height, width\) or \(batch, channels, depth, height, width\), got 2 dim.* \(input \(3, 8\)\)\.",
+            r"\(batch, channels, height, width\) or .*, got 2 dimensions \(input \(3, 8\)\)\.",
         ),
         (
             LazyReductionConv2d(4, 1),

@@ -1,0 +1,124 @@
+"""Nothing that needs parameters overlooks those that are still to be built."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.optim.swa_utils import AveragedModel
+
+from lazytorch import LazyModule, UninitializedModuleError, is_lazy, materialize
+from tests.modules import LazyBlock, every_depth, image
+
+REFUSED = {
+    "numel": lambda model: sum(each.numel() for each in model.parameters()),
+    "shape": lambda model: [each.shape for each in model.parameters()],
+    "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    "AdamW": lambda model: torch.optim.AdamW([{"params": model.parameters()}]),
+    "LBFGS": lambda model: torch.optim.LBFGS(model.parameters()),
+    "arithmetic": lambda model: [each * 2 for each in model.parameters()],
+    "norm": lambda model: [each.norm() for each in model.parameters()],
+    "copy_": lambda model: [each.detach().copy_(each) for each in model.parameters()],
+    "parameters_to_vector": lambda model: nn.utils.parameters_to_vector(model.parameters()),
+    "vector_to_parameters": lambda model: nn.utils.vector_to_parameters(torch.zeros(10**6), model.parameters()),
+    "convert_sync_batchnorm": nn.SyncBatchNorm.convert_sync_batchnorm,
+    "state_dict": lambda model: model.state_dict(),
+    "share of a parameter": lambda model: [each.share_memory_() for each in model.parameters()],
+}
+
+
+@every_depth
+@pytest.mark.parametrize("ask", REFUSED.values(), ids=REFUSED)
+def test_refused_with_the_remedy(make, ask):
+    model = make()
+    remedy = r"Lazy\w+ has no \w+ yet: .* Call lazytorch\.materialize\(model, \(1, 3, 224, 224\)\) before .+\."
+    with pytest.raises(UninitializedModuleError, match=remedy):
+        ask(model)
+    assert is_lazy(model)
+    materialize(model, (2, 3, 16, 16))
+    ask(model)
+
+
+def first_lazy(model):
+    return next(each for each in model.modules() if isinstance(each, LazyModule))
+
+
+@every_depth
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.parametrizations.orthogonal,
+        lambda module: nn.utils.parametrize.register_parametrization(module, "weight", nn.Identity()),
+    ],
+    ids=["weight_norm", "spectral_norm", "new weight_norm", "new spectral_norm", "orthogonal", "parametrize"],
+)
+def test_norms_of_a_weight_are_refused(make, norm):
+    model = make()
+    with pytest.raises(UninitializedModuleError, match=r"Lazy\w+ has no .* yet: .* Call lazytorch\.materialize"):
+        norm(first_lazy(model))
+    assert is_lazy(model)
+    model(image())
+
+
+@every_depth
+def test_clip_grad_norm_counts_every_gradient(make):
+    model = make()
+    assert nn.utils.clip_grad_norm_(model.parameters(), 1.0) == 0
+    model(image()).sum().backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    total = torch.stack([each.grad.norm() for each in model.parameters()]).norm()
+    assert total <= 1.0 + 1e-5
+
+
+@every_depth
+def test_average_of_a_lazy_model(make):
+    model = make()
+    averaged = AveragedModel(model)
+    model(image())
+    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize"):
+        averaged.update_parameters(model)
+    averaged = AveragedModel(model)
+    averaged.update_parameters(model)
+    torch.testing.assert_close(dict(averaged.module.named_parameters()), dict(model.named_parameters()))
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@every_depth
+@pytest.mark.parametrize("wrap", [nn.parallel.DistributedDataParallel, fully_shard], ids=["DDP", "fully_shard"])
+@pytest.mark.filterwarnings("ignore")
+def test_distributed_wrappers_refuse(make, wrap, one_process):
+    model = make()
+    with pytest.raises((UninitializedModuleError, RuntimeError), match=r"ninitialized|materialize"):
+        wrap(model)
+    assert is_lazy(model)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ddp_after_the_build(one_process):
+    model = nn.parallel.DistributedDataParallel(materialize(nn.Sequential(LazyBlock(4)), (2, 3, 16, 16)))
+    model(image()).sum().backward()
+    assert all(each.grad is not None for each in model.parameters())
+
+
+def test_optimizer_made_after_the_build_sees_every_parameter():
+    model = nn.Sequential(LazyBlock(4), LazyBlock(5))
+    model(image())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters())) == 10
+    before = copy.deepcopy(model.state_dict())
+    model(image()).sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(before[name], value) for name, value in model.named_parameters() if value.grad.any())
