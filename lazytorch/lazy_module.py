@@ -13,7 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from lazytorch.become import HOOKS, become
 from lazytorch.errors import UninitializedModuleError
 from lazytorch.first_call import CallForward, as_one_call, on_failure, path_in_running_model, run_constructors_hooks
-from lazytorch.pending import Pending, PendingParameters, not_yet, plain_torch
+from lazytorch.pending import Pending, PendingParameter, PendingParameters, not_yet, plain_torch
 from lazytorch.recording import RecordingModule
 
 __all__ = ["LazyModule", "describe", "target_class"]
@@ -56,8 +56,8 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
 
     def __init__(self, *module_args: Any, **module_kwargs: Any) -> None:
         nn.Module.__init__(self)
-        self._pending = Pending(type(self).__name__, module_args, module_kwargs)
-        with torch.inference_mode(False):
+        with _building, plain_torch():
+            self._pending = Pending(type(self).__name__, module_args, module_kwargs)
             vars(self)["_parameters"] = PendingParameters(self._pending)
         # The name by which Dynamo knows that a module is still to be built.
         self._initialize_hook = nn.Module.register_forward_pre_hook(self, build_from, with_kwargs=True)
@@ -103,6 +103,8 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
                 or any(isinstance(each, fx.Proxy) for each in (*args, *kwargs.values()))
             ):  # a trace must not depend on the input that builds
                 raise UninitializedModuleError(not_yet(pending.owner, "graph", "tracing or exporting"))
+            if not isinstance(self._parameters["_pending_parameter"], PendingParameter):  # swapped for another tensor
+                raise UninitializedModuleError(not_yet(pending.owner, "parameters", "functional_call"))
             inputs, input_kwargs = self._bind(args, kwargs)
             more = (
                 (input_kwargs,) if "input_kwargs" in inspect.signature(self.get_initialized_module).parameters else ()

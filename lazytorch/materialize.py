@@ -1,5 +1,7 @@
 """materialize: build a whole model at once, without arithmetic. is_lazy: is anything left to build?"""
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,13 +14,15 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.nn import functional as F
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy as is_uninitialized
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from lazytorch.become import HOOKS
 from lazytorch.errors import ShapeInferenceError
-from lazytorch.first_call import as_one_call
+from lazytorch.first_call import as_one_call, on_failure
 from lazytorch.lazy_module import LazyModule
 from lazytorch.pending import plain_torch
 
@@ -36,10 +40,13 @@ def is_lazy(module: nn.Module) -> bool:
         >>> lazytorch.is_lazy(lazytorch.materialize(conv, (1, 3, 8, 8)))
         False
     """
-    return any(
-        isinstance(each, LazyModule)
-        or any(map(is_uninitialized, (*each.parameters(recurse=False), *each.buffers(recurse=False))))
-        for each in module.modules()
+    return any(needs_building(each) for each in module.modules())
+
+
+def needs_building(module: nn.Module) -> bool:
+    """Whether ``module`` itself is ours or PyTorch's, and lazy."""
+    return isinstance(module, LazyModule) or any(
+        map(is_uninitialized, (*module.parameters(recurse=False), *module.buffers(recurse=False)))
     )
 
 
@@ -85,11 +92,11 @@ def materialize(module: nn.Module, /, *inputs: Any, **kwargs: Any) -> nn.Module:
         def run() -> None:
             kept = dict(stored_tensors(module))
             try:
-                with torch.no_grad(), mode, _EverythingFake(mode), _ShapesOnly():
+                with torch.no_grad(), mode, _EverythingFake(mode), _ShapesOnly(), torchs_own_built_for_real(module):
                     module(*args, **named)
             finally:
                 forget_fakes(module, kept)
-            left = [name or "itself" for name, each in module.named_modules() if isinstance(each, LazyModule)]
+            left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
             if left:
                 raise RuntimeError(
                     f"materialize({type(module).__name__}): the forward must reach every lazy part, got none for "
@@ -139,6 +146,46 @@ class _EverythingFake(TorchDispatchMode):
         faked_args, faked_kwargs = tree_map_only(Tensor, fake, (args, kwargs or {}))
         # What an operator returns of what it was given must be that: ``self.count += 1`` keeps its buffer.
         return tree_map_only(Tensor, lambda out: real.get(id(out), out), func(*faked_args, **faked_kwargs))
+
+
+@contextlib.contextmanager
+def torchs_own_built_for_real(module: nn.Module) -> Iterator[None]:
+    """Have PyTorch's lazy modules make real parameters, and forget them if the call fails."""
+    own: list[Any] = [
+        each
+        for each in module.modules()
+        if isinstance(each, LazyModuleMixin) and not isinstance(each, LazyModule) and needs_building(each)
+    ]
+
+    def initialize(lazy: Any, *args: Any, **kwargs: Any) -> None:
+        with plain_torch():
+            del lazy.initialize_parameters
+            kind, state = type(lazy), dict(vars(lazy))
+            hooks = {name: dict(state[name]) for name in HOOKS}
+            tensors = (*lazy.parameters(recurse=False), *lazy.buffers(recurse=False))
+            unbuilt: list[tuple[Any, type, Tensor]] = [
+                (each, type(each), each.data) for each in tensors if is_uninitialized(each)
+            ]
+            lazy.initialize_parameters(*args, **kwargs)
+
+        def undo() -> None:
+            for tensor, tensor_kind, data in unbuilt:
+                tensor.data = data
+                tensor.__class__ = tensor_kind
+            for name, registered in hooks.items():
+                state[name].update(registered)
+            object.__setattr__(lazy, "__dict__", state)
+            object.__setattr__(lazy, "__class__", kind)
+
+        on_failure(undo)
+
+    for each in own:
+        each.initialize_parameters = functools.partial(initialize, each)
+    try:
+        yield
+    finally:
+        for each in own:
+            vars(each).pop("initialize_parameters", None)
 
 
 Place = tuple[nn.Module, str, str]

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import register_parametrization
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from lazytorch.errors import UninitializedModuleError
 
-__all__ = ["Pending", "PendingParameters", "frame_of", "not_yet", "plain_torch"]
+__all__ = ["Pending", "PendingParameter", "PendingParameters", "frame_of", "not_yet", "plain_torch"]
 
 
 def not_yet(owner: str, lacks: str, before: str) -> str:
@@ -114,17 +115,17 @@ class Pending:
                 copied = not assign and isinstance(value, Tensor)
                 state[key.removeprefix(prefix)] = value.detach().clone() if copied else value
         below = {key[len(prefix) :]: value for key, value in metadata.items() if (key + ".").startswith(prefix)}
-        state._metadata = below  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        state._metadata = below  # pyright: ignore[reportAttributeAccessIssue]
+        # An earlier one that this one overwrites is void, also if it could not have been loaded.
+        self.deeds = [
+            deed for deed in self.deeds if deed[0] != "load_state_dict" or not deed[1][0].keys() <= state.keys()
+        ]
         self.log("load_state_dict", state, strict=strict, assign=assign)
 
-    def loaded(self) -> dict[str, Any]:
-        """The entries that were loaded so far."""
-        return {
-            key: value
-            for method, args, _ in self.deeds
-            if method == "load_state_dict"
-            for key, value in args[0].items()
-        }
+    def loaded(self) -> dict[str, Any] | None:
+        """The entries that were loaded so far; None if nothing was loaded."""
+        states = [args[0] for method, args, _ in self.deeds if method == "load_state_dict"]
+        return {key: value for state in states for key, value in state.items()} if states else None
 
     def replay(self, built: nn.Module) -> None:
         """Do to ``built`` all that was asked of the lazy module, in order."""
@@ -189,6 +190,8 @@ class PendingParameter(UninitializedParameter):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PendingParameter":
+        if frame_of(AveragedModel.__init__) is not None:
+            raise self.refusal("making an average of them")
         return memo.setdefault(id(self), type(self)(copy.deepcopy(self.pending, memo)))  # pyright: ignore[reportArgumentType]
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -251,9 +254,8 @@ def branch_random_state() -> Tensor:
     So a lazy module draws what its eager twin would have drawn in its place, whenever and from whatever input it
     is built, copies of it draw the same, and what is drawn in between is independent of it.
     """
-    with plain_torch():
-        state = torch.get_rng_state()
-        torch.default_generator.manual_seed(draw_seed())
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(draw_seed())
     return state
 
 

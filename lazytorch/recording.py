@@ -90,7 +90,7 @@ class RecordingModule(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         loaded = self._pending.loaded()
-        if not loaded:
+        if loaded is None:
             raise UninitializedModuleError(not_yet(self._pending.owner, "state", "state_dict()"))
         destination.update({prefix + key: value for key, value in loaded.items()})
 

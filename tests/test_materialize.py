@@ -152,6 +152,34 @@ def test_state_that_the_forward_updates_stays_as_it_was():
     torch.testing.assert_close(model.mean, torch.tensor(1.0))
 
 
+class Mixed(nn.Sequential):
+    """PyTorch's lazy modules beside ours."""
+
+    def __init__(self, last):
+        super().__init__(nn.LazyConv2d(6, 3), nn.LazyBatchNorm2d(), LazyConvNormActivation(8), nn.Flatten(), last)
+
+
+def test_lazy_modules_of_pytorch():
+    model = materialize(Mixed(nn.LazyLinear(3)), (2, 3, 8, 8))
+    assert not is_lazy(model)
+    assert [type(each) for each in model][:2] == [nn.Conv2d, nn.BatchNorm2d]
+    assert vars(model[0]).keys() == vars(nn.Conv2d(3, 6, 3)).keys()
+    assert int(model[1].num_batches_tracked) == 0
+    model(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert all(type(each) is nn.Parameter and each.grad is not None for each in model.parameters())
+
+
+def test_lazy_modules_of_pytorch_are_undone_as_well():
+    model = Mixed(nn.Linear(5, 5))
+    with pytest.raises(RuntimeError, match=r"mat1 and mat2|same reduction dim"):
+        materialize(model, (2, 3, 8, 8))
+    assert isinstance(model[0], nn.LazyConv2d)
+    assert isinstance(model[2], LazyModule)
+    model[4] = nn.LazyLinear(3)
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 3)
+    assert not is_lazy(model)
+
+
 def test_what_is_built_can_be_trained():
     with torch.inference_mode():
         model = materialize(nn.Sequential(LazyConvNormActivation(4)), (1, 3, 8, 8))

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm.utils
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -80,13 +81,23 @@ def test_clip_grad_norm_counts_every_gradient(make):
 @every_depth
 def test_average_of_a_lazy_model(make):
     model = make()
-    averaged = AveragedModel(model)
+    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize.* before making an average"):
+        AveragedModel(model)
     model(image())
-    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize"):
-        averaged.update_parameters(model)
     averaged = AveragedModel(model)
     averaged.update_parameters(model)
     torch.testing.assert_close(dict(averaged.module.named_parameters()), dict(model.named_parameters()))
+
+
+@every_depth
+def test_average_by_timm_of_a_lazy_model(make):
+    model = make()
+    averaged = timm.utils.ModelEmaV3(model)
+    model(image())
+    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize"):
+        averaged.update(model)
+    averaged = timm.utils.ModelEmaV3(model)
+    averaged.update(model)
 
 
 @pytest.fixture

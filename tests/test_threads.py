@@ -1,0 +1,80 @@
+"""Many threads make the first call at once."""
+
+import threading
+
+import pytest
+import torch
+
+from lazytorch import LazyModule, is_lazy
+from tests.modules import Block, every_depth, image
+
+THREADS = 16
+
+
+def together(run):
+    """Run ``run`` in many threads at once; what they return, and what they raise."""
+    barrier, results, errors = threading.Barrier(THREADS), [], []
+
+    def work(index):
+        barrier.wait()
+        try:
+            results.append(run(index))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    return results, errors
+
+
+@every_depth
+def test_build_once_and_see_the_same_parameters(make):
+    for _ in range(5):
+        model, x = make().eval(), image()
+        lazies = [each for each in model.modules() if isinstance(each, LazyModule)]
+        calls = []
+        for each in lazies:
+            each.register_forward_hook(lambda module, *_, calls=calls: calls.append(module))
+        results, errors = together(lambda index, model=model, x=x: (model(x), [id(p) for p in model.parameters()]))
+        assert errors == []
+        assert not is_lazy(model)
+        for output, parameters in results:
+            torch.testing.assert_close(output, results[0][0])
+            assert parameters == [id(each) for each in model.parameters()]
+        assert len(calls) == THREADS * len(lazies)
+
+
+class Counted(LazyModule, Block):
+    builds = 0
+
+    def get_initialized_module(self, inputs, module_args, module_kwargs):
+        Counted.builds += 1
+        return Block(inputs[0].size(1))
+
+
+def test_built_once():
+    Counted.builds = 0
+    model = Counted()
+    _, errors = together(lambda _: model(image()))
+    assert errors == []
+    assert Counted.builds == 1
+    assert int(model.conv.norm.num_batches_tracked) <= THREADS
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_bad_calls_beside_good_ones(attempt):
+    model = Counted().eval()
+    results, errors = together(lambda index: model(image() if index % 2 else torch.zeros(5)))
+    assert len(results) == THREADS // 2
+    assert len(errors) == THREADS // 2
+    assert not is_lazy(model) or model(image()) is not None
+
+
+def test_construction_in_threads_draws_apart():
+    models, _ = together(lambda _: Counted())
+    weights = [(each(image()), each.project.weight)[1] for each in models]
+    assert len({float(weight.detach().sum()) for weight in weights}) == THREADS
