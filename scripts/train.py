@@ -11,6 +11,7 @@ One folder holds what a run leaves: ``metrics.csv`` (one row an epoch), ``curves
 import argparse
 import csv
 import json
+import logging
 import platform
 import sys
 import tempfile
@@ -42,7 +43,7 @@ NUM_CLASSES = 10
 MODELS = [name for name in lazytorch.models.__all__ if name.islower()]
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     description = (__doc__ or "").split("\n\n")[0]
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
@@ -58,7 +59,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order of the images")
     parser.add_argument("--output", type=Path, default=Path("runs/digits"), help="folder for the results; replaced")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def positive_int(text: str) -> int:
@@ -194,14 +195,21 @@ def is_replaceable(folder: Path) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse_arguments(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
     if not is_replaceable(options.output):
         sys.exit(
             f"--output {options.output}: must be a new folder or that of an earlier run, got one with other files."
         )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data is in memory
+    warnings.filterwarnings("ignore", message=".*treespec.*is deprecated", category=FutureWarning)  # Lightning's own
     lightning.seed_everything(options.seed, verbose=False)
     train, test = load_data(options.image_size, options.seed)
+    if options.batch_size > len(train):
+        parser.error(
+            f"argument --batch-size: must be at most the {len(train)} training images, got {options.batch_size}"
+        )
     model = getattr(lazytorch.models, options.model)(num_classes=NUM_CLASSES)
     shape = (1, *train.tensors[0].shape[1:])
     classifier = Classifier(model, shape, options.learning_rate, options.weight_decay)

@@ -100,6 +100,12 @@ def test_reset_classifier():
     model.reset_classifier(3)
     assert model(x).shape == (2, 3)
     assert model.num_classes == 3
+    assert model.get_classifier().weight.std() < 0.02
+    assert not model.get_classifier().bias.any()
+    model.to("meta").double().reset_classifier(2)
+    model(x.double().to("meta"))
+    assert model.get_classifier().weight.is_meta
+    assert model.get_classifier().weight.dtype == torch.float64
     with pytest.raises(ValueError, match="num_classes must not be negative, got -1"):
         model.reset_classifier(-1)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
+from lazytorch.materialize import placement
 from lazytorch.named_sequential import NamedSequential
 
 __all__ = ["Backbone", "StageInfo"]
@@ -95,9 +96,10 @@ class Backbone(nn.Module):
             StageInfo(width, reduction, f"stages.{index}")
             for index, (width, reduction) in enumerate(zip(channels, reductions, strict=True))
         ]
-        self.reset_classifier(num_classes)
+        self.initialize = initialize
         if initialize is not None:
             self.apply(initialize)
+        self.reset_classifier(num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""
@@ -119,8 +121,17 @@ class Backbone(nn.Module):
         return self.head.get_submodule("classifier")
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes; 0 for none, which leaves pooled features."""
+        """Replace the classifier by a new one, on the model's device; 0 classes for none, which leaves pooled features.
+
+        Raises:
+            ValueError: If ``num_classes`` is negative.
+        """
         if num_classes < 0:
             raise ValueError(f"{type(self).__name__}: num_classes must not be negative, got {num_classes}.")
         self.num_classes = num_classes
-        self.head.classifier = LazyLinear(num_classes) if num_classes else nn.Identity()
+        if num_classes == 0:
+            self.head.classifier = nn.Identity()
+            return
+        device, dtype = placement(self)
+        classifier = LazyLinear(num_classes).to(device, dtype)
+        self.head.classifier = classifier if self.initialize is None else classifier.apply(self.initialize)
