@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
 from typing import Any, TypeVar, get_overloads
@@ -57,6 +58,7 @@ def create_lazy_signature(exclude: Iterable[str] = (), *, target: type[nn.Module
         signature = lazy_signature(init, built_class, excluded)
         with_signature(cls, init, signature, built_class.__qualname__)
         cls.__init__.inferred = tuple(excluded)  # pyright: ignore[reportFunctionMemberAccess]
+        cls.__doc__ = with_sections_of(cls.__doc__ or "", built_class.__doc__ or "", excluded)
         return cls
 
     return decorate
@@ -121,3 +123,26 @@ def stub(signature: Signature, qualname: str) -> Callable[..., None]:
     check = namespace["check"]
     check.__qualname__ = qualname
     return check
+
+
+def with_sections_of(doc: str, target_doc: str, excluded: Iterable[str]) -> str:
+    """``doc`` with what it does not say of arguments, shapes, errors and source taken from the target's docstring."""
+    own, of_target = sections(doc), sections(target_doc)
+    entries = re.split(r"\n(?=    \w)", of_target.get("Args", ""))
+    inferred = tuple(f"    {name}{after}" for name in excluded for after in (":", " "))
+    of_target["Args"] = "\n".join(each for each in entries if not each.startswith(inferred))
+    merged = {"": own[""]}
+    for name in ("Args", "Shape", "Raises", "Source"):
+        merged[name] = own.get(name) or of_target.get(name, "")
+    merged |= {name: text for name, text in own.items() if name not in merged}
+    return "\n\n".join(f"{name}:\n{text}" if name else text for name, text in merged.items() if text)
+
+
+def sections(doc: str) -> dict[str, str]:
+    """The sections of a Google-style docstring by their headings; what stands before them under ``""``."""
+    head, *rest = re.split(
+        r"^(Args|Shape|Returns|Raises|Source|Example|Examples|Note|Attributes):+ *$", inspect.cleandoc(doc), flags=re.M
+    )
+    return {"": head.rstrip()} | {
+        name: text.strip("\n").rstrip() for name, text in zip(rest[::2], rest[1::2], strict=True)
+    }

@@ -43,6 +43,18 @@ def test_what_is_built_shows_its_own():
     assert inspect.signature(type(conv)) == inspect.signature(nn.Conv2d)
 
 
+def test_help_describes_the_arguments_that_are_left():
+    text = pydoc.plain(pydoc.render_doc(LazyDepthSepConv2d))
+    assert "DepthSepConv2d` that infers its input channels" in text
+    assert "out_channels: Channels produced." in text
+    assert "Howard et al. 2017" in text
+    assert "Channels of the input." not in text
+    assert text.count("Example:") == 1
+    of_torch = LazyConv2d.__doc__
+    assert "kernel_size (int or tuple): Size of the convolving kernel" in of_torch
+    assert "in_channels (int)" not in of_torch
+
+
 def test_help_shows_it():
     assert "LazyConv2d(out_channels: int" in pydoc.plain(pydoc.render_doc(LazyConv2d))
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import nn
 
 from lazytorch.lazify import LazyConvInChannelModule
-from lazytorch.signature import create_lazy_signature, with_signature
+from lazytorch.signature import create_lazy_signature, with_sections_of, with_signature
 
 __all__ = ["LazyAdaptiveAvgPool", "of_rank", "two_dimensional"]
 
@@ -48,6 +48,7 @@ def two_dimensional(cls: T) -> T:
     """Fix ``spatial_dims`` of a layer at 2, and take it out of the constructor's signature."""
     signature = inspect.signature(cls.__init__)
     kept = [each for name, each in signature.parameters.items() if name != "spatial_dims"]
+    cls.__doc__ = with_sections_of(cls.__doc__ or "", cls.__base__.__doc__ or "", ["spatial_dims"])
     return with_signature(cls, cls.__init__, signature.replace(parameters=kept), cls.__qualname__)
 
 
