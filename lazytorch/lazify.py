@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -231,8 +232,14 @@ class LazyConv2dReductionModule(LazyConvReductionModule):
 T = TypeVar("T", int, float)
 
 
-def positive(name: str, value: T, owner: object) -> T:
+def positive(name: str, value: T, owner: object, kind: type = Real) -> T:
     """``value``, which must be a positive number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{type(owner).__name__.removeprefix('Lazy')}: {name} must be positive, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+        what = "a positive whole number" if kind is Integral else "positive"
+        raise ValueError(f"{type(owner).__name__.removeprefix('Lazy')}: {name} must be {what}, got {value!r}.")
     return value
+
+
+def positive_whole(name: str, value: int, owner: object) -> int:
+    """``value``, which must be a positive whole number: channels, pixels."""
+    return positive(name, value, owner, Integral)

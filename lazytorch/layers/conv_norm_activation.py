@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from lazytorch.layers.rank import of_rank
-from lazytorch.lazify import LazyConvInChannelModule, positive
+from lazytorch.lazify import LazyConvInChannelModule, positive_whole
 from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
 
@@ -62,13 +62,13 @@ class ConvNormActivation(NamedSequential):
         spatial_dims: int = 2,
     ) -> None:
         for name, value in {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}.items():
-            positive(name, value, self)
+            positive_whole(name, value, self)
         kernel = self._each("kernel_size", kernel_size, spatial_dims)
         step = self._each("stride", stride, spatial_dims)
         dilations = self._each("dilation", dilation, spatial_dims)
         if padding is None:
             padding = tuple(distance * (side - 1) // 2 for side, distance in zip(kernel, dilations, strict=True))
-        elif not isinstance(padding, int):
+        elif isinstance(padding, Sequence):
             padding = tuple(padding)
         parts = {
             "conv": of_rank(nn.Conv2d, spatial_dims)(
@@ -89,12 +89,12 @@ class ConvNormActivation(NamedSequential):
         super().__init__(**parts)
 
     def _each(self, name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
-        values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+        values = tuple(value) if isinstance(value, Sequence) else (value,) * spatial_dims
         if len(values) != spatial_dims:
             raise ValueError(
                 f"{type(self).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."
             )
-        return tuple(positive(name, each, self) for each in values)
+        return tuple(positive_whole(name, each, self) for each in values)
 
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lazytorch.layers.rank import of_rank
-from lazytorch.lazify import LazyConvInChannelModule, positive
+from lazytorch.lazify import LazyConvInChannelModule, positive, positive_whole
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LazySqueezeExcitation", "SqueezeExcitation"]
@@ -50,12 +50,12 @@ class SqueezeExcitation(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        positive("in_channels", in_channels, self)
+        positive_whole("in_channels", in_channels, self)
         if squeeze_channels is None:
             squeeze_channels = max(1, int(in_channels / positive("reduction_ratio", reduction_ratio, self)))
         conv = of_rank(nn.Conv2d, spatial_dims)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
-        self.reduce = conv(in_channels, positive("squeeze_channels", squeeze_channels, self), kernel_size=1)
+        self.reduce = conv(in_channels, positive_whole("squeeze_channels", squeeze_channels, self), kernel_size=1)
         self.activation = activation()
         self.expand = conv(squeeze_channels, in_channels, kernel_size=1)
         self.gate = gate()
