@@ -1,5 +1,6 @@
 """become: a lazy module takes over the state, class and identity of the module that was built for it."""
 
+import collections
 import functools
 import gc
 import sys
@@ -45,7 +46,7 @@ def become(
 
     try:
         # The constructor may have stored references to the module that it made, or to its hook dicts.
-        if sys.getrefcount(holder[0]) > ALONE or weakref.getweakrefcount(holder[0]):
+        if sys.getrefcount(holder[0]) > ALONE or weak_references(holder[0]):
             redirect(holder[0], module, keep=holder)
         for name in HOOKS:
             # Handles refer to the hook dicts that the lazy module had: those stay.
@@ -65,6 +66,9 @@ def become(
             set_by_user = name not in MODULE_STATE or (name in FLAGS and value != MODULE_STATE[name])
             if set_by_user and name not in dropped:
                 new_state[name] = value
+        for slot in slots(type(holder[0])):
+            if hasattr(holder[0], slot):
+                object.__setattr__(module, slot, getattr(holder[0], slot))
         # One dict, shared: a reference to the built module that escaped all the same sees the state as it is.
         object.__setattr__(module, "__dict__", new_state)
         object.__setattr__(module, "__class__", type(holder[0]))
@@ -78,44 +82,65 @@ _holder = [object()]
 ALONE = sys.getrefcount(_holder[0])
 
 
+def slots(cls: type) -> list[str]:
+    """The names that the classes of the package's users keep outside of ``__dict__``."""
+    declared = (vars(base).get("__slots__", ()) for base in cls.__mro__)
+    names = [name for each in declared for name in ([each] if isinstance(each, str) else each)]
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
 def redirect(old: object, new: object, keep: object = None) -> None:
     """Make everything that refers to ``old`` refer to ``new``, except the list ``keep``.
 
     Immutable holders (tuples, bound methods, partials, weak references) are replaced in turn in what holds them.
     """
     # No closure here may hold ``old``: its cell would be found, and filled with ``new``, half-way.
-    for reference in weakref.getweakrefs(old):
+    for reference in weak_references(old):
         redirect(reference, retargeted(reference, new))
     for holder in gc.get_referrers(old):
         if holder is keep or isinstance(holder, FrameType):
             continue
         match holder:
             case dict():
+                keys = replaced(holder, old, new)
+                if id(new) in map(id, keys):
+                    items = list(zip(keys, holder.values(), strict=True))
+                    holder.clear()
+                    holder.update(items)
                 for key, value in list(holder.items()):
-                    if key is old:
-                        holder[new] = holder.pop(old)
-                    elif value is old:
+                    if value is old:
                         holder[key] = new
-            case list():
-                holder[:] = replaced(holder, old, new)
+            case list() | collections.deque():
+                for index, value in enumerate(holder):
+                    if value is old:
+                        holder[index] = new
             case set():
                 holder.remove(old)
                 holder.add(new)
             case tuple():
                 redirect(holder, tuple.__new__(type(holder), replaced(holder, old, new)))
+            case frozenset():
+                redirect(holder, frozenset(replaced(holder, old, new)))
             case MethodType():
                 redirect(holder, MethodType(holder.__func__, new))
             case functools.partial():
                 func: Any
                 func, *args = replaced((holder.func, *holder.args), old, new)
-                keywords = dict(zip(holder.keywords, replaced(holder.keywords.values(), old, new), strict=True))
-                redirect(holder, functools.partial(func, *args, **keywords))
+                # Its tuple of arguments may itself be what is replaced: then it has been, in what holds it, by this.
+                whole = new if holder.args is old else tuple(args)
+                holder.__setstate__((func, whole, holder.keywords, vars(holder)))  # pyright: ignore[reportAttributeAccessIssue]
             case CellType():
                 holder.cell_contents = new
             case _:
                 for key, value in list(getattr(holder, "__dict__", {}).items()):
                     if value is old:
                         vars(holder)[key] = new
+
+
+def weak_references(target: object) -> list[weakref.ref[Any]]:
+    """The weak references to ``target``; Dynamo's, which tag every module that is made, are of no account."""
+    found = weakref.getweakrefs(target)
+    return [each for each in found if not getattr(each.__callback__, "__module__", "").startswith("torch._dynamo")]
 
 
 def replaced(items: Iterable[Any], old: object, new: object) -> list[Any]:

@@ -1,5 +1,6 @@
 """A first call that fails leaves the whole model as lazy as it was."""
 
+import dis
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ _undo: dict[int, tuple[weakref.ref[Any], list[Callable[[], None]]]] = {}
 
 
 def on_failure(undo: Callable[[], None]) -> None:
-    """Have ``undo`` called by the ``roll_back`` of the outermost module call that is running now."""
+    """Have ``undo`` called if the outermost module call that is running now fails."""
     token = outermost_call()
     if token is not None:
         key = id(token)
@@ -26,23 +27,51 @@ def on_failure(undo: Callable[[], None]) -> None:
         _undo[key][1].append(undo)
 
 
-def roll_back() -> None:
-    """Undo, last first, what was built in the outermost module call that is running now."""
-    _, undos = _undo.pop(id(outermost_call()), (None, []))
-    for undo in reversed(undos):
-        undo()
-
-
 def as_one_call(call: Callable[[], Any]) -> Any:
-    """Call ``call``; if it raises, undo what was built in it."""
+    """Call ``call``; if it raises, undo what was built in it, and in all of the outermost call if that fails as well.
+
+    A plain parent is not asked, so whether the exception will leave it is read from the code that is running: it will
+    not if it may be caught by an ``except`` on its way out.
+    """
     token = _Token()
+    outermost = outermost_call()
+    done = len(_undo[id(outermost)][1]) if id(outermost) in _undo else 0
     try:
         return call()
     except BaseException:
-        roll_back()
+        _, undos = _undo.get(id(outermost), (None, []))
+        while len(undos) > (done if may_be_caught() else 0):
+            undos.pop()()
         raise
     finally:
         del token
+
+
+def may_be_caught() -> bool:
+    """Whether, between here and the outermost module call, an ``except`` stands around what is running."""
+    found = False
+    for frame in running_frames():
+        if frame.f_code is nn.Module._call_impl.__code__:
+            if found:
+                return True
+        elif frame.f_code.co_filename not in (__file__, nn.Module._call_impl.__code__.co_filename):
+            found = found or is_inside_except(frame)
+    return False
+
+
+def is_inside_except(frame: FrameType) -> bool:
+    """Whether an ``except`` of ``frame`` covers what it is doing: not a ``with`` or ``finally``, which raise again."""
+    entries = dis._parse_exception_table(frame.f_code)  # pyright: ignore[reportAttributeAccessIssue]
+    targets = {entry.target for entry in entries if entry.start <= frame.f_lasti < entry.end}
+    if not targets:
+        return False
+    operations = [(each.offset, each.opname) for each in dis.get_instructions(frame.f_code)]
+    for target in targets:
+        handler = [name for offset, name in operations if offset >= target]
+        ends = handler.index("RERAISE") if "RERAISE" in handler else len(handler)
+        if "POP_EXCEPT" in handler[:ends]:
+            return True
+    return False
 
 
 def outermost_call() -> Any:

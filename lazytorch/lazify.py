@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from lazytorch.errors import ShapeInferenceError
 from lazytorch.lazy_module import LazyModule, describe, target_class
@@ -49,6 +50,10 @@ def lazify(module_cls: type[nn.Module], /, **inferred: Rule) -> type[LazyModule]
         >>> LazyLinear(10)(torch.zeros(2, 3)).shape
         torch.Size([2, 10])
     """
+    if not isinstance(module_cls, type) or not issubclass(module_cls, nn.Module):
+        raise TypeError(f"lazify: what is made lazy must be a module class, got {module_cls!r}.")
+    if issubclass(module_cls, LazyModuleMixin):
+        raise TypeError(f"lazify: what is made lazy must not be lazy already, got {module_cls.__name__}.")
     for name, rule in inferred.items():
         if isinstance(rule, bool) or not (isinstance(rule, int) or callable(rule)):
             raise TypeError(
@@ -79,13 +84,17 @@ class _Lazified(LazyModule):
         bound = inspect.signature(type(self)).bind(*module_args, **module_kwargs)
         positional: list[Any] = []
         keyword = dict(known)
-        for name, parameter in constructor_signature(self._target).parameters.items():
+        of_target = constructor_signature(self._target).parameters
+        rest = [name for name, parameter in of_target.items() if parameter.kind is parameter.VAR_POSITIONAL]
+        before_rest = bool(rest) and bool(bound.arguments.get(rest[0]))
+        for name, parameter in of_target.items():
             values = known if name in known else bound.arguments
             if parameter.kind is parameter.VAR_POSITIONAL:
                 positional.extend(values.get(name, ()))
+                before_rest = False
             elif parameter.kind is parameter.VAR_KEYWORD:
                 keyword.update(values.get(name, {}))
-            elif name in values and parameter.kind is parameter.POSITIONAL_ONLY:
+            elif name in values and (before_rest or parameter.kind is parameter.POSITIONAL_ONLY):
                 positional.append(values[name])
                 keyword.pop(name, None)
             elif name in values:

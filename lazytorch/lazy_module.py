@@ -9,17 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.stateless import _functional_call
 
 from lazytorch.become import HOOKS, become
 from lazytorch.errors import UninitializedModuleError
 from lazytorch.first_call import CallForward, as_one_call, on_failure, path_in_running_model, run_constructors_hooks
-from lazytorch.pending import Pending, PendingParameter, PendingParameters, not_yet, plain_torch
+from lazytorch.pending import Pending, PendingParameters, frame_of, not_yet, plain_torch
 from lazytorch.recording import RecordingModule
 
 __all__ = ["LazyModule", "describe", "target_class"]
 
 # One lock, not one a module: locks neither copy nor pickle, and nothing else happens while parameters are made.
 _building = threading.RLock()
+# Another one, as a constructor may make lazy modules in threads of its own while it is waited for.
+_branching = threading.Lock()
 
 
 class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -56,7 +59,7 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
 
     def __init__(self, *module_args: Any, **module_kwargs: Any) -> None:
         nn.Module.__init__(self)
-        with _building, plain_torch():
+        with _branching, plain_torch():
             self._pending = Pending(type(self).__name__, module_args, module_kwargs)
             vars(self)["_parameters"] = PendingParameters(self._pending)
         # The name by which Dynamo knows that a module is still to be built.
@@ -103,7 +106,7 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
                 or any(isinstance(each, fx.Proxy) for each in (*args, *kwargs.values()))
             ):  # a trace must not depend on the input that builds
                 raise UninitializedModuleError(not_yet(pending.owner, "graph", "tracing or exporting"))
-            if not isinstance(self._parameters["_pending_parameter"], PendingParameter):  # swapped for another tensor
+            if frame_of(_functional_call) is not None:  # it puts back what it found, also into what is built
                 raise UninitializedModuleError(not_yet(pending.owner, "parameters", "functional_call"))
             inputs, input_kwargs = self._bind(args, kwargs)
             more = (

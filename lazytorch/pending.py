@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from lazytorch.errors import UninitializedModuleError
 
-__all__ = ["Pending", "PendingParameter", "PendingParameters", "frame_of", "not_yet", "plain_torch"]
+__all__ = ["Pending", "PendingParameters", "frame_of", "not_yet", "plain_torch"]
 
 
 def not_yet(owner: str, lacks: str, before: str) -> str:
@@ -123,8 +123,9 @@ class Pending:
         self.log("load_state_dict", state, strict=strict, assign=assign)
 
     def loaded(self) -> dict[str, Any] | None:
-        """The entries that were loaded so far; None if nothing was loaded."""
-        states = [args[0] for method, args, _ in self.deeds if method == "load_state_dict"]
+        """The entries that were loaded so far; None if nothing was, as a load that is not strict may have had none."""
+        loads = [(args[0], kwargs["strict"]) for method, args, kwargs in self.deeds if method == "load_state_dict"]
+        states = [state for state, strict in loads if state or strict]
         return {key: value for state in states for key, value in state.items()} if states else None
 
     def replay(self, built: nn.Module) -> None:

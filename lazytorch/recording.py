@@ -1,5 +1,6 @@
 """RecordingModule: what is done to a module before it is built is noted, and what it lacks until then is refused."""
 
+import copy
 import functools
 import inspect
 import sys
@@ -15,6 +16,9 @@ from lazytorch.errors import UninitializedAttributeError, UninitializedModuleErr
 from lazytorch.pending import Pending, frame_of, not_yet
 
 __all__ = ["RecordingModule"]
+
+
+GETTERS = [each.__code__ for each in (nn.Module.get_submodule, nn.Module.get_parameter, nn.Module.get_buffer)]
 
 
 class RecordingModule(nn.Module):
@@ -108,6 +112,14 @@ class RecordingModule(nn.Module):
             hook(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         self._pending.log_load(state_dict, prefix, local_metadata, strict)
 
+    def __copy__(self) -> Self:
+        raise UninitializedModuleError(not_yet(self._pending.owner, "parameters", "copy.copy, which shares them"))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
     def __bool__(self) -> bool:
         return True
 
@@ -118,8 +130,10 @@ class RecordingModule(nn.Module):
             if name.startswith("__"):
                 raise
         message = not_yet(self._pending.owner, f"attribute {name!r}", "asking for it")
-        # Those that norm or parametrize a weight take an AttributeError for leave to say that it has none, ever.
-        if name != "parametrizations" and sys._getframe(1).f_globals["__name__"].startswith("torch.nn.utils"):
+        # These take an AttributeError for leave to say that there is none, ever.
+        caller = sys._getframe(1)
+        norms_it = caller.f_globals["__name__"].startswith("torch.nn.utils") and name != "parametrizations"
+        if norms_it or caller.f_code in GETTERS:
             raise UninitializedModuleError(message)
         raise UninitializedAttributeError(message)
 

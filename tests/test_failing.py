@@ -223,3 +223,63 @@ def test_no_container_yet():
             ask(lazy)
     lazy(image())
     assert len(lazy) == 3
+
+
+class Falling(nn.Module):
+    """Goes on without a part that fails."""
+
+    def __init__(self, part, error):
+        super().__init__()
+        self.stem = LazyConvNormActivation(6)
+        self.part = part
+        self.error = error
+        self.last = LazyConvNormActivation(2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        try:
+            x = self.part(x)
+        except self.error:
+            x = 2 * x
+        return self.last(x)
+
+
+@pytest.mark.parametrize("part", [LazyReductionConv2d(4, kernel_size=1), nn.Conv2d(5, 5, 1)], ids=["lazy", "plain"])
+@pytest.mark.parametrize("wrap", [lambda module: module, nn.Sequential], ids=["alone", "in a parent"])
+def test_exception_that_is_caught_inside_undoes_only_the_part_that_failed(part, wrap):
+    model = Falling(part, (ValueError, RuntimeError))
+    outer = wrap(model)
+    outer(image()).sum().backward()
+    assert model.stem.conv.weight.grad is not None
+    assert model.last.conv.weight.grad is not None
+    weight = model.stem.conv.weight
+    outer(image())
+    assert model.stem.conv.weight is weight
+
+
+class InContext(nn.Module):
+    """Fails in blocks that clean up but do not catch."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = LazyConvNormActivation(6)
+        self.part = LazyReductionConv2d(4, kernel_size=1)
+
+    def forward(self, x):
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            try:
+                x = self.stem(x)
+                return self.part(x)
+            finally:
+                x = 0
+
+
+def test_with_and_finally_do_not_count_as_catching():
+    model = nn.Sequential(InContext())
+    before = frozen(model)
+    try:
+        model(image())
+    except ShapeInferenceError:
+        assert frozen(model) == before
+    else:
+        raise AssertionError

@@ -34,7 +34,7 @@ def of_rank(layer: Callable[..., nn.Module], spatial_dims: int) -> Callable[...,
         >>> of_rank(nn.GroupNorm, 3).__name__
         'GroupNorm'
     """
-    if spatial_dims not in (1, 2, 3):
+    if isinstance(spatial_dims, bool) or spatial_dims not in (1, 2, 3):
         raise ValueError(f"of_rank: spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
     if isinstance(layer, functools.partial):
         return functools.partial(of_rank(layer.func, spatial_dims), *layer.args, **layer.keywords)
@@ -56,6 +56,9 @@ class _LazyOfRank(LazyConvInChannelModule):
     """Base of lazy layers that differ between ranks in nothing but their torch.nn class."""
 
     layer: ClassVar[type[nn.Module]]
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Nothing: layers without parameters have no state, built or not."""
 
     def build(self, spatial_dims: int, in_channels: int, *args: Any, **kwargs: Any) -> nn.Module:
         return of_rank(self.layer, spatial_dims)(*args, **kwargs)
