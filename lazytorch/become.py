@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["HOOKS", "become"]
+__all__ = ["HOOKS", "MODULE_STATE", "become"]
 
 MODULE_STATE = vars(nn.Module())
 HOOKS = [name for name in MODULE_STATE if name.endswith("_hooks") or "_hooks_" in name]

@@ -249,6 +249,13 @@ def positive(name: str, value: T, owner: object, kind: type = Real) -> T:
     return value
 
 
+def whole(name: str, value: int, owner: object) -> int:
+    """``value``, which must be a whole number of at least 0: padding, classes."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ValueError(f"{type(owner).__name__}: {name} must be a whole number of at least 0, got {value!r}.")
+    return value
+
+
 def positive_whole(name: str, value: int, owner: object) -> int:
     """``value``, which must be a positive whole number: channels, pixels."""
     return positive(name, value, owner, Integral)

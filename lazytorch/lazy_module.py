@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.stateless import _functional_call
+from torch.utils._pytree import tree_map_only
 
 from lazytorch.become import HOOKS, become
 from lazytorch.errors import UninitializedModuleError
@@ -94,7 +95,7 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
 
     def _infer_parameters(self, module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
         """Build from a first input. Dynamo calls this, by this name, in place of the forward pre-hook."""
-        build(module, args, kwargs or {})
+        build(module, *tree_map_only(Tensor, with_known_shape, (tuple(args), kwargs or {})))
 
     def _build(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Callable[[], None]:
         """Become what the input says; return how to undo it."""
@@ -209,6 +210,14 @@ def build_and_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return module(*args, **kwargs)
 
     return as_one_call(first_call)
+
+
+def with_known_shape(tensor: Tensor) -> Tensor:
+    """``tensor``; one of symbolic shape, as Dynamo has them, as one of the shape that it stands for."""
+    if all(isinstance(size, int) for size in tensor.shape):
+        return tensor
+    sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
+    return torch.empty(sizes, dtype=tensor.dtype, device="meta")
 
 
 def drop_call_forward(module: nn.Module) -> None:

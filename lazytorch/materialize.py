@@ -1,7 +1,11 @@
 """materialize: build a whole model at once, without arithmetic. is_lazy: is anything left to build?"""
 
 import contextlib
+import copy
 import functools
+import inspect
+import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from lazytorch.become import HOOKS
+from lazytorch.become import HOOKS, MODULE_STATE
 from lazytorch.errors import ShapeInferenceError
 from lazytorch.first_call import as_one_call, on_failure
 from lazytorch.lazy_module import LazyModule
@@ -89,13 +93,23 @@ def materialize(module: nn.Module, /, *inputs: Any, **kwargs: Any) -> nn.Module:
         args = tuple(fake(each) for each in inputs)
         named = {name: fake(each) for name, each in kwargs.items()}
 
+        numpy = sys.modules.get("numpy")
+
         def run() -> None:
             kept = dict(stored_tensors(module))
+            containers = [(each, copy.copy(each)) for each in stored_containers(module)]
+            states = random.getstate(), numpy.random.get_state() if numpy else None
             try:
                 with torch.no_grad(), mode, _EverythingFake(mode), _ShapesOnly(), torchs_own_built_for_real(module):
                     module(*args, **named)
             finally:
                 forget_fakes(module, kept)
+                for container, contents in containers:
+                    container.clear()
+                    container.update(contents) if isinstance(container, dict) else container.extend(contents)
+                random.setstate(states[0])
+                if numpy:
+                    numpy.random.set_state(states[1])
             left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
             if left:
                 raise RuntimeError(
@@ -107,8 +121,8 @@ def materialize(module: nn.Module, /, *inputs: Any, **kwargs: Any) -> nn.Module:
             as_one_call(run)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise ShapeInferenceError(
-                f"materialize({type(module).__name__}): the forward must not depend on the values in its input, which "
-                f"are not known from shapes, got {error.func}. Call the model on a real batch instead."
+                f"materialize({type(module).__name__}): the forward must not depend on the values in tensors, as only "
+                f"their shapes are known, got {error.func}. Call the model on a real batch instead."
             ) from error
     return module
 
@@ -119,9 +133,12 @@ class _ShapesOnly(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.batch_norm or func is F.instance_norm:
-            return torch.empty_like(args[0] if args else (kwargs or {})["input"])
-        return func(*args, **(kwargs or {}))
+        if func is not F.batch_norm and func is not F.instance_norm:
+            return func(*args, **(kwargs or {}))
+        given = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
+        if given.get("running_mean") is None:
+            return torch.empty_like(given["input"])
+        return func(**given | {"training" if func is F.batch_norm else "use_input_stats": False})
 
 
 class _EverythingFake(TorchDispatchMode):
@@ -198,6 +215,14 @@ def stored_tensors(module: nn.Module) -> Iterator[tuple[Place, Tensor]]:
             for name, value in getattr(each, store).items():
                 if isinstance(value, Tensor):
                     yield (each, store, name), value
+
+
+def stored_containers(module: nn.Module) -> Iterator[list[Any] | dict[Any, Any]]:
+    """Every list and dict that a module below ``module`` holds as an attribute of its own: caches, say."""
+    for each in module.modules():
+        for name, value in vars(each).items():
+            if name not in MODULE_STATE and isinstance(value, (list, dict)):
+                yield value
 
 
 def forget_fakes(module: nn.Module, kept: Mapping[Place, Tensor]) -> None:

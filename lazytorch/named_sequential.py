@@ -40,6 +40,12 @@ class NamedSequential(nn.Sequential):
             return NamedSequential(**dict(list(self._modules.items())[index]))
         return super().__getitem__(index)
 
+    def insert(self, index: int, module: nn.Module) -> "NamedSequential":
+        """Refused: nn.Sequential names what it inserts by number."""
+        raise TypeError(
+            f"{type(self).__name__}.insert: a part needs a name, got none. Build a NamedSequential of the parts."
+        )
+
     def __delitem__(self, index: int | slice) -> None:
         names = list(self._modules)[index]
         for name in [names] if isinstance(names, str) else names:

@@ -1,7 +1,9 @@
 """materialize: a whole model at once, from shapes."""
 
 import copy
+import random
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -122,7 +124,9 @@ def test_forward_that_depends_on_values_points_to_a_batch():
             return self.linear(x) if x.sum() > 0 else x
 
     model = Picky()
-    with pytest.raises(ShapeInferenceError, match=r"must not depend on the values .* Call the model on a real batch"):
+    with pytest.raises(
+        ShapeInferenceError, match=r"must not depend on the values in tensors.* Call the model on a real batch"
+    ):
         materialize(model, (2, 3))
     assert is_lazy(model)
     model(torch.ones(2, 3))
@@ -185,3 +189,36 @@ def test_what_is_built_can_be_trained():
         model = materialize(nn.Sequential(LazyConvNormActivation(4)), (1, 3, 8, 8))
     model(torch.randn(2, 3, 8, 8)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_channels_that_a_plain_norm_refuses():
+    for norm in (nn.BatchNorm2d(3), nn.InstanceNorm2d(3, affine=True, track_running_stats=True)):
+        model = nn.Sequential(norm, LazyConvNormActivation(4))
+        with pytest.raises((RuntimeError, ValueError)):
+            materialize(model, (1, 4, 4, 4))
+        assert is_lazy(model)
+        materialize(model, (1, 3, 1, 1))
+
+
+class Caching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = LazyLinear(3)
+        self.cache = {}
+        self.history = []
+
+    def forward(self, x):
+        size = x.size(-1)
+        if size not in self.cache:
+            self.cache[size] = torch.ones(size)
+        self.history.append(x)
+        return self.linear(x * self.cache[size]) * random.random() * numpy.random.rand()
+
+
+def test_caches_and_other_random_states_stay_as_they_were():
+    model = Caching()
+    states = random.getstate(), numpy.random.get_state()[1].tolist()
+    materialize(model, (2, 3))
+    assert (model.cache, model.history) == ({}, [])
+    assert (random.getstate(), numpy.random.get_state()[1].tolist()) == states
+    assert model(torch.ones(2, 3)).shape == (2, 3)

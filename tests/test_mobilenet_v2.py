@@ -106,7 +106,7 @@ def test_reset_classifier():
     model(x.double().to("meta"))
     assert model.get_classifier().weight.is_meta
     assert model.get_classifier().weight.dtype == torch.float64
-    with pytest.raises(ValueError, match="num_classes must not be negative, got -1"):
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 0, got -1"):
         model.reset_classifier(-1)
 
 

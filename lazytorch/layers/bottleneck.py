@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
-from lazytorch.lazify import LazyConvInChannelModule
+from lazytorch.lazify import LazyConvInChannelModule, positive_whole
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
@@ -63,7 +63,7 @@ class BottleneckBlock(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        require_odd(self, kernel_size)
+        require_residual(self, kernel_size, stride)
         common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
         self.reduce = PointwiseConv(in_channels, mid_channels, activation=activation, **common)
         self.conv = ConvNormActivation(
@@ -101,7 +101,8 @@ class LazyBottleneckBlock(LazyConvInChannelModule, BottleneckBlock):
     """
 
 
-def require_odd(block: nn.Module, kernel_size: int) -> None:
-    """An even kernel changes the size, and a residual sum needs it kept."""
-    if kernel_size % 2 == 0:
+def require_residual(block: nn.Module, kernel_size: int, stride: int) -> None:
+    """A residual sum needs the size kept, which an even kernel changes, and one stride to know whether it is."""
+    positive_whole("stride", stride, block)
+    if positive_whole("kernel_size", kernel_size, block) % 2 == 0:
         raise ValueError(f"{type(block).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from lazytorch.layers.rank import of_rank
-from lazytorch.lazify import LazyConvInChannelModule, positive_whole
+from lazytorch.lazify import LazyConvInChannelModule, positive_whole, whole
 from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
 
@@ -34,7 +34,7 @@ class ConvNormActivation(NamedSequential):
         - Output: ``(N, out_channels, *ceil(spatial / stride))`` for an odd kernel and the default padding
 
     Raises:
-        ValueError: If a number is not positive, or ``groups`` does not divide the channels.
+        ValueError: If a number is not a positive whole one, or ``groups`` does not divide the channels.
 
     Source:
         Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167.
@@ -68,8 +68,8 @@ class ConvNormActivation(NamedSequential):
         dilations = self._each("dilation", dilation, spatial_dims)
         if padding is None:
             padding = tuple(distance * (side - 1) // 2 for side, distance in zip(kernel, dilations, strict=True))
-        elif isinstance(padding, Sequence):
-            padding = tuple(padding)
+        else:
+            padding = self._each("padding", padding, spatial_dims, whole)
         parts = {
             "conv": of_rank(nn.Conv2d, spatial_dims)(
                 in_channels,
@@ -88,13 +88,19 @@ class ConvNormActivation(NamedSequential):
             parts["activation"] = activation()
         super().__init__(**parts)
 
-    def _each(self, name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
+    def _each(
+        self,
+        name: str,
+        value: int | Sequence[int],
+        spatial_dims: int,
+        check: Callable[[str, int, object], int] = positive_whole,
+    ) -> tuple[int, ...]:
         values = tuple(value) if isinstance(value, Sequence) else (value,) * spatial_dims
         if len(values) != spatial_dims:
             raise ValueError(
                 f"{type(self).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."
             )
-        return tuple(positive_whole(name, each, self) for each in values)
+        return tuple(check(name, each, self) for each in values)
 
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])

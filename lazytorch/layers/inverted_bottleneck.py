@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lazytorch.layers.bottleneck import require_odd
+from lazytorch.layers.bottleneck import require_residual
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
 from lazytorch.lazify import LazyConvInChannelModule, positive
 from lazytorch.named_sequential import NamedSequential
@@ -65,7 +65,7 @@ class InvertedBottleneck(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        require_odd(self, kernel_size)
+        require_residual(self, kernel_size, stride)
         common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
         mid_channels = round(in_channels * positive("expansion_ratio", expansion_ratio, self))
         parts: dict[str, nn.Module] = {}

@@ -51,8 +51,9 @@ class SqueezeExcitation(nn.Module):
     ) -> None:
         super().__init__()
         positive_whole("in_channels", in_channels, self)
+        positive("reduction_ratio", reduction_ratio, self)
         if squeeze_channels is None:
-            squeeze_channels = max(1, int(in_channels / positive("reduction_ratio", reduction_ratio, self)))
+            squeeze_channels = max(1, int(in_channels / reduction_ratio))
         conv = of_rank(nn.Conv2d, spatial_dims)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
         self.reduce = conv(in_channels, positive_whole("squeeze_channels", squeeze_channels, self), kernel_size=1)

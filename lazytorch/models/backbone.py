@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
+from lazytorch.lazify import whole
 from lazytorch.materialize import placement
 from lazytorch.named_sequential import NamedSequential
 
@@ -48,7 +49,7 @@ class Backbone(nn.Module):
         - Output: ``(N, num_classes)``, or ``(N, num_features)`` without classes
 
     Raises:
-        ValueError: If ``num_classes`` is negative, or ``dropout`` is not from 0 to 1.
+        ValueError: If ``num_classes`` is not a whole number of at least 0, or ``dropout`` is not from 0 to 1.
 
     Example:
         >>> import torch
@@ -124,11 +125,9 @@ class Backbone(nn.Module):
         """Replace the classifier by a new one, on the model's device; 0 classes for none, which leaves pooled features.
 
         Raises:
-            ValueError: If ``num_classes`` is negative.
+            ValueError: If ``num_classes`` is not a whole number of at least 0.
         """
-        if num_classes < 0:
-            raise ValueError(f"{type(self).__name__}: num_classes must not be negative, got {num_classes}.")
-        self.num_classes = num_classes
+        self.num_classes = whole("num_classes", num_classes, self)
         if num_classes == 0:
             self.head.classifier = nn.Identity()
             return

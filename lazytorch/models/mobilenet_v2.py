@@ -63,7 +63,7 @@ def mobilenet_v2(
         - Output: ``(N, num_classes)``
 
     Raises:
-        ValueError: If ``num_classes`` is negative, or ``dropout`` is not from 0 to 1.
+        ValueError: If ``num_classes`` is not a whole number of at least 0, or ``dropout`` is not from 0 to 1.
 
     Source:
         Sandler et al. 2018, table 2, https://arxiv.org/abs/1801.04381.
