@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._C._dynamo.eval_frame import set_eval_frame
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.stateless import _functional_call
 from torch.utils._pytree import tree_map_only
@@ -170,6 +171,16 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return nn.Module._call_impl(self, *args, **kwargs)
+        compile_frame = set_eval_frame(None)
+        try:
+            if compile_frame is None or len(self._forward_pre_hooks) > 1:
+                return LazyModule._first_call(self, *args, **kwargs)
+            build(self, args, kwargs)
+        finally:
+            set_eval_frame(compile_frame)
+        return self(*args, **kwargs)  # Dynamo is on, and must not see the build but what is built
+
+    def _first_call(self, *args: Any, **kwargs: Any) -> Any:
         with _building:
             # nn.Module looks the forward up before the pre-hook that builds; what is built may have another.
             if isinstance(self, LazyModule) and "forward" not in vars(self):
@@ -216,7 +227,7 @@ def with_known_shape(tensor: Tensor) -> Tensor:
     """``tensor``; one of symbolic shape, as Dynamo has them, as one of the shape that it stands for."""
     if all(isinstance(size, int) for size in tensor.shape):
         return tensor
-    sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
+    sizes: Any = [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
     return torch.empty(sizes, dtype=tensor.dtype, device="meta")
 
 
@@ -230,10 +241,9 @@ def forward_of_what_is_built(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return self.forward(*args, **kwargs)
 
 
-# torch.compile wraps, when it is made, a module whose forward is PyTorch's own; this one may become such a module.
-forward_of_what_is_built.__code__ = forward_of_what_is_built.__code__.replace(
-    co_filename=nn.Module.__init__.__code__.co_filename
-)
+# Dynamo treats code by its file. These two stand in for methods of nn.Module, and what they call may be PyTorch's own.
+for _function in (forward_of_what_is_built, LazyModule._call_impl):
+    _function.__code__ = _function.__code__.replace(co_filename=nn.Module._call_impl.__code__.co_filename)
 
 
 def target_class(lazy_class: type[nn.Module]) -> type[nn.Module] | None:

@@ -189,7 +189,7 @@ def test_compile_asked_for_before_materialize_holds():
         materialize(model, (2, 3, 16, 16))
         model(image())
         counts.append(counter.frame_count)
-    assert counts[0] == counts[1] > 0
+    assert counts[0] == counts[1] <= 1
 
 
 def test_compile_that_fails_leaves_it_lazy():
