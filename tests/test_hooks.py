@@ -1,5 +1,6 @@
 """Hooks registered before the build fire from the first call on, once each, in the order of an eager module."""
 
+import collections
 import copy
 import functools
 import pickle
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as global_hooks
 
-from lazytorch import LazyModule, lazify, materialize
+from lazytorch import LazyModule, become, lazify, materialize
 from lazytorch.layers import LazyConvNormActivation
 from tests.modules import Block, LazyBlock, every_depth, image
 
@@ -337,3 +338,50 @@ def test_hooks_do_not_fire_for_what_is_only_materialized():
     calls.clear()
     run(lazy)
     assert len(calls) == 3 * len(KINDS)
+
+
+class Slotted(nn.Linear):
+    __slots__ = ("scale",)
+
+    def __init__(self, in_features):
+        super().__init__(in_features, 2)
+        self.scale = 3.0
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+class Bound(nn.Linear):
+    """Keeps itself in a partial, and in containers of every kind."""
+
+    def __init__(self, in_features):
+        super().__init__(in_features, 2)
+        self.me = functools.partial(scaled, self, other=self)
+        self.kept = [collections.deque([self]), frozenset([self]), {self: 1, "b": self}]
+
+
+def scaled(module, x, other):
+    assert module is other
+    return 2 * nn.functional.linear(x, module.weight)
+
+
+def test_target_with_slots_and_partials():
+    x = torch.ones(2, 3)
+    lazy = lazify(Slotted, in_features=-1)()
+    torch.testing.assert_close(lazy(x), 3 * nn.functional.linear(x, lazy.weight, lazy.bias))
+    lazy = lazify(Bound, in_features=-1)()
+    lazy(x)
+    assert lazy.me.args[0] is lazy.me.keywords["other"] is lazy
+    assert [next(iter(each)) is lazy for each in lazy.kept] == [True] * 3
+    copied = copy.deepcopy(lazy)
+    nn.init.zeros_(copied.weight)
+    assert not copied.me(x).any()
+    assert lazy.me(x).any()
+
+
+def test_build_is_not_slowed_by_dynamos_weak_references(monkeypatch):
+    torch.compile(nn.Linear(3, 3), backend="eager")(torch.ones(1, 3))
+    scans = []
+    monkeypatch.setattr(become, "redirect", lambda *args, **kwargs: scans.append(args))
+    LazyBlock(4)(image())
+    assert scans == []

@@ -94,3 +94,29 @@ def test_pickles_and_copies(make):
         assert is_lazy(each)
         torch.testing.assert_close(each(x)[0], expected, rtol=0, atol=0)
     assert type(pickle.loads(pickle.dumps(lazy))) is nn.LSTM
+
+
+class Variadic(nn.Linear):
+    """A constructor that takes more than it names."""
+
+    def __init__(self, in_features, out_features, *rest, scale=1.0, **options):
+        super().__init__(in_features, out_features, **options)
+        self.rest, self.scale = rest, scale
+
+
+def test_variadic_constructor():
+    lazy = lazify(Variadic, in_features=-1)(2, "more", "still more", scale=2.0, bias=False)
+    lazy(torch.ones(1, 3))
+    assert (lazy.in_features, lazy.out_features, lazy.bias) == (3, 2, None)
+    assert (lazy.rest, lazy.scale) == (("more", "still more"), 2.0)
+
+
+@pytest.mark.parametrize("what", [nn.LazyLinear, LazyLSTM])
+def test_what_is_lazy_already_is_refused(what):
+    with pytest.raises(TypeError, match=f"must not be lazy already, got {what.__name__}"):
+        lazify(what, in_features=-1)
+
+
+def test_what_is_no_module_class_is_refused():
+    with pytest.raises(TypeError, match=r"must be a module class, got <class 'int'>"):
+        lazify(int, x=1)

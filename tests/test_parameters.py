@@ -133,3 +133,29 @@ def test_optimizer_made_after_the_build_sees_every_parameter():
     model(image()).sum().backward()
     optimizer.step()
     assert all(not torch.equal(before[name], value) for name, value in model.named_parameters() if value.grad.any())
+
+
+def test_functional_call_with_the_parameters_there_are_is_refused():
+    model = nn.Sequential(LazyBlock(4))
+    with pytest.raises(UninitializedModuleError, match="before functional_call"):
+        torch.func.functional_call(model, dict(model.named_parameters()), image())
+    assert is_lazy(model)
+    model(image())
+    assert "0._pending_parameter" not in dict(model.named_parameters())
+
+
+@every_depth
+def test_asking_for_parts_by_path(make):
+    model = nn.Sequential(make())
+    path = next(name for name, each in model.named_modules() if isinstance(each, LazyModule))
+    for ask in (model.get_submodule, model.get_parameter, model.get_buffer):
+        with pytest.raises(UninitializedModuleError, match=r"has no attribute 'conv' yet: .*materialize"):
+            ask(f"{path}.conv.weight")
+
+
+def test_shallow_copy_is_refused():
+    lazy = LazyBlock(4)
+    with pytest.raises(UninitializedModuleError, match=r"before copy\.copy"):
+        copy.copy(lazy)
+    lazy(image())
+    assert copy.copy(lazy).conv is lazy.conv

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lazytorch import UninitializedModuleError, is_lazy, materialize
+from lazytorch import UninitializedModuleError, is_lazy, lazify, materialize
 from tests.modules import Block, LazyBlock, every_depth, image
 
 
@@ -206,3 +206,26 @@ def test_copies_of_a_lazy_module_share_nothing(make):
     assert all(value.requires_grad for value in lazy.parameters())
     assert lazy.training
     assert is_lazy(copied)
+
+
+def test_load_that_has_nothing_for_it_is_none():
+    lazy = nn.Sequential(nn.Linear(2, 2), LazyBlock(4))
+    lazy.load_state_dict(nn.Sequential(nn.Linear(2, 2)).state_dict(), strict=False)
+    with pytest.raises(UninitializedModuleError, match="has no state yet"):
+        lazy.state_dict()
+
+
+class CopiesItself(nn.Linear):
+    def __deepcopy__(self, memo):
+        raise NotImplementedError(self.weight)
+
+    def __getstate__(self):
+        raise NotImplementedError(self.weight)
+
+
+def test_targets_own_way_to_copy_counts_after_the_build_alone():
+    lazy = lazify(CopiesItself, in_features=-1)(2)
+    copied = copy.deepcopy(lazy)
+    copied(torch.ones(1, 3))
+    with pytest.raises(NotImplementedError):
+        copy.deepcopy(copied)

@@ -1,12 +1,14 @@
 """Many threads make the first call at once."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 
 from lazytorch import LazyModule, is_lazy
-from tests.modules import Block, every_depth, image
+from tests.modules import Block, LazyBlock, every_depth, image
 
 THREADS = 16
 
@@ -78,3 +80,31 @@ def test_construction_in_threads_draws_apart():
     models, _ = together(lambda _: Counted())
     weights = [(each(image()), each.project.weight)[1] for each in models]
     assert len({float(weight.detach().sum()) for weight in weights}) == THREADS
+
+
+class Crowd(nn.Module):
+    """A target that makes its parts in threads, and waits for them."""
+
+    def __init__(self):
+        super().__init__()
+        with ThreadPoolExecutor(4) as pool:
+            self.parts = nn.ModuleList(pool.map(lambda _: LazyBlock(3), range(4)))
+
+    def forward(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class LazyCrowd(LazyModule, Crowd):
+    def get_initialized_module(self, inputs, module_args, module_kwargs):
+        return Crowd()
+
+
+def test_target_that_makes_lazy_modules_in_threads():
+    model = LazyCrowd()
+    thread = threading.Thread(target=model, args=(image(),), daemon=True)
+    thread.start()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert not is_lazy(model)
