@@ -238,8 +238,11 @@ def test_what_needs_parameters_refuses_before_the_build(case: Case):
         torch.optim.SGD(lazy.parameters(), lr=0.1)
     with pytest.raises(UninitializedModuleError, match=remedy):
         sum(parameter.numel() for parameter in lazy.parameters())
-    with pytest.raises(UninitializedModuleError, match=f"has no state yet: .*{remedy}"):
-        lazy.state_dict()
+    if isinstance(lazy, layers.LazyAdaptiveAvgPool):  # has no state, ever
+        assert lazy.state_dict() == {}
+    else:
+        with pytest.raises(UninitializedModuleError, match=f"has no state yet: .*{remedy}"):
+            lazy.state_dict()
     assert is_lazy(lazy)
 
 
