@@ -3,8 +3,10 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
+ifeq ($(PYTHON),)
+PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
 	if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$each; break; fi; done)
+endif
 
 .PHONY: train test test-torch-range lint types imports docs smoke check clean
 
@@ -29,7 +31,7 @@ imports: $(VENV)/dev.installed
 	$(BIN)/lint-imports
 
 docs: $(VENV)/dev.installed
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 smoke: $(VENV)/train.installed
 	$(BIN)/python scripts/train.py --epochs 1 --limit-batches 2 --output runs/smoke
@@ -41,13 +43,15 @@ clean:
 
 # One stamp for each set of dependencies; made again when they change.
 $(VENV)/%.installed: pyproject.toml | $(BIN)/python
+	@echo 'Installing what "$*" needs into $(VENV); the first time PyTorch is downloaded, which takes a few minutes.'
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$*]'
 	@touch $@
 
 $(BIN)/python:
 	@if [ -z '$(PYTHON)' ]; then \
-		echo 'lazytorch needs Python 3.11 or newer; found: '"$$(python3 --version 2>&1 || echo none)"'.' >&2; \
-		echo 'Install it, or name it: make PYTHON=/path/to/python3.12 ...' >&2; exit 1; fi
+		echo 'lazytorch needs Python 3.11 or newer; python3 here is '"$$(python3 --version 2>&1 || echo none)"', and no' >&2; \
+		echo 'other was found. Install one, or name one: make PYTHON=/path/to/python3.12 ...' >&2; exit 1; fi
+	@command -v '$(PYTHON)' >/dev/null || { echo 'There is no PYTHON=$(PYTHON).' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'lazytorch needs Python 3.11 or newer; PYTHON=$(PYTHON) is '"$$($(PYTHON) --version 2>&1)"'.' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \

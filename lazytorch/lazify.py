@@ -54,6 +54,8 @@ def lazify(module_cls: type[nn.Module], /, **inferred: Rule) -> type[LazyModule]
         raise TypeError(f"lazify: what is made lazy must be a module class, got {module_cls!r}.")
     if issubclass(module_cls, LazyModuleMixin):
         raise TypeError(f"lazify: what is made lazy must not be lazy already, got {module_cls.__name__}.")
+    if not inferred:
+        raise TypeError(f"lazify({module_cls.__name__}): at least one parameter must be inferred, got none.")
     for name, rule in inferred.items():
         if isinstance(rule, bool) or not (isinstance(rule, int) or callable(rule)):
             raise TypeError(
@@ -221,19 +223,19 @@ class LazyConvReductionModule(LazyConvInChannelModule):
 
 
 class LazyConv2dInChannelModule(LazyConvInChannelModule):
-    """:class:`LazyConvInChannelModule` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
+    """``LazyConvInChannelModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
 
     spatial_dims = 2
 
 
 class LazyConv2dExpansionModule(LazyConvExpansionModule):
-    """:class:`LazyConvExpansionModule` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
+    """``LazyConvExpansionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
 
     spatial_dims = 2
 
 
 class LazyConv2dReductionModule(LazyConvReductionModule):
-    """:class:`LazyConvReductionModule` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
+    """``LazyConvReductionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
 
     spatial_dims = 2
 

@@ -31,7 +31,7 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
     """A module that builds itself from the first input it sees, and then *is* the module that it built.
 
     Subclass it together with the module class to be built, and override ``get_initialized_module``. The constructor
-    takes any arguments and keeps them; :func:`create_lazy_signature` gives it the target's signature.
+    takes any arguments and keeps them; ``create_lazy_signature`` gives it the target's signature.
 
     Whatever is done to the module before its first input (``to``, ``train``, ``requires_grad_``, ``apply``,
     ``load_state_dict``, hooks, on itself or on any parent) is done, in the same order, to what is built. A first call
@@ -192,7 +192,7 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
                 drop_call_forward(self)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Have what is built compiled by :func:`torch.compile`, with these arguments, from the first call on."""
+        """Have what is built compiled by ``torch.compile``, with these arguments, from the first call on."""
         self._pending.compile = args, kwargs
         self._compiled_call_impl = functools.partial(build_and_call, self)
 

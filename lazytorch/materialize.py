@@ -70,6 +70,7 @@ def materialize(module: nn.Module, /, *inputs: Any, **kwargs: Any) -> nn.Module:
         ``module`` itself.
 
     Raises:
+        TypeError: If ``module`` is no module.
         ShapeInferenceError: If a layer cannot infer what it needs, or the forward depends on the values in the input.
         RuntimeError: If the forward leaves a part of the module unbuilt.
 
@@ -80,6 +81,8 @@ def materialize(module: nn.Module, /, *inputs: Any, **kwargs: Any) -> nn.Module:
         >>> model.get_classifier()
         Linear(in_features=1280, out_features=10, bias=True)
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"materialize: what is built must be a module, got {module!r}.")
     device, dtype = placement(module)
     with plain_torch():
         mode = FakeTensorMode()

@@ -46,6 +46,8 @@ def create_lazy_signature(exclude: Iterable[str] = (), *, target: type[nn.Module
         ...
         TypeError: Linear.__init__() got an unexpected keyword argument 'biass'
     """
+    if isinstance(exclude, type):
+        raise TypeError("create_lazy_signature takes the names to leave out: @create_lazy_signature(exclude=[...]).")
     excluded = [exclude] if isinstance(exclude, str) else list(exclude)
 
     def decorate(cls: T) -> T:

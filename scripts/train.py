@@ -12,11 +12,13 @@ import argparse
 import csv
 import json
 import logging
+import math
 import platform
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +51,44 @@ def make_parser() -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--model", default="mobilenet_v2", choices=MODELS, help="a function of lazytorch.models")
-    parser.add_argument("--image-size", type=positive_int, default=32, help="side to resize the images to, in pixels")
-    parser.add_argument("--epochs", type=positive_int, default=16, help="passes over the training images")
-    parser.add_argument("--batch-size", type=positive_int, default=32, help="images a step")
-    parser.add_argument("--learning-rate", type=float, default=4e-3, help="peak of the one-cycle schedule (AdamW)")
-    parser.add_argument("--weight-decay", type=float, default=1e-2, help="of AdamW")
+    parser.add_argument("--image-size", type=at_least(1), default=32, help="side to resize the images to, in pixels")
+    parser.add_argument("--epochs", type=at_least(1), default=16, help="passes over the training images")
+    parser.add_argument("--batch-size", type=at_least(2), default=32, help="images a step; 2 or more for BatchNorm")
     parser.add_argument(
-        "--limit-batches", type=positive_int, default=None, help="steps an epoch at most, to try things"
+        "--learning-rate", type=positive_float, default=4e-3, help="peak of the one-cycle schedule (AdamW)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order of the images")
+    parser.add_argument("--weight-decay", type=positive_float, default=1e-2, help="of AdamW")
+    parser.add_argument(
+        "--limit-batches",
+        type=at_least(1),
+        metavar="STEPS",
+        default=argparse.SUPPRESS,
+        help="steps an epoch at most, in training and test, to see whether everything runs (default: no limit)",
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of the split, the weights and the order of the images"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/digits"), help="folder for the results; replaced")
     return parser
 
 
-def positive_int(text: str) -> int:
-    if not (text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
+def at_least(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
+        return int(text)
+
+    return convert
+
+
+def positive_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text}")
+    return value
 
 
 class Augmented(Dataset[tuple[Tensor, Tensor]]):
@@ -198,14 +221,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     if not is_replaceable(options.output):
-        sys.exit(
-            f"--output {options.output}: must be a new folder or that of an earlier run, got one with other files."
-        )
+        parser.error(f"argument --output: must be a new folder or that of an earlier run, got {options.output}")
+    try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=options.output.parent).cleanup()
+    except OSError as error:
+        parser.error(f"argument --output: must be where a folder can be made, got {options.output} ({error.strerror})")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data is in memory
     warnings.filterwarnings("ignore", message=".*treespec.*is deprecated", category=FutureWarning)  # Lightning's own
     lightning.seed_everything(options.seed, verbose=False)
     train, test = load_data(options.image_size, options.seed)
+    limit_batches = getattr(options, "limit_batches", None)
     if options.batch_size > len(train):
         parser.error(
             f"argument --batch-size: must be at most the {len(train)} training images, got {options.batch_size}"
@@ -215,8 +242,8 @@ def main(arguments: list[str] | None = None) -> None:
     classifier = Classifier(model, shape, options.learning_rate, options.weight_decay)
     trainer = lightning.Trainer(
         max_epochs=options.epochs,
-        limit_train_batches=options.limit_batches,
-        limit_val_batches=options.limit_batches,
+        limit_train_batches=limit_batches,
+        limit_val_batches=limit_batches,
         accelerator="auto",
         devices=1,
         callbacks=[TQDMProgressBar()],
@@ -226,13 +253,17 @@ def main(arguments: list[str] | None = None) -> None:
         num_sanity_val_steps=0,
     )
     start = time.perf_counter()
-    trainer.fit(
-        classifier,
-        DataLoader(Augmented(train), options.batch_size, shuffle=True, drop_last=True),
-        DataLoader(test, 256),
-    )
-    if trainer.interrupted:
-        sys.exit("Interrupted: nothing was written.")
+    try:
+        trainer.fit(
+            classifier,
+            DataLoader(Augmented(train), options.batch_size, shuffle=True, drop_last=True),
+            DataLoader(test, 256),
+        )
+        stopped = trainer.interrupted or trainer.received_sigterm
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        stopped = True
+    if stopped:
+        sys.exit(f"\nStopped: nothing was written, {options.output} is as it was.")
     seconds = time.perf_counter() - start
     classifier.cpu()
     summary = {

@@ -35,6 +35,14 @@ def test_wrong_arguments(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    "options", [{"norm_layer": nn.BatchNorm2d(8)}, {"activation": nn.ReLU()}, {"activation": "relu"}]
+)
+def test_modules_and_names_in_place_of_classes(options):
+    with pytest.raises(TypeError, match="must be a class or function that makes it, got"):
+        ConvNormActivation(3, 8, **options)
+
+
 def test_inverted_bottleneck_is_that_of_the_paper():
     """Sandler et al. 2018, table 1: expand, depthwise, linear projection; the sum only where shapes agree."""
     block = InvertedBottleneck(8, 8, expansion_ratio=6)

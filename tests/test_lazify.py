@@ -70,6 +70,11 @@ def test_wrong_parameter_name_fails_at_once():
         lazify(nn.Linear, in_channels=1)
 
 
+def test_no_rule_fails_at_once():
+    with pytest.raises(TypeError, match="at least one parameter must be inferred, got none"):
+        lazify(nn.Linear)
+
+
 def test_wrong_rule_fails_at_once():
     with pytest.raises(TypeError, match="in_features must be inferred by a dimension or a function, got 'last'"):
         lazify(nn.Linear, in_features="last")

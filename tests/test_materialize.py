@@ -79,6 +79,11 @@ def test_tensors_shapes_and_keywords():
     assert model.linear.in_features == 4
 
 
+def test_what_is_no_module_is_refused():
+    with pytest.raises(TypeError, match=r"must be a module, got <class '.*Linear'>"):
+        materialize(nn.Linear, (2, 3))
+
+
 def test_all_or_nothing():
     model = nn.Sequential(LazyConvNormActivation(6), nn.Sequential(nn.ReLU(), LazyReductionConv2d(4, kernel_size=1)))
     with pytest.raises(ShapeInferenceError, match="must be a multiple of reduction_ratio=4, got 6") as caught:

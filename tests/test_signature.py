@@ -45,7 +45,7 @@ def test_what_is_built_shows_its_own():
 
 def test_help_describes_the_arguments_that_are_left():
     text = pydoc.plain(pydoc.render_doc(LazyDepthSepConv2d))
-    assert "DepthSepConv2d` that infers its input channels" in text
+    assert "DepthSepConv2d`` that infers its input channels" in text
     assert "out_channels: Channels produced." in text
     assert "Howard et al. 2017" in text
     assert "Channels of the input." not in text
@@ -111,6 +111,11 @@ def test_fixed_rank_takes_no_spatial_dims():
 def test_unknown_name_to_exclude_is_refused():
     with pytest.raises(TypeError, match=r"Conv2d takes in_channels, .*; it has no parameter 'in_features' to infer"):
         create_lazy_signature(exclude=["in_features"])(LazyConv2d)
+
+
+def test_without_parentheses_it_says_so():
+    with pytest.raises(TypeError, match=r"@create_lazy_signature\(exclude=\[...\]\)"):
+        create_lazy_signature(LazyConv2d)
 
 
 def test_without_a_target_it_asks_for_one():

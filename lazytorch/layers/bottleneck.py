@@ -91,7 +91,7 @@ class BottleneckBlock(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])
 class LazyBottleneckBlock(LazyConvInChannelModule, BottleneckBlock):
-    """A :class:`BottleneckBlock` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``BottleneckBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 
     Example:
         >>> import torch

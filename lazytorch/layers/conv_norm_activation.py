@@ -34,6 +34,7 @@ class ConvNormActivation(NamedSequential):
         - Output: ``(N, out_channels, *ceil(spatial / stride))`` for an odd kernel and the default padding
 
     Raises:
+        TypeError: If ``norm_layer`` or ``activation`` is no class or function, but a module, say.
         ValueError: If a number is not a positive whole one, or ``groups`` does not divide the channels.
 
     Source:
@@ -63,6 +64,11 @@ class ConvNormActivation(NamedSequential):
     ) -> None:
         for name, value in {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}.items():
             positive_whole(name, value, self)
+        for name, layer in {"norm_layer": norm_layer, "activation": activation}.items():
+            if layer is not None and (isinstance(layer, nn.Module) or not callable(layer)):
+                raise TypeError(
+                    f"{type(self).__name__}: {name} must be a class or function that makes it, got {layer!r}."
+                )
         kernel = self._each("kernel_size", kernel_size, spatial_dims)
         step = self._each("stride", stride, spatial_dims)
         dilations = self._each("dilation", dilation, spatial_dims)
@@ -105,7 +111,7 @@ class ConvNormActivation(NamedSequential):
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])
 class LazyConvNormActivation(LazyConvInChannelModule, ConvNormActivation):
-    """A :class:`ConvNormActivation` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``ConvNormActivation`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 
     Shape:
         - Input: ``(N, C, *spatial)``

@@ -188,7 +188,7 @@ class DepthSepConv(NamedSequential):
 
 @two_dimensional
 class DepthwiseConv2d(DepthwiseConv):
-    """:class:`DepthwiseConv` of images.
+    """``DepthwiseConv`` of images.
 
     Example:
         >>> import torch
@@ -200,7 +200,7 @@ class DepthwiseConv2d(DepthwiseConv):
 
 @two_dimensional
 class PointwiseConv2d(PointwiseConv):
-    """:class:`PointwiseConv` of images.
+    """``PointwiseConv`` of images.
 
     Example:
         >>> import torch
@@ -212,7 +212,7 @@ class PointwiseConv2d(PointwiseConv):
 
 @two_dimensional
 class DepthSepConv2d(DepthSepConv):
-    """:class:`DepthSepConv` of images.
+    """``DepthSepConv`` of images.
 
     Example:
         >>> import torch
@@ -224,7 +224,7 @@ class DepthSepConv2d(DepthSepConv):
 
 @create_lazy_signature(exclude=["channels", "spatial_dims"])
 class LazyDepthwiseConv(LazyConvInChannelModule, DepthwiseConv):
-    """A :class:`DepthwiseConv` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``DepthwiseConv`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
 
     Example:
         >>> import torch
@@ -236,7 +236,7 @@ class LazyDepthwiseConv(LazyConvInChannelModule, DepthwiseConv):
 
 @create_lazy_signature(exclude=["channels"])
 class LazyDepthwiseConv2d(LazyConv2dInChannelModule, DepthwiseConv2d):
-    """A :class:`DepthwiseConv2d` that infers its channels from its first input.
+    """A ``DepthwiseConv2d`` that infers its channels from its first input.
 
     Example:
         >>> import torch
@@ -248,7 +248,7 @@ class LazyDepthwiseConv2d(LazyConv2dInChannelModule, DepthwiseConv2d):
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])
 class LazyPointwiseConv(LazyConvInChannelModule, PointwiseConv):
-    """A :class:`PointwiseConv` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``PointwiseConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 
     Example:
         >>> import torch
@@ -260,7 +260,7 @@ class LazyPointwiseConv(LazyConvInChannelModule, PointwiseConv):
 
 @create_lazy_signature(exclude=["in_channels"])
 class LazyPointwiseConv2d(LazyConv2dInChannelModule, PointwiseConv2d):
-    """A :class:`PointwiseConv2d` that infers its input channels from its first input.
+    """A ``PointwiseConv2d`` that infers its input channels from its first input.
 
     Example:
         >>> import torch
@@ -272,7 +272,7 @@ class LazyPointwiseConv2d(LazyConv2dInChannelModule, PointwiseConv2d):
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])
 class LazyDepthSepConv(LazyConvInChannelModule, DepthSepConv):
-    """A :class:`DepthSepConv` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``DepthSepConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 
     Example:
         >>> import torch
@@ -284,7 +284,7 @@ class LazyDepthSepConv(LazyConvInChannelModule, DepthSepConv):
 
 @create_lazy_signature(exclude=["in_channels"])
 class LazyDepthSepConv2d(LazyConv2dInChannelModule, DepthSepConv2d):
-    """A :class:`DepthSepConv2d` that infers its input channels from its first input.
+    """A ``DepthSepConv2d`` that infers its input channels from its first input.
 
     Example:
         >>> import torch

@@ -61,7 +61,7 @@ class LazyExpansionConv2d(LazyConv2dExpansionModule, nn.Conv2d):
 
 @create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
 class LazyExpansionPointwiseConv(LazyConvExpansionModule, PointwiseConv):
-    """A :class:`PointwiseConv` with ``expansion_ratio`` times the channels of its first input.
+    """A ``PointwiseConv`` with ``expansion_ratio`` times the channels of its first input.
 
     Example:
         >>> import torch
@@ -73,7 +73,7 @@ class LazyExpansionPointwiseConv(LazyConvExpansionModule, PointwiseConv):
 
 @create_lazy_signature(exclude=INFERRED)
 class LazyExpansionPointwiseConv2d(LazyConv2dExpansionModule, PointwiseConv2d):
-    """A :class:`PointwiseConv2d` with ``expansion_ratio`` times the channels of its first input.
+    """A ``PointwiseConv2d`` with ``expansion_ratio`` times the channels of its first input.
 
     Example:
         >>> import torch
@@ -85,7 +85,7 @@ class LazyExpansionPointwiseConv2d(LazyConv2dExpansionModule, PointwiseConv2d):
 
 @create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
 class LazyExpansionDepthSepConv(LazyConvExpansionModule, DepthSepConv):
-    """A :class:`DepthSepConv` with ``expansion_ratio`` times the channels of its first input.
+    """A ``DepthSepConv`` with ``expansion_ratio`` times the channels of its first input.
 
     Example:
         >>> import torch
@@ -97,7 +97,7 @@ class LazyExpansionDepthSepConv(LazyConvExpansionModule, DepthSepConv):
 
 @create_lazy_signature(exclude=INFERRED)
 class LazyExpansionDepthSepConv2d(LazyConv2dExpansionModule, DepthSepConv2d):
-    """A :class:`DepthSepConv2d` with ``expansion_ratio`` times the channels of its first input.
+    """A ``DepthSepConv2d`` with ``expansion_ratio`` times the channels of its first input.
 
     Example:
         >>> import torch
@@ -136,7 +136,7 @@ class LazyReductionConv2d(LazyConv2dReductionModule, nn.Conv2d):
 
 @create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
 class LazyReductionPointwiseConv(LazyConvReductionModule, PointwiseConv):
-    """A :class:`PointwiseConv` with ``reduction_ratio`` times fewer channels than its first input.
+    """A ``PointwiseConv`` with ``reduction_ratio`` times fewer channels than its first input.
 
     Example:
         >>> import torch
@@ -148,7 +148,7 @@ class LazyReductionPointwiseConv(LazyConvReductionModule, PointwiseConv):
 
 @create_lazy_signature(exclude=INFERRED)
 class LazyReductionPointwiseConv2d(LazyConv2dReductionModule, PointwiseConv2d):
-    """A :class:`PointwiseConv2d` with ``reduction_ratio`` times fewer channels than its first input.
+    """A ``PointwiseConv2d`` with ``reduction_ratio`` times fewer channels than its first input.
 
     Example:
         >>> import torch
@@ -160,7 +160,7 @@ class LazyReductionPointwiseConv2d(LazyConv2dReductionModule, PointwiseConv2d):
 
 @create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
 class LazyReductionDepthSepConv(LazyConvReductionModule, DepthSepConv):
-    """A :class:`DepthSepConv` with ``reduction_ratio`` times fewer channels than its first input.
+    """A ``DepthSepConv`` with ``reduction_ratio`` times fewer channels than its first input.
 
     Example:
         >>> import torch
@@ -172,7 +172,7 @@ class LazyReductionDepthSepConv(LazyConvReductionModule, DepthSepConv):
 
 @create_lazy_signature(exclude=INFERRED)
 class LazyReductionDepthSepConv2d(LazyConv2dReductionModule, DepthSepConv2d):
-    """A :class:`DepthSepConv2d` with ``reduction_ratio`` times fewer channels than its first input.
+    """A ``DepthSepConv2d`` with ``reduction_ratio`` times fewer channels than its first input.
 
     Example:
         >>> import torch

@@ -27,7 +27,7 @@ class InvertedBottleneck(nn.Module):
             1, nothing is expanded.
         dilation: Distance between the pixels that the depthwise kernel sees.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the depthwise convolution:
-            :class:`SqueezeExcitation`, or a ``functools.partial`` of it. None for nothing.
+            ``SqueezeExcitation``, or a ``functools.partial`` of it. None for nothing.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution; None for none.
         spatial_dims: 1, 2 or 3.
@@ -88,7 +88,7 @@ class InvertedBottleneck(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])
 class LazyInvertedBottleneck(LazyConvInChannelModule, InvertedBottleneck):
-    """An :class:`InvertedBottleneck` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """An ``InvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 
     Example:
         >>> import torch

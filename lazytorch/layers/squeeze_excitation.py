@@ -68,7 +68,7 @@ class SqueezeExcitation(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])
 class LazySqueezeExcitation(LazyConvInChannelModule, SqueezeExcitation):
-    """A :class:`SqueezeExcitation` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``SqueezeExcitation`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
 
     Example:
         >>> import torch

@@ -54,7 +54,7 @@ def test_same_seed_same_result(tmp_path):
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
-def test_replaces_an_earlier_run_and_nothing_else(tmp_path):
+def test_replaces_an_earlier_run_and_nothing_else(tmp_path, capsys):
     output = tmp_path / "run"
     train.main([*QUICK, "--output", str(output)])
     (output / "mine.txt").write_text("left by an earlier run")
@@ -63,8 +63,10 @@ def test_replaces_an_earlier_run_and_nothing_else(tmp_path):
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter.tex").write_text("years of work")
-    with pytest.raises(SystemExit, match="must be a new folder or that of an earlier run"):
-        train.main([*QUICK, "--output", str(other)])
+    for refused in (other, other / "chapter.tex"):
+        with pytest.raises(SystemExit):
+            train.main([*QUICK, "--output", str(refused)])
+        assert f"--output: must be a new folder or that of an earlier run, got {refused}" in capsys.readouterr().err
     assert (other / "chapter.tex").exists()
 
 
@@ -72,7 +74,12 @@ def test_replaces_an_earlier_run_and_nothing_else(tmp_path):
     ("arguments", "message"),
     [
         (["--epochs", "0"], "--epochs: must be a whole number of at least 1, got 0"),
-        (["--batch-size", "many"], "--batch-size: must be a whole number of at least 1, got many"),
+        (["--batch-size", "many"], "--batch-size: must be a whole number of at least 2, got many"),
+        (["--batch-size", "1"], "--batch-size: must be a whole number of at least 2, got 1"),
+        (["--seed", "-1"], "--seed"),
+        (["--learning-rate", "nan"], "--learning-rate: must be a number of at least 0, got nan"),
+        (["--weight-decay", "none"], "--weight-decay: must be a number of at least 0, got none"),
+        (["--output", "/proc/run"], "--output: must be where a folder can be made, got /proc/run"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
         (["--model", "mobilenet_v9"], "invalid choice: 'mobilenet_v9'"),
         (["--batch-size", "2000"], "--batch-size: must be at most the 1437 training images, got 2000"),
@@ -98,7 +105,8 @@ def test_split_is_stratified_seeded_and_disjoint():
 
 
 @pytest.mark.slow
-def test_interrupted_run_writes_nothing(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_writes_nothing_and_says_so(tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), "--output", str(tmp_path / "run")],
         stdout=subprocess.PIPE,
@@ -109,9 +117,12 @@ def test_interrupted_run_writes_nothing(tmp_path):
     assert process.stdout is not None
     seen = ""
     while "Epoch 0" not in seen:
-        seen += process.stdout.read(1)
-    process.send_signal(signal.SIGINT)
+        read = process.stdout.read(1)
+        assert read, seen
+        seen += read
+    process.send_signal(number)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in seen + rest
+    assert "Stopped: nothing was written" in rest
     assert list(tmp_path.iterdir()) == []
