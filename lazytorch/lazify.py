@@ -223,19 +223,49 @@ class LazyConvReductionModule(LazyConvInChannelModule):
 
 
 class LazyConv2dInChannelModule(LazyConvInChannelModule):
-    """``LazyConvInChannelModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
+    """``LazyConvInChannelModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lazytorch import LazyConv2dInChannelModule
+        >>> class LazyTransposed(LazyConv2dInChannelModule, nn.ConvTranspose2d):
+        ...     pass
+        >>> LazyTransposed(4, kernel_size=2, stride=2)(torch.zeros(1, 3, 8, 8)).shape
+        torch.Size([1, 4, 16, 16])
+    """
 
     spatial_dims = 2
 
 
 class LazyConv2dExpansionModule(LazyConvExpansionModule):
-    """``LazyConvExpansionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
+    """``LazyConvExpansionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lazytorch import LazyConv2dExpansionModule
+        >>> class LazyWidening(LazyConv2dExpansionModule, nn.ConvTranspose2d):
+        ...     pass
+        >>> LazyWidening(2, kernel_size=2, stride=2)(torch.zeros(1, 3, 8, 8)).shape
+        torch.Size([1, 6, 16, 16])
+    """
 
     spatial_dims = 2
 
 
 class LazyConv2dReductionModule(LazyConvReductionModule):
-    """``LazyConvReductionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``."""
+    """``LazyConvReductionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lazytorch import LazyConv2dReductionModule
+        >>> class LazyUpsampling(LazyConv2dReductionModule, nn.ConvTranspose2d):
+        ...     pass
+        >>> LazyUpsampling(2, kernel_size=2, stride=2)(torch.zeros(1, 6, 8, 8)).shape
+        torch.Size([1, 3, 16, 16])
+    """
 
     spatial_dims = 2
 
