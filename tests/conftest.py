@@ -8,8 +8,10 @@ import torch
 
 # Two workers share two cores; more threads than cores only slow small tensors down.
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("default", deadline=None, max_examples=60)
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
+# Machines are shared: neither an example nor drawing it is held to a time.
+SLOW = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("default", max_examples=60, **SLOW)
+hypothesis.settings.register_profile("thorough", max_examples=1000, **SLOW)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -19,7 +19,8 @@ from tests.modules import Block, LazyBlock, every_depth, image
 def test_every_part_is_as_built_by_hand(make, how):
     model = make()
     model(image()) if how == "call" else materialize(model, (2, 3, 16, 16))
-    assert first_call._undo == {}
+    gc.collect()  # calls that failed in other tests live as long as their tracebacks
+    assert not any(undos for _, undos in first_call._undo.values())
     for module in model.modules():
         plain = nn.Module()
         assert not isinstance(module, LazyModule)
