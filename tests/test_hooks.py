@@ -385,3 +385,17 @@ def test_build_is_not_slowed_by_dynamos_weak_references(monkeypatch):
     monkeypatch.setattr(become, "redirect", lambda *args, **kwargs: scans.append(args))
     LazyBlock(4)(image())
     assert scans == []
+
+
+def test_prepended_hooks_go_before_those_of_the_targets_constructor():
+    orders = []
+    for module in (LazyHooked(), Hooked(3)):
+        order = []
+        module.register_forward_hook(lambda *_, order=order: order.append("last"))
+        module.register_forward_hook(lambda *_, order=order: order.append("first"), prepend=True)
+        module(image())
+        assert order == ["first", "last"]
+        order += [getattr(hook, "func", hook).__name__ for hook in module._forward_hooks.values()]
+        orders.append(order)
+    assert orders[0] == orders[1]
+    assert "note" in orders[0][3:-1]
