@@ -44,7 +44,7 @@ def as_one_call(call: Callable[[], Any]) -> Any:
             undos.pop()()
         raise
     finally:
-        del token
+        del token  # the traceback of an exception may keep this frame
 
 
 def may_be_caught() -> bool:

@@ -139,15 +139,14 @@ class Pending:
     @contextlib.contextmanager
     def world(self) -> Iterator[None]:
         """The device, default dtype and random numbers that the eager constructor would have met."""
-        index = self.device.index or 0
         accelerated = self.device.type not in ("cpu", "meta")
         default_dtype = torch.get_default_dtype()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(
-                torch.random.fork_rng([index] if accelerated else [], device_type=self.device.type)
-                if accelerated
-                else torch.random.fork_rng([])
-            )
+            if accelerated:  # seeding reaches every device of a kind
+                devices = range(torch.get_device_module(self.device).device_count())
+                stack.enter_context(torch.random.fork_rng(devices, device_type=self.device.type))
+            else:
+                stack.enter_context(torch.random.fork_rng([]))
             torch.set_rng_state(self.random_state)
             if accelerated:
                 torch.manual_seed(draw_seed())

@@ -193,7 +193,6 @@ def plot_curves(history: list[dict[str, float]], path: Path, title: str) -> None
 
 def write_results(folder: Path, classifier: Classifier, summary: dict[str, Any]) -> None:
     """Write everything beside ``folder``, then put it there in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
