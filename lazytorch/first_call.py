@@ -8,6 +8,7 @@ from types import FrameType, MethodType
 from typing import Any
 
 from torch import nn
+from torch._guards import CompileContext
 from torch.utils.hooks import BackwardHook
 
 __all__ = ["CallForward", "as_one_call", "on_failure", "path_in_running_model", "run_constructors_hooks"]
@@ -55,7 +56,8 @@ def may_be_caught() -> bool:
             if found:
                 return True
         elif frame.f_code.co_filename not in (__file__, nn.Module._call_impl.__code__.co_filename):
-            found = found or is_inside_except(frame)
+            by_dynamo = frame.f_globals.get("__name__", "").startswith("torch._dynamo.")  # it only adds to the message
+            found = found or (not by_dynamo and is_inside_except(frame))
     return False
 
 
@@ -77,12 +79,15 @@ def is_inside_except(frame: FrameType) -> bool:
 def outermost_call() -> Any:
     """An object that lives exactly as long as the outermost module call running in this thread, or None.
 
-    A plain parent knows nothing of lazytorch, but ``nn.Module._call_impl`` holds one bound method for each call.
+    A plain parent knows nothing of lazytorch, but ``nn.Module._call_impl`` holds one bound method for each call; where
+    that is itself traced by Dynamo, Dynamo holds one context for each trace.
     """
     token = None
     for frame in running_frames():
         if frame.f_code is as_one_call.__code__:
             token = frame.f_locals["token"]
+        elif frame.f_globals.get("__name__") == "torch._dynamo.convert_frame":
+            token = CompileContext.try_get()
         elif frame.f_code is nn.Module._call_impl.__code__:
             forward, module = frame.f_locals["forward_call"], frame.f_locals["self"]
             if isinstance(forward, MethodType) and "forward" not in vars(module):  # an instance's own outlives the call

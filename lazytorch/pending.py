@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import register_parametrization
-from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from lazytorch.errors import UninitializedModuleError
 
 __all__ = ["Pending", "PendingParameters", "frame_of", "not_yet", "plain_torch"]
+
+# Whose classes copy a model to average its weights: torch's AveragedModel, timm's ModelEma.
+AVERAGING = ("torch.optim.swa_utils", "timm.utils.model_ema")
 
 
 def not_yet(owner: str, lacks: str, before: str) -> str:
@@ -190,7 +192,7 @@ class PendingParameter(UninitializedParameter):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PendingParameter":
-        if frame_of(AveragedModel.__init__) is not None:
+        if is_being_averaged():
             raise self.refusal("making an average of them")
         return memo.setdefault(id(self), type(self)(copy.deepcopy(self.pending, memo)))  # pyright: ignore[reportArgumentType]
 
@@ -261,6 +263,16 @@ def branch_random_state() -> Tensor:
 
 def draw_seed() -> int:
     return int(torch.randint(2**63 - 1, (), device="cpu"))
+
+
+def is_being_averaged() -> bool:
+    """Whether a class that averages weights is being constructed."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "__init__" and frame.f_globals.get("__name__") in AVERAGING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def frame_of(function: Callable[..., Any]) -> FrameType | None:

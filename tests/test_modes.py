@@ -202,6 +202,21 @@ def test_compile_that_fails_leaves_it_lazy():
     model(image())
 
 
+@pytest.mark.parametrize("how", ["torch.compile", "module.compile", "in a function"])
+def test_compile_that_fails_in_a_later_part_leaves_all_lazy(how):
+    model = nn.Sequential(LazyBlock(6), nn.Sequential(LazyReductionConv(kernel_size=3, reduction_ratio=4)))
+    compiled = torch.compile(model if how == "torch.compile" else lambda x: model(x), backend="eager")
+    if how == "module.compile":
+        compiled = model
+        model.compile(backend="eager")
+    with pytest.raises(RuntimeError, match="multiple of reduction_ratio=4, got 6"):
+        compiled(image())
+    assert is_lazy(model[0])
+    model[1][0] = LazyReductionConv(kernel_size=3, reduction_ratio=3)
+    assert compiled(image()).shape == model(image()).shape
+    assert not is_lazy(model)
+
+
 @pytest.mark.slow
 def test_compile_with_inductor_trains():
     model = nn.Sequential(LazyConvNormActivation(4), LazyBlock(3))

@@ -79,25 +79,15 @@ def test_clip_grad_norm_counts_every_gradient(make):
 
 
 @every_depth
-def test_average_of_a_lazy_model(make):
+@pytest.mark.parametrize("average", [AveragedModel, timm.utils.ModelEmaV2, timm.utils.ModelEmaV3])
+def test_average_of_a_lazy_model(make, average):
     model = make()
     with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize.* before making an average"):
-        AveragedModel(model)
+        average(model)
     model(image())
-    averaged = AveragedModel(model)
-    averaged.update_parameters(model)
+    averaged = average(model)
+    (averaged.update_parameters if average is AveragedModel else averaged.update)(model)
     torch.testing.assert_close(dict(averaged.module.named_parameters()), dict(model.named_parameters()))
-
-
-@every_depth
-def test_average_by_timm_of_a_lazy_model(make):
-    model = make()
-    averaged = timm.utils.ModelEmaV3(model)
-    model(image())
-    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize"):
-        averaged.update(model)
-    averaged = timm.utils.ModelEmaV3(model)
-    averaged.update(model)
 
 
 @pytest.fixture
