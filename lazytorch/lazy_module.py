@@ -96,8 +96,8 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
 
     def _infer_parameters(self, module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
         """Build from a first input. Dynamo calls this, by this name, in place of the forward pre-hook."""
-        args, kwargs = tree_map_only(Tensor, with_known_shape, (tuple(args), kwargs or {}))
-        as_one_call(functools.partial(build, module, args, kwargs))
+        known = tree_map_only(Tensor, with_known_shape, (tuple(args), kwargs or {}))
+        as_one_call(functools.partial(build, module, *known))
 
     def _build(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Callable[[], None]:
         """Become what the input says; return how to undo it."""

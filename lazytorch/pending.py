@@ -135,6 +135,8 @@ class Pending:
         for method, args, kwargs in self.deeds:
             if method == "to_empty" and not any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
                 built.to(**kwargs)  # weights that are drawn are as good as weights of any value
+            elif method == "load_state_dict":
+                built.load_state_dict(fitted(built, args[0]), **kwargs)
             else:
                 getattr(built, method)(*args, **kwargs)
 
@@ -158,6 +160,12 @@ class Pending:
                 stack.callback(torch.set_default_dtype, default_dtype)
                 torch.set_default_dtype(self.default_dtype)
             yield
+
+
+def fitted(built: nn.Module, state: OrderedDict[str, Any]) -> dict[str, Any]:
+    """``state``; if its metadata say how it is fitted to what is built, the result of that."""
+    fit = state._metadata.get("", {}).get("fit")  # pyright: ignore[reportAttributeAccessIssue]
+    return state if fit is None else fit(built, state)
 
 
 class PendingParameters(dict[str, Any]):

@@ -42,7 +42,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 NUM_CLASSES = 10
-MODELS = [name for name in lazytorch.models.__all__ if name.islower()]
+MODELS = lazytorch.models.list_models()
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -53,6 +53,15 @@ LAYERS = [
         lambda c, d: of_rank("AdaptiveAvgPool", d)(2),
         (2,),
     ),
+    Layer(layers.LazyAdaptiveMaxPool, lambda c, d: of_rank("AdaptiveMaxPool", d)(2), (2,)),
+    Layer(layers.LazyAvgPool, lambda c, d: of_rank("AvgPool", d)(2), (2,)),
+    Layer(
+        layers.LazyBasicBlock,
+        lambda c, d: layers.BasicBlock(c, 4, 12, stride=2, anti_aliasing=layers.BlurPool, spatial_dims=d),
+        (4, 12),
+        {"stride": 2, "anti_aliasing": layers.BlurPool},
+    ),
+    Layer(layers.LazyBlurPool, lambda c, d: layers.BlurPool(c, spatial_dims=d)),
     Layer(
         layers.LazyBottleneckBlock,
         lambda c, d: layers.BottleneckBlock(c, 4, 12, stride=2, groups=2, spatial_dims=d),
@@ -79,6 +88,10 @@ LAYERS = [
         {"dilation": 2},
     ),
     Layer(layers.LazyDepthwiseConv2d, lambda c, d: layers.DepthwiseConv2d(c, 3, 2), (3, 2), ranks=(2,)),
+    Layer(
+        layers.LazyEfficientChannelAttention,
+        lambda c, d: layers.EfficientChannelAttention(c, spatial_dims=d),
+    ),
     Layer(
         layers.LazyExpansionConv,
         lambda c, d: of_rank("Conv", d)(c, 3 * c, kernel_size=3),
@@ -118,6 +131,7 @@ LAYERS = [
         (8, 2),
         {"norm_layer": None},
     ),
+    Layer(layers.LazyMaxPool, lambda c, d: of_rank("MaxPool", d)(3, 2, 1), (3, 2, 1)),
     Layer(layers.LazyPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, 8), (8,), ranks=(2,)),
     Layer(
         layers.LazyReductionConv,
@@ -145,7 +159,9 @@ LAYERS = [
     ),
 ]
 
-MODELS = ["mobilenet_v2"]
+MODELS = models.list_models()
+# The invariants run over these, which have every part that any of the models has; parity runs over all.
+SAMPLES = ["mobilenet_v2", "resnet10t", "ecaresnet26t", "resnetblur18", "resnetrs50"]
 
 LAYER_CASES = [
     Case(
@@ -172,7 +188,7 @@ MODEL_CASES = [
         eager=partial(built_model, name, (2, 3, *(32,) * rank)),
         shape=(2, 3, *(32,) * rank),
     )
-    for name in MODELS
+    for name in SAMPLES
     for rank in (1, 2)
 ]
 CASES = LAYER_CASES + MODEL_CASES

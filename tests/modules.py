@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lazytorch import LazyModule, lazify, models
 from lazytorch.layers import ConvNormActivation, LazyConvNormActivation, LazyInvertedBottleneck
+from lazytorch.models.mobilenet_v2 import MOBILENET_V2
 
 
 class Block(nn.Module):
@@ -63,7 +64,7 @@ class LazyDeep(LazyModule, Deep):
 
 
 def tiny_mobilenet() -> nn.Module:
-    return models.mobilenet_v2(num_classes=3, stages=models.mobilenet_v2.__globals__["MOBILENET_V2"][:2])
+    return models.mobilenet_v2(num_classes=3, stages=MOBILENET_V2[:2])
 
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {

@@ -62,10 +62,10 @@ def test_bottleneck_is_that_of_the_paper():
     x = torch.randn(2, 8, 8, 8)
     block = BottleneckBlock(8, 4, 8).eval()
     assert isinstance(block.shortcut, nn.Identity)
-    torch.testing.assert_close(block(x), torch.relu(x + block.restore(block.conv(block.reduce(x)))))
+    torch.testing.assert_close(block(x), torch.relu(x + block.layers(x)))
     wide = BottleneckBlock(8, 4, 16, stride=2).eval()
     assert [type(part).__name__ for part in wide.shortcut] == ["Conv2d", "BatchNorm2d"]
-    torch.testing.assert_close(wide(x), torch.relu(wide.shortcut(x) + wide.restore(wide.conv(wide.reduce(x)))))
+    torch.testing.assert_close(wide(x), torch.relu(wide.shortcut(x) + wide.layers(x)))
 
 
 def test_squeeze_excitation_is_that_of_the_paper():

@@ -21,8 +21,22 @@ ACTIVATIONS = st.sampled_from([nn.ReLU, nn.Hardswish, None])
 COMMON = {"norm_layer": NORMS, "activation": ACTIVATIONS}
 OUT = {"out_channels": st.integers(-1, 6)}
 KERNEL = {"kernel_size": SIDE, "stride": SIDE}
+RESIDUAL = {
+    "mid_channels": CHANNELS,
+    "groups": SIDE,
+    "dilation": SIDE,
+    "input_dilation": st.none() | SIDE,
+    "shortcut": st.sampled_from(
+        [layers.projection, partial(layers.projection, kernel_size=3), layers.pooled_projection]
+    ),
+    "se_layer": st.sampled_from([None, layers.SqueezeExcitation, layers.EfficientChannelAttention]),
+    "anti_aliasing": st.sampled_from([None, layers.BlurPool, layers.average_blur]),
+    "drop_path_rate": st.sampled_from([-0.5, 0.0, 1.0]),
+}
 OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
-    "BottleneckBlock": OUT | KERNEL | COMMON | {"mid_channels": CHANNELS, "groups": SIDE, "dilation": SIDE},
+    "BasicBlock": OUT | KERNEL | COMMON | RESIDUAL,
+    "BlurPool": {"stride": SIDE, "kernel_size": SIDE},
+    "BottleneckBlock": OUT | KERNEL | COMMON | RESIDUAL | {"reduce_ratio": SIDE},
     "ConvNormActivation": OUT
     | COMMON
     | {
@@ -37,12 +51,14 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "DepthSepConv2d": OUT | KERNEL | COMMON,
     "DepthwiseConv": KERNEL | COMMON | {"dilation": SIDE},
     "DepthwiseConv2d": KERNEL | COMMON,
+    "EfficientChannelAttention": {"kernel_size": st.none() | SIDE},
     "InvertedBottleneck": OUT
     | KERNEL
     | COMMON
     | {
         "expansion_ratio": st.sampled_from([0, 1, 1.5, 2]),
         "se_layer": st.sampled_from([None, layers.SqueezeExcitation]),
+        "drop_path_rate": st.sampled_from([-0.5, 0.0, 1.0]),
     },
     "PointwiseConv": OUT | COMMON | {"stride": SIDE},
     "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},
@@ -65,7 +81,9 @@ def outcome(run: Callable[[], torch.Tensor]) -> torch.Tensor | Exception:
 
 
 def test_every_eager_twin_has_options_here():
-    assert set(OPTIONS) == {name for name in layers.__all__ if name[0].isupper() and not name.startswith("Lazy")}
+    assert set(OPTIONS) == {name.removeprefix("Lazy") for name in layers.__all__ if name.startswith("Lazy")} & set(
+        layers.__all__
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors", "ignore:Using padding='same'")

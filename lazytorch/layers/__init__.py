@@ -1,6 +1,9 @@
 """Lazy layers of convolutional networks, each beside the eager layer that it becomes."""
 
+from lazytorch.layers.anti_aliasing import BlurPool, LazyBlurPool, average_blur
+from lazytorch.layers.basic import BasicBlock, LazyBasicBlock
 from lazytorch.layers.bottleneck import BottleneckBlock, LazyBottleneckBlock
+from lazytorch.layers.channel_attention import EfficientChannelAttention, LazyEfficientChannelAttention
 from lazytorch.layers.conv_norm_activation import ConvNormActivation, LazyConvNormActivation
 from lazytorch.layers.depthwise_separable import (
     DepthSepConv,
@@ -32,24 +35,35 @@ from lazytorch.layers.expansion_reduction import (
 )
 from lazytorch.layers.inverted_bottleneck import InvertedBottleneck, LazyInvertedBottleneck
 from lazytorch.layers.linear import LazyLinear
-from lazytorch.layers.rank import LazyAdaptiveAvgPool, of_rank
+from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
+from lazytorch.layers.rounding import round_channels
+from lazytorch.layers.shortcut import pooled_projection, projection
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
+from lazytorch.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
+    "BasicBlock",
+    "BlurPool",
     "BottleneckBlock",
     "ConvNormActivation",
     "DepthSepConv",
     "DepthSepConv2d",
     "DepthwiseConv",
     "DepthwiseConv2d",
+    "EfficientChannelAttention",
     "InvertedBottleneck",
     "LazyAdaptiveAvgPool",
+    "LazyAdaptiveMaxPool",
+    "LazyAvgPool",
+    "LazyBasicBlock",
+    "LazyBlurPool",
     "LazyBottleneckBlock",
     "LazyConvNormActivation",
     "LazyDepthSepConv",
     "LazyDepthSepConv2d",
     "LazyDepthwiseConv",
     "LazyDepthwiseConv2d",
+    "LazyEfficientChannelAttention",
     "LazyExpansionConv",
     "LazyExpansionConv2d",
     "LazyExpansionDepthSepConv",
@@ -58,6 +72,7 @@ __all__ = [
     "LazyExpansionPointwiseConv2d",
     "LazyInvertedBottleneck",
     "LazyLinear",
+    "LazyMaxPool",
     "LazyPointwiseConv",
     "LazyPointwiseConv2d",
     "LazyReductionConv",
@@ -70,5 +85,10 @@ __all__ = [
     "PointwiseConv",
     "PointwiseConv2d",
     "SqueezeExcitation",
+    "StochasticDepth",
+    "average_blur",
     "of_rank",
+    "pooled_projection",
+    "projection",
+    "round_channels",
 ]

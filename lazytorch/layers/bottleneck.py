@@ -1,22 +1,24 @@
 """The bottleneck block of ResNet."""
 
 from collections.abc import Callable
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
+from lazytorch.layers.residual import ResidualBlock, require_residual
+from lazytorch.layers.shortcut import projection
 from lazytorch.lazify import LazyConvInChannelModule, positive_whole
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
 
 
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(ResidualBlock):
     """A residual block that computes its convolution on fewer channels: 1x1 to reduce, convolution, 1x1 to restore.
 
-    The shortcut is the identity where it can be, and else a 1x1 convolution and a norm. The step is in the middle
-    convolution, where the paper has it in the first: all of the input is seen.
+    The step is in the middle convolution, where the paper has it in the first: all of the input is seen.
 
     Args:
         in_channels: Channels of the input.
@@ -24,8 +26,18 @@ class BottleneckBlock(nn.Module):
         out_channels: Channels produced.
         kernel_size: Side of the middle kernel, in pixels.
         stride: Step of the middle kernel, in pixels.
+        reduce_ratio: Channels of the middle convolution over those of the first.
         groups: Groups of channels that the middle convolution keeps apart.
         dilation: Distance between the pixels that the middle kernel sees.
+        input_dilation: The dilation of the block before, where this one begins to dilate; the middle kernel has it. By
+            default ``dilation``.
+        shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
+            ``norm_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``, ``pooled_projection``.
+        se_layer: Called with the channels and ``spatial_dims``, for what ends the branch: ``SqueezeExcitation``,
+            ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for nothing.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
+            the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
+        drop_path_rate: Share of the examples for which training leaves the branch out.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after each convolution and after the sum; None for no activations.
         spatial_dims: 1, 2 or 3.
@@ -39,7 +51,8 @@ class BottleneckBlock(nn.Module):
             ``mid_channels``.
 
     Source:
-        He et al. 2015, figure 5 right and equation 2, https://arxiv.org/abs/1512.03385.
+        He et al. 2015, figure 5 right and equation 2, https://arxiv.org/abs/1512.03385; groups, Xie et al. 2017,
+        https://arxiv.org/abs/1611.05431.
 
     Example:
         >>> import torch
@@ -56,37 +69,47 @@ class BottleneckBlock(nn.Module):
         kernel_size: int = 3,
         stride: int = 1,
         *,
+        reduce_ratio: int = 1,
         groups: int = 1,
         dilation: int = 1,
+        input_dilation: int | None = None,
+        shortcut: Callable[..., nn.Module] = projection,
+        se_layer: Callable[..., nn.Module] | None = None,
+        anti_aliasing: Callable[..., nn.Module] | None = None,
+        drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
         spatial_dims: int = 2,
     ) -> None:
-        super().__init__()
         require_residual(self, kernel_size, stride)
+        positive_whole("mid_channels", mid_channels, self)
+        first = mid_channels // positive_whole("reduce_ratio", reduce_ratio, self)
+        input_dilation = dilation if input_dilation is None else input_dilation
+        fits = stride == 1 and in_channels == out_channels
+        project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
+        blur = anti_aliasing if stride > 1 or input_dilation != dilation else None
         common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
-        self.reduce = PointwiseConv(in_channels, mid_channels, activation=activation, **common)
-        self.conv = ConvNormActivation(
-            mid_channels,
-            mid_channels,
-            kernel_size,
-            stride,
-            groups=groups,
-            dilation=dilation,
-            activation=activation,
-            **common,
+        super().__init__(
+            {
+                "reduce": PointwiseConv(in_channels, first, activation=activation, **common),
+                "conv": ConvNormActivation(
+                    first,
+                    mid_channels,
+                    kernel_size,
+                    stride if blur is None else 1,
+                    groups=groups,
+                    dilation=input_dilation,
+                    activation=activation,
+                    **common,
+                ),
+                "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
+                "restore": PointwiseConv(mid_channels, out_channels, activation=None, **common),
+                "se": None if se_layer is None else se_layer(out_channels, spatial_dims=spatial_dims),
+            },
+            None if fits else project(in_channels, out_channels, stride, **common),
+            drop_path_rate,
+            activation,
         )
-        self.restore = PointwiseConv(mid_channels, out_channels, activation=None, **common)
-        self.shortcut = (
-            nn.Identity()
-            if stride == 1 and in_channels == out_channels
-            else PointwiseConv(in_channels, out_channels, stride, activation=None, **common)
-        )
-        self.activation = nn.Identity() if activation is None else activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        return self.activation(self.restore(self.conv(self.reduce(x))) + self.shortcut(x))
 
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])
@@ -99,10 +122,3 @@ class LazyBottleneckBlock(LazyConvInChannelModule, BottleneckBlock):
         >>> LazyBottleneckBlock(16, 128, stride=2)(torch.zeros(2, 64, 32, 32)).shape
         torch.Size([2, 128, 16, 16])
     """
-
-
-def require_residual(block: nn.Module, kernel_size: int, stride: int) -> None:
-    """A residual sum needs the size kept, which an even kernel changes, and one stride to know whether it is."""
-    positive_whole("stride", stride, block)
-    if positive_whole("kernel_size", kernel_size, block) % 2 == 0:
-        raise ValueError(f"{type(block).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")

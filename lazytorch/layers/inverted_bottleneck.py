@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lazytorch.layers.bottleneck import require_residual
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
+from lazytorch.layers.residual import require_residual
+from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.lazify import LazyConvInChannelModule, positive
 from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
@@ -28,6 +29,7 @@ class InvertedBottleneck(nn.Module):
         dilation: Distance between the pixels that the depthwise kernel sees.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the depthwise convolution:
             ``SqueezeExcitation``, or a ``functools.partial`` of it. None for nothing.
+        drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution; None for none.
         spatial_dims: 1, 2 or 3.
@@ -60,6 +62,7 @@ class InvertedBottleneck(nn.Module):
         *,
         dilation: int = 1,
         se_layer: Callable[..., nn.Module] | None = None,
+        drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU6,
         spatial_dims: int = 2,
@@ -77,8 +80,10 @@ class InvertedBottleneck(nn.Module):
         if se_layer is not None:
             parts["se"] = se_layer(mid_channels, spatial_dims=spatial_dims)
         parts["project"] = PointwiseConv(mid_channels, out_channels, activation=None, **common)
-        self.layers = NamedSequential(**parts)
         self.has_shortcut = stride == 1 and in_channels == out_channels
+        if self.has_shortcut and drop_path_rate != 0:
+            parts["drop_path"] = StochasticDepth(drop_path_rate)
+        self.layers = NamedSequential(**parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""

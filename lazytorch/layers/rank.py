@@ -11,7 +11,14 @@ from torch import nn
 from lazytorch.lazify import LazyConvInChannelModule
 from lazytorch.signature import create_lazy_signature, with_sections_of, with_signature
 
-__all__ = ["LazyAdaptiveAvgPool", "of_rank", "two_dimensional"]
+__all__ = [
+    "LazyAdaptiveAvgPool",
+    "LazyAdaptiveMaxPool",
+    "LazyAvgPool",
+    "LazyMaxPool",
+    "of_rank",
+    "two_dimensional",
+]
 
 T = TypeVar("T", bound=type[nn.Module])
 
@@ -80,3 +87,57 @@ class LazyAdaptiveAvgPool(_LazyOfRank):
     """
 
     layer = nn.AdaptiveAvgPool2d
+
+
+@create_lazy_signature(target=nn.AdaptiveMaxPool2d)
+class LazyAdaptiveMaxPool(_LazyOfRank):
+    """``nn.AdaptiveMaxPool1d``, ``2d`` or ``3d``, by the rank of the first input.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, C, *output_size)``
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyAdaptiveMaxPool
+        >>> LazyAdaptiveMaxPool(1)(torch.zeros(2, 3, 8, 8, 8)).shape
+        torch.Size([2, 3, 1, 1, 1])
+    """
+
+    layer = nn.AdaptiveMaxPool2d
+
+
+@create_lazy_signature(target=nn.AvgPool2d)
+class LazyAvgPool(_LazyOfRank):
+    """``nn.AvgPool1d``, ``2d`` or ``3d``, by the rank of the first input.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, C, *floor((spatial + 2 * padding - kernel_size) / stride + 1))``
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyAvgPool
+        >>> LazyAvgPool(2)(torch.zeros(2, 3, 8, 8, 8)).shape
+        torch.Size([2, 3, 4, 4, 4])
+    """
+
+    layer = nn.AvgPool2d
+
+
+@create_lazy_signature(target=nn.MaxPool2d)
+class LazyMaxPool(_LazyOfRank):
+    """``nn.MaxPool1d``, ``2d`` or ``3d``, by the rank of the first input.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, C, *floor((spatial + 2 * padding - kernel_size) / stride + 1))``
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyMaxPool
+        >>> LazyMaxPool(3, stride=2, padding=1)(torch.zeros(2, 3, 8, 8, 8)).shape
+        torch.Size([2, 3, 4, 4, 4])
+    """
+
+    layer = nn.MaxPool2d

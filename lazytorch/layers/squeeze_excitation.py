@@ -17,7 +17,8 @@ class SqueezeExcitation(nn.Module):
     Args:
         in_channels: Channels of the input and of the output.
         reduction_ratio: Channels of the input over channels in between, rounded down to at least 1.
-        squeeze_channels: Channels in between, if not by ``reduction_ratio``.
+        squeeze_channels: Channels in between, if not by ``reduction_ratio``; or a function that says how many, called
+            with ``in_channels``.
         activation: Called without arguments, after the first of the two layers.
         gate: Called without arguments, after the second.
         spatial_dims: 1, 2 or 3.
@@ -44,7 +45,7 @@ class SqueezeExcitation(nn.Module):
         in_channels: int,
         reduction_ratio: float = 16,
         *,
-        squeeze_channels: int | None = None,
+        squeeze_channels: int | Callable[[int], int] | None = None,
         activation: Callable[[], nn.Module] = nn.ReLU,
         gate: Callable[[], nn.Module] = nn.Sigmoid,
         spatial_dims: int = 2,
@@ -54,9 +55,12 @@ class SqueezeExcitation(nn.Module):
         positive("reduction_ratio", reduction_ratio, self)
         if squeeze_channels is None:
             squeeze_channels = max(1, int(in_channels / reduction_ratio))
+        elif callable(squeeze_channels):
+            squeeze_channels = squeeze_channels(in_channels)
+        positive_whole("squeeze_channels", squeeze_channels, self)
         conv = of_rank(nn.Conv2d, spatial_dims)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
-        self.reduce = conv(in_channels, positive_whole("squeeze_channels", squeeze_channels, self), kernel_size=1)
+        self.reduce = conv(in_channels, squeeze_channels, kernel_size=1)
         self.activation = activation()
         self.expand = conv(squeeze_channels, in_channels, kernel_size=1)
         self.gate = gate()

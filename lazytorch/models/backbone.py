@@ -1,9 +1,13 @@
 """Backbone: stem, stages, head; what every network of the zoo is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from operator import mul
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
@@ -40,16 +44,22 @@ class Backbone(nn.Module):
         channels: The channels that each stage produces.
         reductions: Input pixels along a side over output pixels along it, for each stage.
         num_features: Channels that are pooled.
-        num_classes: Classes to tell apart; 0 for no classifier.
+        num_classes: Classes to tell apart; 0 for no classifier; by default 1000.
         dropout: Share of the pooled features that training sets to zero.
+        global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling, and no classifier.
+        gradient_checkpointing: Whether training computes each block's activations again instead of keeping them.
         initialize: Called with every module once it is built, to draw its initial weights.
+        reference_names: For ``"torchvision"`` and ``"timm"``, how names of parameters there follow from names here:
+            pairs of a regular expression and what takes the place of its matches, applied in order.
 
     Shape:
         - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``, or ``(N, num_features)`` without classes
+        - Output: ``(N, num_classes)``; without classes ``(N, num_features)``, and ``(N, num_features, *reduced)``
+          without pooling
 
     Raises:
-        ValueError: If ``num_classes`` is not a whole number of at least 0, or ``dropout`` is not from 0 to 1.
+        ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 where nothing is pooled, or
+            ``dropout`` is not from 0 to 1.
 
     Example:
         >>> import torch
@@ -78,17 +88,20 @@ class Backbone(nn.Module):
         channels: Iterable[int],
         reductions: Iterable[int],
         num_features: int,
-        num_classes: int = 1000,
+        num_classes: int | None = None,
         dropout: float = 0.0,
+        global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
+        gradient_checkpointing: bool = False,
         initialize: Callable[[nn.Module], None] | None = None,
+        reference_names: Mapping[str, Sequence[tuple[str, str]]] | None = None,
     ) -> None:
         super().__init__()
         self.stem = stem
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
         self.final = nn.Identity() if final is None else final
         self.head = NamedSequential(
-            pool=LazyAdaptiveAvgPool(1),
-            flatten=nn.Flatten(),
+            pool=nn.Identity() if global_pool is None else global_pool(1),
+            flatten=nn.Identity() if global_pool is None else nn.Flatten(),
             dropout=nn.Dropout(dropout),
             classifier=nn.Identity(),
         )
@@ -97,10 +110,12 @@ class Backbone(nn.Module):
             StageInfo(width, reduction, f"stages.{index}")
             for index, (width, reduction) in enumerate(zip(channels, reductions, strict=True))
         ]
+        self.gradient_checkpointing = gradient_checkpointing
         self.initialize = initialize
+        self.reference_names = dict(reference_names or {})
         if initialize is not None:
             self.apply(initialize)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(1000 if num_classes is None else num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""
@@ -108,7 +123,14 @@ class Backbone(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_features, *reduced)``, before pooling."""
-        return self.final(self.stages(self.stem(x)))
+        x = self.stem(x)
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            for stage in self.stages.children():
+                for block in stage.children():
+                    x = checkpoint(block, x, use_reentrant=False)
+        else:
+            x = self.stages(x)
+        return self.final(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool and classify; or, with ``pre_logits``, stop before the classifier.
@@ -116,6 +138,16 @@ class Backbone(nn.Module):
         Shape: ``(N, num_features, *reduced)`` to ``(N, num_classes)``, or with ``pre_logits`` ``(N, num_features)``.
         """
         return self.head[:-1](x) if pre_logits else self.head(x)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Have training compute each block's activations again instead of keeping them: slower, on less memory.
+
+        BatchNorm then counts every batch twice in its running statistics, with the same values.
+
+        Source:
+            Chen et al. 2016, https://arxiv.org/abs/1604.06174.
+        """
+        self.gradient_checkpointing = enable
 
     def get_classifier(self) -> nn.Module:
         """The layer that computes the classes."""
@@ -125,12 +157,60 @@ class Backbone(nn.Module):
         """Replace the classifier by a new one, on the model's device; 0 classes for none, which leaves pooled features.
 
         Raises:
-            ValueError: If ``num_classes`` is not a whole number of at least 0.
+            ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 where nothing is pooled.
         """
-        self.num_classes = whole("num_classes", num_classes, self)
+        whole("num_classes", num_classes, self)
+        if num_classes > 0 and isinstance(self.head.flatten, nn.Identity):
+            raise ValueError(
+                f"{type(self).__name__}: num_classes must be 0 without pooling, as a classifier takes one vector for "
+                f"each example, got {num_classes}. Pass global_pool, or num_classes=0."
+            )
+        self.num_classes = num_classes
         if num_classes == 0:
             self.head.classifier = nn.Identity()
             return
         device, dtype = placement(self)
         classifier = LazyLinear(num_classes).to(device, dtype)
         self.head.classifier = classifier if self.initialize is None else classifier.apply(self.initialize)
+
+
+class Place(NamedTuple):
+    """Where a block stands in its network.
+
+    Attributes:
+        stride: The block's step, in pixels.
+        dilation: Distance between the pixels that its kernels see.
+        input_dilation: That of the block before.
+    """
+
+    stride: int
+    dilation: int
+    input_dilation: int
+
+
+def places(
+    strides: Sequence[int], repeats: Sequence[int], *, stem_reduction: int, output_stride: int
+) -> tuple[list[list[Place]], list[int]]:
+    """The places of the blocks in each stage, and what each stage has reduced the input by.
+
+    A step that would reduce by more than ``output_stride`` is not taken: the kernels of what follows are dilated
+    instead, and see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
+
+    Args:
+        strides: The step of the first block of each stage, in pixels.
+        repeats: The blocks of each stage.
+        stem_reduction: What the stem reduces by.
+        output_stride: What the network is to reduce by, at most: 8, 16 or 32.
+
+    Raises:
+        ValueError: If ``output_stride`` is none of these.
+    """
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
+    wanted = list(accumulate(strides, mul, initial=stem_reduction))
+    stages = []
+    for index, count in enumerate(repeats):
+        before, after = (max(1, each // output_stride) for each in wanted[index : index + 2])
+        stride = min(wanted[index + 1], output_stride) // min(wanted[index], output_stride)
+        stages.append([Place(stride, after, before), *[Place(1, after, after)] * (count - 1)])
+    return stages, [min(each, output_stride) for each in wanted[1:]]

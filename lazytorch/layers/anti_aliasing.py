@@ -1,0 +1,96 @@
+"""Anti-aliasing: blur before pixels are left out."""
+
+from functools import reduce
+from math import comb
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lazytorch.layers.rank import of_rank
+from lazytorch.lazify import LazyConvInChannelModule, positive_whole
+from lazytorch.signature import create_lazy_signature
+
+__all__ = ["BlurPool", "LazyBlurPool", "average_blur"]
+
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+class BlurPool(nn.Module):
+    """Convolves each channel with a binomial kernel, and keeps every ``stride``-th pixel. The border is mirrored.
+
+    Args:
+        in_channels: Channels of the input and of the output.
+        stride: Step of the kernel, in pixels.
+        kernel_size: Side of the kernel, in pixels.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``, more than ``kernel_size // 2`` pixels along a side
+        - Output: ``(N, in_channels, *ceil(spatial / stride))``
+
+    Raises:
+        ValueError: If a number is not positive, or ``kernel_size`` is even.
+
+    Source:
+        Zhang 2019, section 3.2, https://arxiv.org/abs/1904.11486.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import BlurPool
+        >>> BlurPool(8)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 8, 16, 16])
+    """
+
+    kernel: Tensor
+
+    def __init__(self, in_channels: int, stride: int = 2, kernel_size: int = 3, *, spatial_dims: int = 2) -> None:
+        super().__init__()
+        self.in_channels = positive_whole("in_channels", in_channels, self)
+        self.stride = positive_whole("stride", stride, self)
+        self.kernel_size = positive_whole("kernel_size", kernel_size, self)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"{type(self).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
+        line = torch.tensor([comb(kernel_size - 1, k) for k in range(kernel_size)]) / 2 ** (kernel_size - 1)
+        kernel = reduce(lambda product, _: product.unsqueeze(-1) * line, range(spatial_dims - 1), line)
+        self.register_buffer("kernel", kernel.expand(in_channels, 1, *kernel.shape).contiguous(), persistent=False)
+        self.padding = (kernel_size // 2,) * 2 * spatial_dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, in_channels, *spatial)`` to ``(N, in_channels, *ceil(spatial / stride))``."""
+        padded = F.pad(x, self.padding, mode="reflect")
+        convolve = CONVOLUTIONS[self.kernel.dim() - 2]
+        return convolve(padded, self.kernel, stride=self.stride, groups=self.in_channels)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, stride={self.stride}, kernel_size={self.kernel_size}"
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazyBlurPool(LazyConvInChannelModule, BlurPool):
+    """A ``BlurPool`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyBlurPool
+        >>> LazyBlurPool()(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 8, 16])
+    """
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        """Nothing, as when it is built: the kernel is a constant."""
+
+
+def average_blur(in_channels: int, stride: int = 2, *, spatial_dims: int = 2) -> nn.Module:
+    """The average of ``stride`` pixels along each side, where ``BlurPool`` would stand.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, in_channels, *floor(spatial / stride))``
+
+    Example:
+        >>> from lazytorch.layers import average_blur
+        >>> average_blur(8)
+        AvgPool2d(kernel_size=2, stride=2, padding=0)
+    """
+    return of_rank(nn.AvgPool2d, spatial_dims)(stride)

@@ -1,0 +1,122 @@
+"""The basic block of ResNet-18 and ResNet-34."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
+from lazytorch.layers.residual import ResidualBlock, require_residual
+from lazytorch.layers.shortcut import projection
+from lazytorch.lazify import LazyConvInChannelModule
+from lazytorch.signature import create_lazy_signature
+
+__all__ = ["BasicBlock", "LazyBasicBlock"]
+
+
+class BasicBlock(ResidualBlock):
+    """A residual block of two convolutions.
+
+    Args:
+        in_channels: Channels of the input.
+        mid_channels: Channels between the two.
+        out_channels: Channels produced.
+        kernel_size: Side of both kernels, in pixels.
+        stride: Step of the first kernel, in pixels.
+        groups: Groups of channels that both convolutions keep apart.
+        dilation: Distance between the pixels that the kernels see.
+        input_dilation: The dilation of the block before, where this one begins to dilate; the first kernel has it. By
+            default ``dilation``.
+        shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
+            ``norm_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``, ``pooled_projection``.
+        se_layer: Called with the channels and ``spatial_dims``, for what ends the branch: ``SqueezeExcitation``,
+            ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for nothing.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
+            the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
+        drop_path_rate: Share of the examples for which training leaves the branch out.
+        norm_layer: Called with the channels; None for no norms.
+        activation: Called without arguments, after the first convolution and after the sum; None for no activations.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))``
+
+    Raises:
+        ValueError: If a number is not positive, ``kernel_size`` is even, or ``groups`` does not divide the channels.
+
+    Source:
+        He et al. 2015, figure 5 left and equation 2, https://arxiv.org/abs/1512.03385.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import BasicBlock
+        >>> BasicBlock(64, 128, 128, stride=2)(torch.zeros(2, 64, 32, 32)).shape
+        torch.Size([2, 128, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        dilation: int = 1,
+        input_dilation: int | None = None,
+        shortcut: Callable[..., nn.Module] = projection,
+        se_layer: Callable[..., nn.Module] | None = None,
+        anti_aliasing: Callable[..., nn.Module] | None = None,
+        drop_path_rate: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        spatial_dims: int = 2,
+    ) -> None:
+        require_residual(self, kernel_size, stride)
+        input_dilation = dilation if input_dilation is None else input_dilation
+        fits = stride == 1 and in_channels == out_channels
+        project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
+        blur = anti_aliasing if stride > 1 or input_dilation != dilation else None
+        common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
+        super().__init__(
+            {
+                "conv1": ConvNormActivation(
+                    in_channels,
+                    mid_channels,
+                    kernel_size,
+                    stride if blur is None else 1,
+                    groups=groups,
+                    dilation=input_dilation,
+                    activation=activation,
+                    **common,
+                ),
+                "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
+                "conv2": ConvNormActivation(
+                    mid_channels,
+                    out_channels,
+                    kernel_size,
+                    groups=groups,
+                    dilation=dilation,
+                    activation=None,
+                    **common,
+                ),
+                "se": None if se_layer is None else se_layer(out_channels, spatial_dims=spatial_dims),
+            },
+            None if fits else project(in_channels, out_channels, stride, **common),
+            drop_path_rate,
+            activation,
+        )
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazyBasicBlock(LazyConvInChannelModule, BasicBlock):
+    """A ``BasicBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyBasicBlock
+        >>> LazyBasicBlock(128, 128, stride=2)(torch.zeros(2, 64, 32, 32)).shape
+        torch.Size([2, 128, 16, 16])
+    """

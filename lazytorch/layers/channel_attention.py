@@ -1,0 +1,69 @@
+"""Efficient channel attention: weigh each channel by its neighbours."""
+
+import math
+
+from torch import Tensor, nn
+
+from lazytorch.layers.rank import of_rank
+from lazytorch.lazify import LazyConvInChannelModule, positive_whole
+from lazytorch.signature import create_lazy_signature
+
+__all__ = ["EfficientChannelAttention", "LazyEfficientChannelAttention"]
+
+
+class EfficientChannelAttention(nn.Module):
+    """Weighs each channel by a gate computed from the averages of the channels next to it.
+
+    Args:
+        in_channels: Channels of the input and of the output.
+        kernel_size: How many neighbouring channels are seen, an odd number; by default more for more channels.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: the same
+
+    Raises:
+        ValueError: If a number is not positive, or ``kernel_size`` is even.
+
+    Source:
+        Wang et al. 2020, figure 2 and equation 12, https://arxiv.org/abs/1910.03151.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import EfficientChannelAttention
+        >>> EfficientChannelAttention(256)(torch.zeros(2, 256, 8, 8)).shape
+        torch.Size([2, 256, 8, 8])
+    """
+
+    def __init__(self, in_channels: int, kernel_size: int | None = None, *, spatial_dims: int = 2) -> None:
+        super().__init__()
+        positive_whole("in_channels", in_channels, self)
+        if kernel_size is None:
+            # Equation 12, with its gamma = 2 and b = 1; an even number becomes the odd one above it.
+            kernel_size = max(3, int((math.log2(in_channels) + 1) / 2) | 1)
+        if positive_whole("kernel_size", kernel_size, self) % 2 == 0:
+            raise ValueError(f"{type(self).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
+        self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, in_channels, *spatial)`` in and out."""
+        averages = self.pool(x)
+        return x * self.gate(self.conv(averages.flatten(1).unsqueeze(1))).view_as(averages)
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazyEfficientChannelAttention(LazyConvInChannelModule, EfficientChannelAttention):
+    """An ``EfficientChannelAttention`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyEfficientChannelAttention
+        >>> attention = LazyEfficientChannelAttention()
+        >>> attention(torch.zeros(2, 256, 8, 8)).shape
+        torch.Size([2, 256, 8, 8])
+        >>> attention.conv.kernel_size
+        (5,)
+    """

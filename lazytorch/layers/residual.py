@@ -1,0 +1,49 @@
+"""ResidualBlock: what the residual blocks here have in common, the shortcut and the sum."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from lazytorch.layers.stochastic_depth import StochasticDepth
+from lazytorch.lazify import positive_whole
+from lazytorch.named_sequential import NamedSequential
+
+__all__ = ["ResidualBlock", "require_residual"]
+
+
+class ResidualBlock(nn.Module):
+    """A branch of layers, a shortcut past them, and an activation of their sum.
+
+    Args:
+        layers: The branch, by names, in order; None for a part that is not there.
+        shortcut: What the input goes through; None for the identity.
+        drop_path_rate: Share of the examples for which training leaves the branch out.
+        activation: Called without arguments, after the sum; None for none.
+    """
+
+    def __init__(
+        self,
+        layers: dict[str, nn.Module | None],
+        shortcut: nn.Module | None,
+        drop_path_rate: float,
+        activation: Callable[[], nn.Module] | None,
+    ) -> None:
+        super().__init__()
+        if drop_path_rate != 0:
+            layers = {**layers, "drop_path": StochasticDepth(drop_path_rate)}
+        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+        self.activation = nn.Identity() if activation is None else activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
+        y = self.layers(x)
+        y += self.shortcut(x)
+        return self.activation(y)
+
+
+def require_residual(block: nn.Module, kernel_size: int, stride: int) -> None:
+    """A residual sum needs the size kept, which an even kernel changes, and one stride to know whether it is."""
+    positive_whole("stride", stride, block)
+    if positive_whole("kernel_size", kernel_size, block) % 2 == 0:
+        raise ValueError(f"{type(block).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")

@@ -1,0 +1,111 @@
+"""The shortcut of a residual block where the identity does not fit."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
+from lazytorch.layers.depthwise_separable import PointwiseConv
+from lazytorch.layers.rank import of_rank
+from lazytorch.named_sequential import NamedSequential
+
+__all__ = ["pooled_projection", "projection"]
+
+
+def projection(
+    in_channels: int,
+    out_channels: int,
+    stride: int = 1,
+    *,
+    kernel_size: int = 1,
+    dilation: int = 1,
+    input_dilation: int = 1,
+    norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+    spatial_dims: int = 2,
+) -> nn.Module:
+    """A convolution with the block's stride, and a norm.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels produced.
+        stride: Step of the kernel, in pixels.
+        kernel_size: Side of the kernel where the block reduces or dilates, in pixels; elsewhere it is 1.
+        dilation: The block's.
+        input_dilation: That of the block before.
+        norm_layer: Called with the channels; None for no norm.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))``
+
+    Source:
+        He et al. 2015, equation 2, https://arxiv.org/abs/1512.03385; a larger kernel, SENet-154 of Hu et al. 2018,
+        https://arxiv.org/abs/1709.01507.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import projection
+        >>> projection(16, 32, stride=2)(torch.zeros(2, 16, 8, 8)).shape
+        torch.Size([2, 32, 4, 4])
+    """
+    side = kernel_size if stride > 1 or dilation > 1 else 1
+    return ConvNormActivation(
+        in_channels,
+        out_channels,
+        side,
+        stride,
+        dilation=input_dilation if side > 1 else 1,
+        norm_layer=norm_layer,
+        activation=None,
+        spatial_dims=spatial_dims,
+    )
+
+
+def pooled_projection(
+    in_channels: int,
+    out_channels: int,
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    input_dilation: int = 1,
+    norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+    spatial_dims: int = 2,
+) -> nn.Module:
+    """The average of 2 pixels along each side with the block's stride, then a 1x1 convolution and a norm.
+
+    So no pixel is left out, as a 1x1 convolution with a stride does.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels produced.
+        stride: Step of the average, in pixels; where it is 1 and the block does not dilate, there is no average.
+        dilation: The block's; where it dilates, the average has a stride of 1 and zeros beyond the far border.
+        input_dilation: That of the block before, which changes nothing here.
+        norm_layer: Called with the channels; None for no norm.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))``
+
+    Source:
+        He et al. 2018, figure 2c (ResNet-D), https://arxiv.org/abs/1812.01187.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import pooled_projection
+        >>> pooled_projection(16, 32, stride=2)(torch.zeros(2, 16, 8, 8)).shape
+        torch.Size([2, 32, 4, 4])
+    """
+    parts: dict[str, nn.Module] = {}
+    pool = of_rank(nn.AvgPool2d, spatial_dims)
+    if dilation > 1:
+        parts["pad"] = of_rank(nn.ZeroPad2d, spatial_dims)((0, 1) * spatial_dims)
+        parts["pool"] = pool(2, 1)
+    elif stride > 1:
+        parts["pool"] = pool(2, stride, ceil_mode=True, count_include_pad=False)
+    parts["project"] = PointwiseConv(
+        in_channels, out_channels, norm_layer=norm_layer, activation=None, spatial_dims=spatial_dims
+    )
+    return NamedSequential(**parts)

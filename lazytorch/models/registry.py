@@ -1,0 +1,150 @@
+"""The registry: every model of the zoo by its name."""
+
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, ParamSpec
+
+from lazytorch.models.backbone import Backbone
+from lazytorch.models.weights import Reference
+from lazytorch.recording import show
+
+__all__ = ["get_model", "list_models", "model", "references"]
+
+P = ParamSpec("P")
+
+
+class Entry(NamedTuple):
+    """A model of the zoo, and what it is called elsewhere."""
+
+    build: Callable[..., Backbone]
+    references: dict[str, str]
+
+
+_entries: dict[str, Entry] = {}
+
+
+def model(
+    name: str,
+    family: Callable[P, Backbone],
+    sources: Iterable[str],
+    /,
+    **config: Any,
+) -> Callable[P, Backbone]:
+    """The builder of one model: its family's, with other defaults; entered in the registry.
+
+    Args:
+        name: The model's, which is also what its references call it.
+        family: The function that builds any model of its kind; its parameters are the builder's.
+        sources: The zoos that have a model of that name.
+        config: What makes this model of the family.
+    """
+    signature = inspect.signature(family)
+    references = dict.fromkeys(sources, name)
+    check = signature.replace(
+        parameters=[each.replace(default=config.get(each.name, each.default)) for each in signature.parameters.values()]
+    )
+
+    @functools.wraps(family)
+    def build(*args: P.args, **kwargs: P.kwargs) -> Backbone:
+        try:
+            options = {**config, **check.bind(*args, **kwargs).arguments}
+        except TypeError as error:
+            raise TypeError(f"{name}() {error}{suggestion(error, check.parameters)}") from None
+        weights = options.get("weights")
+        if isinstance(weights, str) and weights.partition(":")[0] in ("torchvision", "timm"):
+            options["weights"] = Reference(name, references, *weights.split(":", 1))
+        return family(**options)  # pyright: ignore[reportCallIssue]
+
+    shown = ", ".join(f"{key}={show(value)}" for key, value in config.items())
+    sections = (inspect.getdoc(family) or "").partition("\n\n")[2].partition("Example:")[0]
+    example = f">>> import lazytorch\n    >>> model = lazytorch.models.{name}(num_classes=10)"
+    build.__module__ = "lazytorch.models"
+    build.__name__ = build.__qualname__ = name
+    build.__signature__ = check  # pyright: ignore[reportAttributeAccessIssue]
+    build.__doc__ = f"``{family.__name__}({shown})``, the {name} of {' and '.join(references)}.\n\n{sections}"
+    build.__doc__ += f"Example:\n    {example}\n"
+    _entries[name] = Entry(build, references)
+    return build
+
+
+def list_models(include: str | Iterable[str] = "*", exclude: str | Iterable[str] | None = None) -> list[str]:
+    """The names of the zoo's models, in alphabetical order with numbers by size.
+
+    Args:
+        include: A pattern with the wildcards ``*``, ``?`` and ``[...]``, or several; a name that fits one is listed.
+        exclude: Likewise; a name that fits one is not.
+
+    Example:
+        >>> from lazytorch.models import list_models
+        >>> list_models("resnet1*", exclude=["*t", "*[csd]"])
+        ['resnet18', 'resnet101', 'resnet152']
+    """
+    included, excluded = patterns(include), patterns(exclude or ())
+
+    def fits(name: str, wanted: list[str]) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in wanted)
+
+    names = [name for name in _entries if fits(name, included) and not fits(name, excluded)]
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def patterns(given: str | Iterable[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def get_model(name: str, **config: Any) -> Backbone:
+    """Build the model of that name.
+
+    Args:
+        name: One of ``list_models()``.
+        config: The options of the function of that name in ``lazytorch.models``, such as ``num_classes`` and
+            ``weights``.
+
+    Raises:
+        ValueError: If no model has that name.
+        TypeError: If the model has no option of a name in ``config``.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.models import get_model
+        >>> get_model("resnet18", num_classes=10)(torch.zeros(2, 1, 64, 64)).shape
+        torch.Size([2, 10])
+        >>> get_model("resnet19")
+        Traceback (most recent call last):
+        ...
+        ValueError: get_model: no model is named 'resnet19'. Did you mean 'resnet18'? ...
+    """
+    return entry(name, "get_model").build(**config)
+
+
+def references(name: str) -> dict[str, str]:
+    """The models of torchvision and timm that the model of that name equals, by source.
+
+    Raises:
+        ValueError: If no model has that name.
+
+    Example:
+        >>> from lazytorch.models import references
+        >>> references("resnet18"), references("resnet18d")
+        ({'torchvision': 'resnet18', 'timm': 'resnet18'}, {'timm': 'resnet18d'})
+    """
+    return dict(entry(name, "references").references)
+
+
+def entry(name: str, asked: str) -> Entry:
+    if name not in _entries:
+        close = difflib.get_close_matches(str(name), _entries, n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{asked}: no model is named {name!r}.{meant} lazytorch.models.list_models() lists them all.")
+    return _entries[name]
+
+
+def suggestion(error: TypeError, known: Iterable[str]) -> str:
+    """Which option is meant by the one that an error of ``Signature.bind`` names."""
+    unknown = re.search("unexpected keyword argument '(.+)'", str(error))
+    close = difflib.get_close_matches(unknown[1], known, n=1) if unknown else []
+    return f". Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,83 @@
+"""Where weights come from: what torchvision and timm publish, and files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Reference", "State", "read"]
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Weights that torchvision or timm publishes for a model.
+
+    Args:
+        name: The model's.
+        known: What the zoos that have it call it.
+        source: The zoo.
+        tag: Which of its weights, by the zoo's name for them; None for those that it recommends.
+    """
+
+    name: str
+    known: Mapping[str, str]
+    source: str
+    tag: str | None = None
+
+    def state_dict(self) -> State:
+        """The weights, by their names there; from the package's own cache, or downloaded by it."""
+        if self.source not in self.known:
+            raise ValueError(
+                f"{self.name}: {self.source} has no model of that name, got weights={self.source!r}; it is one of "
+                f"{' and '.join(self.known)}."
+            )
+        return (torchvision_state_dict if self.source == "torchvision" else timm_state_dict)(
+            self.known[self.source], self.tag
+        )
+
+
+def torchvision_state_dict(name: str, tag: str | None) -> State:
+    from torchvision.models import get_model_weights
+
+    published = get_model_weights(name)
+    if tag is not None and tag not in published.__members__:
+        raise ValueError(f"torchvision has no weights {tag!r} for {name}; it has {', '.join(published.__members__)}.")
+    weights: Any = published.DEFAULT if tag is None else published[tag]  # pyright: ignore[reportAttributeAccessIssue]
+    return weights.get_state_dict(progress=True, check_hash=True)
+
+
+def timm_state_dict(name: str, tag: str | None) -> State:
+    import timm
+
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
+    if not tags or tag not in (None, *tags):
+        asked = "weights" if tag is None else f"weights {tag!r}"
+        raise ValueError(f"timm has no {asked} for {name}; it has {', '.join(tags) or 'none'}.")
+    return timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=True).state_dict()
+
+
+def read(path: Path) -> State:
+    """The tensors in a file, by name; nothing in it is executed."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a broken file leads to
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: a file of weights must hold tensors alone, as nothing in it is executed, got one that cannot be "
+            f"read so ({type(error).__name__}: {reason}). Save model.state_dict()."
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(each, Tensor) for each in content.values()):
+        raise ValueError(f"{path}: a file of weights must hold tensors by name, got {type(content).__name__}.")
+    return dict(content)

@@ -1,0 +1,233 @@
+"""Weights of torchvision and timm, there and back, and of files, by rules on names."""
+
+import copy
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import ceil
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lazytorch.lazy_module import LazyModule
+from lazytorch.materialize import is_lazy, materialize, placement
+from lazytorch.models.backbone import Backbone
+from lazytorch.models.sources import Reference, State, read
+
+__all__ = ["load_reference_state_dict", "load_weights", "reference_state_dict"]
+
+Rules = Sequence[tuple[str, str]]
+
+EXAMPLE = (1, 3, 64, 64)  # the shape of an input that every network of the zoo takes
+CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
+
+
+def load_weights(model: Backbone, weights: Reference | str | Path | None, num_classes: int | None) -> Backbone:
+    """Give ``model``, never called, published weights or those of a file; it stays lazy, and fits them to its input.
+
+    Args:
+        model: The model.
+        weights: Where they are; None to leave the model as it is.
+        num_classes: The classes asked for, None for as many as the weights have. If they are others, the classifier
+            keeps its own, fresh weights.
+
+    Raises:
+        ValueError: If there is no such file, or no such weights.
+        RuntimeError: If they do not fit the model.
+    """
+    if weights is None:
+        return model
+    if isinstance(weights, Reference):
+        given, layouts = weights.state_dict(), [weights.source]
+    else:
+        path = Path(weights)
+        if path.suffix not in (".safetensors", ".pt", ".pth") or not path.is_file():
+            raise ValueError(
+                "weights must be a file that ends in .safetensors, .pt or .pth, or what a model with a name has in "
+                f"'torchvision' or 'timm', also with a tag ('timm:a1_in1k'), got {str(weights)!r}."
+            )
+        given, layouts = read(path), [None, *model.reference_names]
+    heads = [[renamed(key, rules(model, layout)) for key in CLASSIFIER] for layout in layouts]
+    head = next((head for head in heads if head[0] in given), heads[0])
+    classes = len(given[head[0]]) if head[0] in given else 0
+    kept = False
+    if num_classes is None:
+        model.reset_classifier(classes)
+    elif classes != num_classes:
+        kept = True
+        given = {name: value for name, value in given.items() if name not in head}
+        if num_classes > 0:
+            warnings.warn(
+                f"The weights {describe(weights)} tell {classes} classes apart, not num_classes={num_classes}: the "
+                "backbone has them, the classifier starts afresh.",
+                stacklevel=4,
+            )
+    expected = on_meta(model, EXAMPLE)
+    layout = max(layouts, key=lambda layout: len(given.keys() & names_there(model, expected, layout).values()))
+    kept_entries = CLASSIFIER if kept else ()
+    state, _ = checked(model, given, layout, expected, kept_entries, f"weights {describe(weights)}")
+    stem = next(key for key, value in state.items() if value.dim() > 2)
+    entries = OrderedDict(state)
+    entries._metadata = {  # pyright: ignore[reportAttributeAccessIssue]
+        name: {"fit": fit_input_channels}
+        for name, each in model.named_modules()
+        if isinstance(each, LazyModule) and stem.startswith(f"{name}.")
+    }
+    model.load_state_dict(entries, strict=not kept, assign=True)
+    return model
+
+
+def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Load the weights of a torchvision or timm model into the same model here.
+
+    A model that was never called is built: its input channels and rank are those of the stem's weight. Everything is
+    checked before anything is changed. The order of the entries does not matter.
+
+    Args:
+        model: The model.
+        state_dict: The reference's ``state_dict()``.
+        source: ``"torchvision"`` or ``"timm"``, whose names they are.
+
+    Raises:
+        ValueError: If the model has no counterpart there.
+        RuntimeError: If entries are missing, unexpected or of another shape; it lists them.
+
+    Example:
+        >>> import torchvision
+        >>> from lazytorch.models import load_reference_state_dict, resnet18
+        >>> model = resnet18()
+        >>> load_reference_state_dict(model, torchvision.models.resnet18().state_dict(), "torchvision")
+        >>> model.stem.conv.conv
+        Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3), bias=False)
+    """
+    named_rules(model, source)
+    state, example = checked(
+        model, state_dict, source, on_meta(model, EXAMPLE), (), f"load_reference_state_dict from {source}"
+    )
+    model.load_state_dict(state)
+    if is_lazy(model):
+        materialize(model, example)
+
+
+def reference_state_dict(model: Backbone, source: str) -> State:
+    """The model's ``state_dict()`` by the names that torchvision or timm has for its entries.
+
+    Args:
+        model: The model, built or loaded.
+        source: ``"torchvision"`` or ``"timm"``, whose names are wanted.
+
+    Raises:
+        ValueError: If the model has no counterpart there.
+        UninitializedModuleError: If the model has no weights yet.
+
+    Example:
+        >>> import lazytorch, torchvision
+        >>> from lazytorch.models import reference_state_dict, resnet18
+        >>> model = lazytorch.materialize(resnet18(num_classes=10), (1, 3, 64, 64))
+        >>> theirs = torchvision.models.resnet18(num_classes=10)
+        >>> theirs.load_state_dict(reference_state_dict(model, "torchvision"))
+        <All keys matched successfully>
+    """
+    there = named_rules(model, source)
+    return {renamed(key, there): value for key, value in model.state_dict().items()}
+
+
+def rules(model: Backbone, layout: str | None) -> Rules:
+    """How names in ``layout`` follow from the model's; None is its own."""
+    return () if layout is None else model.reference_names[layout]
+
+
+def named_rules(model: Backbone, source: str) -> Rules:
+    """The rules for ``source``, which the model must have."""
+    if source not in model.reference_names:
+        known = " or ".join(map(repr, model.reference_names)) or "there is none"
+        raise ValueError(f"{type(model).__name__}: source must be a zoo with such a model ({known}), got {source!r}.")
+    return model.reference_names[source]
+
+
+def renamed(key: str, there: Rules) -> str:
+    for pattern, replacement in there:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def names_there(model: Backbone, keys: Iterable[str], layout: str | None) -> dict[str, str]:
+    return {key: renamed(key, rules(model, layout)) for key in keys}
+
+
+def on_meta(model: nn.Module, example: Sequence[int]) -> State:
+    """The entries that the model has, or would have for an input of that shape, without their values."""
+    if is_lazy(model):
+        model = materialize(copy.deepcopy(model).to("meta"), tuple(example))
+    return model.state_dict()
+
+
+def checked(
+    model: Backbone,
+    given: Mapping[str, Tensor],
+    layout: str | None,
+    expected: State,
+    kept: Collection[str],
+    what: str,
+) -> tuple[State, tuple[int, ...]]:
+    """The entries of ``given`` by the model's names, on its device and in its dtypes; and the shape of an input.
+
+    Args:
+        model: The model, lazy or not.
+        given: Weights by their names in ``layout``.
+        layout: Whose names they are; None for the model's own.
+        expected: What the model has, or has for an input of shape ``EXAMPLE``.
+        kept: Entries that the model keeps.
+        what: What is loaded, for the message of an error.
+    """
+    example = EXAMPLE
+    there = {key: name for key, name in names_there(model, expected, layout).items() if key not in kept}
+    stem = next(key for key, value in expected.items() if value.dim() > 2)
+    weight = given.get(there[stem], expected[stem])
+    if is_lazy(model) and 3 <= weight.dim() <= 5 and weight.shape[1:] != expected[stem].shape[1:]:
+        example = (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))
+        expected = on_meta(model, example)
+    state: State = {}
+    missing, misshaped = [], []
+    for key, name in there.items():
+        value = given.get(name)
+        if value is None and key.endswith("num_batches_tracked"):  # as PyTorch, for weights older than it
+            value = torch.zeros((), dtype=torch.int64)
+        if value is None:
+            missing.append(name)
+        elif value.shape != expected[key].shape:
+            misshaped.append(f"{name} is {tuple(value.shape)}, must be {tuple(expected[key].shape)}")
+        else:
+            state[key] = value.to(placement(model)[0], expected[key].dtype)
+    unexpected = given.keys() - set(there.values())
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
+    if any(problems.values()):
+        listed = "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in problems.items() if names)
+        raise RuntimeError(f"{what}: every entry must fit the model, got entries {listed}. Nothing was changed.")
+    return state, example
+
+
+def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> State:
+    """``state`` with convolutions' weights changed to the input channels that ``module`` has.
+
+    To one channel they are summed; to others they are repeated, and scaled so that equal channels give what they gave.
+    """
+    own = module.state_dict()
+    result = dict(state)
+    for key, value in state.items():
+        if key in own and value.dim() > 2 and value.dim() == own[key].dim():
+            given, wanted = value.size(1), own[key].size(1)
+            if wanted == 1 != given:
+                result[key] = value.float().sum(dim=1, keepdim=True).to(value.dtype)
+            elif wanted != given:
+                repeated = torch.cat([value.float()] * ceil(wanted / given), dim=1)[:, :wanted]
+                result[key] = (repeated * (given / wanted)).to(value.dtype)
+    return result
+
+
+def describe(weights: Reference | str | Path) -> str:
+    if isinstance(weights, Reference):
+        return repr(":".join(filter(None, [weights.source, weights.tag])))
+    return repr(str(weights))

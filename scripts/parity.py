@@ -1,0 +1,253 @@
+"""Compare models of the zoo with their references in torchvision and timm: in everything that a user can see of them.
+
+    python scripts/parity.py resnet18                          # both zoos, a few seconds
+    python scripts/parity.py                                   # every name; minutes
+    python scripts/parity.py "resnet*" --source timm --markdown
+
+Compared are the names, shapes and initial distributions of parameters and buffers, multiply-adds at 224x224 pixels,
+and, with all of these randomised, the output and every gradient in evaluation and in training, and the BatchNorm
+buffers after a training step. Exit status 1 if any model differs. Needs torchvision and timm, and downloads nothing.
+"""
+
+import argparse
+import gc
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import lazytorch
+from lazytorch.models import get_model, list_models, load_reference_state_dict, reference_state_dict, references
+
+NUM_CLASSES = 11
+# Both networks run the same operators, some of them written otherwise: single precision differs by less.
+TOLERANCE = 1e-4
+STANDARD_ERRORS = 6
+COLUMNS = ("model", "reference", "parameters", "multiply-adds", "output", "gradient", "verdict")
+
+
+class Comparison(NamedTuple):
+    """What was found of one model; differences are the largest, relative to the largest value; None: not computed."""
+
+    name: str
+    reference: str
+    parameters: int
+    macs: int
+    output: float | None
+    gradient: float | None
+    problems: list[str]
+
+    @property
+    def cells(self) -> list[str]:
+        differences = ["-" if each is None else f"{each:.1e}" for each in (self.output, self.gradient)]
+        verdict = "differs: " + ", ".join(self.problems) if self.problems else "equal"
+        if self.output is None:
+            verdict += " in structure"
+        return [self.name, self.reference, f"{self.parameters:,}", f"{self.macs:,}", *differences, verdict]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("names", nargs="*", default=["*"], help="models, or patterns with wildcards")
+    parser.add_argument("--source", choices=["torchvision", "timm"], help="compare with this zoo alone")
+    parser.add_argument("--size", type=int, default=64, help="side of the images that are computed, in pixels")
+    parser.add_argument(
+        "--structure", action="store_true", help="compute nothing: names, shapes and multiply-adds alone"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the results as JSON")
+    form.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    return parser
+
+
+def make_reference(name: str, source: str, **options: Any) -> nn.Module:
+    """The reference as its zoo makes it, with weights drawn at random."""
+    if source == "torchvision":
+        return torchvision.models.get_model(name, weights=None, **options)
+    return timm.create_model(name, pretrained=False, **options)
+
+
+def compare(name: str, source: str, *, size: int = 64, structure: bool = False, **options: Any) -> Comparison:
+    """Compare one model with its reference.
+
+    Args:
+        name: The model's.
+        source: The zoo of the reference.
+        size: Side of the images that are computed, in pixels.
+        structure: Compute nothing.
+        options: What to make our model with besides, to see that a difference is found.
+    """
+    theirs_called = references(name)[source]
+    problems: list[str] = []
+    with torch.device("meta"):
+        ours = get_model(name, num_classes=NUM_CLASSES, **options)
+        theirs = make_reference(theirs_called, source, num_classes=NUM_CLASSES)
+    ours = lazytorch.materialize(ours, (1, 3, 224, 224))
+    shapes = [
+        {key: tuple(value.shape) for key, value in state.items()}
+        for state in (reference_state_dict(ours, source), theirs.state_dict())
+    ]
+    macs = [multiply_adds(each.eval()) for each in (ours, theirs)]
+    parameters = [sum(each.numel() for each in network.parameters()) for network in (ours, theirs)]
+    problems += ["shapes"] * (shapes[0] != shapes[1])
+    problems += ["parameters"] * (parameters[0] != parameters[1])
+    problems += ["multiply-adds"] * (macs[0] != macs[1])
+    output = gradient = None
+    if not structure and "shapes" not in problems:
+        ours = lazytorch.materialize(get_model(name, num_classes=NUM_CLASSES, **options), (1, 3, size, size))
+        theirs = make_reference(theirs_called, source, num_classes=NUM_CLASSES)
+        # Where the zoos differ in their initial weights alone, a name that both have starts as torchvision's.
+        if source == "torchvision" or "torchvision" not in references(name):
+            same = alike(reference_state_dict(ours, source), theirs.state_dict())
+            problems += ["initial distributions"] * (not same)
+        randomize(theirs)
+        load_reference_state_dict(ours, theirs.state_dict(), source)
+        found = difference(ours, theirs, source, size)
+        problems += [kind for kind, value in found.items() if not value <= TOLERANCE]
+        output, gradient = (
+            max(value for kind, value in found.items() if what in kind) for what in ("output", "gradient")
+        )
+    return Comparison(name, f"{source} {theirs_called}", parameters[0], macs[0], output, gradient, problems)
+
+
+def multiply_adds(network: nn.Module) -> int:
+    """Multiply-adds of one image of 224x224 pixels."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 224, 224, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def alike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    """Whether values drawn at random have the same means and deviations, as far as that can be told from one draw."""
+    for key, drawn in ours.items():
+        mine, other = drawn.double(), theirs[key].double()
+        count = mine.numel()
+        if count == 1 or not other.std() > 0:
+            if not torch.equal(mine, other) and count > 1 and other.std() == 0:
+                return False
+            continue
+        # The standard errors of a mean and of a deviation, of both draws, in deviations.
+        bound = STANDARD_ERRORS * (2 / count) ** 0.5
+        if not (mine.mean() - other.mean()).abs() <= bound * other.std():
+            return False
+        if not (mine.std() / other.std() - 1).abs() <= bound:
+            return False
+    return True
+
+
+def randomize(network: nn.Module) -> None:
+    """Randomise every parameter and buffer: at initial statistics an error of eps or momentum is invisible.
+
+    The scales keep activations finite through hundreds of blocks, and every branch large enough to be seen.
+    """
+    torch.manual_seed(0)
+    for key, value in network.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        if value.dim() > 1:
+            nn.init.normal_(value, std=value[0].numel() ** -0.5)
+        elif key.endswith(("bias", "mean")):
+            nn.init.uniform_(value, -1, 1)
+        elif key.endswith("var"):  # small ones show an eps
+            nn.init.uniform_(value, 0.02, 2)
+        else:
+            nn.init.uniform_(value, 0.5, 1)
+
+
+def difference(ours: nn.Module, theirs: nn.Module, source: str, size: int) -> dict[str, float]:
+    """The largest relative differences, by what was compared."""
+    torch.manual_seed(1)
+    x = torch.randn(2, 3, size, size)
+    there = dict(zip(ours.state_dict(), reference_state_dict(ours, source), strict=True))
+    found: dict[str, float] = {}
+    for training in (False, True):
+        mode = "training" if training else "evaluation"
+        passes = [one_pass(network.train(training), x) for network in (ours, theirs)]
+        (output, gradients), (expected, expected_gradients) = passes
+        gradients = {there.get(key, key): value for key, value in gradients.items()}
+        found[f"output in {mode}"] = relative([(output, expected)])
+        found[f"gradient in {mode}"] = max(
+            relative([(gradients.get(key), value)]) for key, value in expected_gradients.items()
+        )
+    buffers = {there[key]: value for key, value in ours.named_buffers() if key in there}
+    expected_buffers = dict(theirs.named_buffers())
+    found["buffers"] = max((relative([(value, expected_buffers[key])]) for key, value in buffers.items()), default=0.0)
+    return found
+
+
+def one_pass(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Output, and gradients by name; that of the input is called ``input``."""
+    torch.manual_seed(2)
+    x = x.clone().requires_grad_()
+    output = network(x)
+    weights = torch.linspace(-1, 1, output.numel()).view_as(output)
+    (output * weights).sum().backward()
+    gradients = {key: value.grad for key, value in network.named_parameters()}
+    network.zero_grad()
+    return output.detach(), {"input": x.grad, **gradients}  # pyright: ignore[reportReturnType]
+
+
+def relative(pairs: Iterable[tuple[Tensor | None, Tensor]]) -> float:
+    """The largest difference over the largest value; infinite where one is missing or no number."""
+    worst = 0.0
+    for value, expected in pairs:
+        if value is None or value.shape != expected.shape:
+            return float("inf")
+        scale = expected.abs().max().double()
+        error = (value.double() - expected.double()).abs().max()
+        ratio = float(error / scale) if scale > 0 else float(error)
+        worst = max(worst, ratio if ratio == ratio else float("inf"))
+    return worst
+
+
+def table(rows: list[Comparison], markdown: bool) -> str:
+    cells = [list(COLUMNS), *(row.cells for row in rows)]
+    if markdown:
+        lines = ["| " + " | ".join(row) + " |" for row in cells]
+        return "\n".join([lines[0], "|---|---|--:|--:|--:|--:|---|", *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    align: list[Callable[[str, int], str]] = [str.ljust, str.ljust, *[str.rjust] * 4, str.ljust]
+    return "\n".join(
+        "  ".join(pad(cell, width) for pad, cell, width in zip(align, row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    pairs = [
+        (name, source)
+        for name in list_models(options.names)
+        for source in references(name)
+        if options.source in (None, source)
+    ]
+    if not pairs:
+        parser.error(f"no model fits {' '.join(options.names)}; lazytorch.models.list_models() lists them all")
+    rows = []
+    for name, source in (progress := tqdm(pairs, unit="model", disable=None)):
+        progress.set_description(name)
+        rows.append(compare(name, source, size=options.size, structure=options.structure))
+        gc.collect()  # a network holds references to itself
+    if options.json:
+        print(json.dumps([row._asdict() for row in rows], indent=2))
+    else:
+        print(table(rows, options.markdown))
+    differ = [row for row in rows if row.problems]
+    print(f"{len(rows) - len(differ)} of {len(rows)} equal", file=sys.stderr)
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

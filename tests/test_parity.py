@@ -1,0 +1,101 @@
+"""Every model of the zoo equals its references; and the comparison finds what is changed."""
+
+from functools import partial
+
+import pytest
+from torch import nn
+
+from lazytorch.layers import LazyBasicBlock, LazyMaxPool
+from lazytorch.models import list_models, references
+from lazytorch.models.mobilenet_v2 import MOBILENET_V2
+from scripts import parity
+
+PAIRS = [(name, source) for name in list_models() for source in references(name)]
+# Too large to compute in the memory and time of CI: structure alone, on the meta device. The script computes them all.
+LARGEST = ["resnext101_32x16d", "resnext101_32x32d", "resnetrs350", "resnetrs420"]
+
+
+@pytest.mark.parametrize(("name", "source"), PAIRS, ids=map("-".join, PAIRS))
+def test_equals_its_reference(name, source):
+    found = parity.compare(name, source, structure=name in LARGEST)
+    assert found.problems == []
+    assert found.parameters > 0
+    assert found.macs > 0
+
+
+def max_pool(side, padding, channels, **_):
+    return LazyMaxPool(side, stride=2, padding=padding)
+
+
+def block_of_another_stride(*args, stride, **options):
+    return LazyBasicBlock(*args, stride=1 if stride == 2 else stride, **options)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        ({"norm_layer": partial(nn.BatchNorm2d, eps=1e-4)}, "output in evaluation"),
+        ({"norm_layer": partial(nn.BatchNorm2d, momentum=0.09)}, "buffers"),
+        ({"activation": nn.LeakyReLU}, "output in evaluation"),
+        ({"activation": nn.ReLU6}, "gradient in training"),
+        ({"block": block_of_another_stride}, "multiply-adds"),
+        ({"stem_pool": partial(max_pool, 3, 0)}, "output in evaluation"),
+        ({"stem_pool": partial(max_pool, 2, 1)}, "output in evaluation"),
+        ({"dropout": 0.1}, "output in training"),
+        ({"drop_path_rate": 0.1}, "output in training"),
+        ({"zero_init": True}, "initial distributions"),
+        ({"depths": (2, 2, 2, 1)}, "parameters"),
+        ({"widths": (64, 128, 256, 504)}, "shapes"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
+)
+def test_comparison_finds_a_change(wrong, found):
+    assert found in parity.compare("resnet18", "torchvision", **wrong).problems
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"norm_layer": partial(nn.BatchNorm2d, eps=1e-4)},
+        {"norm_layer": partial(nn.BatchNorm2d, momentum=0.09)},
+        {"activation": nn.ReLU},
+        {"dropout": 0.3},
+        {"stages": [row._replace(stride=2 if row.out_channels == 16 else row.stride) for row in MOBILENET_V2]},
+    ],
+    ids=["eps", "momentum", "activation", "dropout", "stride"],
+)
+def test_comparison_finds_a_change_of_mobilenet(wrong):
+    assert parity.compare("mobilenet_v2", "torchvision", **wrong).problems != []
+
+
+def test_script_prints_a_table_and_fails_if_one_differs(capsys, monkeypatch):
+    assert parity.main(["resnet18", "--size", "32"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == list(parity.COLUMNS)
+    assert [line.split()[:3] for line in table[1:]] == [
+        ["resnet18", source, "resnet18"] for source in references("resnet18")
+    ]
+    assert all(line.endswith("equal") for line in table[1:])
+    monkeypatch.setattr(parity, "TOLERANCE", -1.0)
+    assert parity.main(["resnet18", "--source", "timm", "--size", "32", "--markdown"]) == 1
+    assert "| differs: output in evaluation" in capsys.readouterr().out
+    assert parity.main(["resnet18", "--structure", "--json"]) == 0
+    assert '"macs": 18135' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        parity.main(["resnet19"])
+
+
+def test_references_are_those_of_the_zoos():
+    """The 78 names of timm's module that are not pruned or test models, ten of them torchvision's as well."""
+    import timm
+    import torchvision
+
+    of_timm = {
+        name for name in timm.list_models(module="resnet") if "pruned" not in name and not name.startswith("test_")
+    }
+    here = set(list_models())
+    assert len(of_timm) == 78
+    assert {name for name in here if "timm" in references(name)} == of_timm
+    of_torchvision = set(torchvision.models.list_models(module=torchvision.models))
+    resnets = {name for name in of_torchvision if "resnet" in name or "resnext" in name}
+    assert {name for name in here if "torchvision" in references(name)} == resnets | {"mobilenet_v2"}

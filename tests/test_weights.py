@@ -1,0 +1,295 @@
+"""Weights go to and from torchvision and timm, and come from files, whole or not at all."""
+
+import pickle
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import lazytorch
+from lazytorch import UninitializedModuleError, is_lazy, materialize
+from lazytorch.layers import LazyBasicBlock
+from lazytorch.models import (
+    Backbone,
+    ResNet,
+    get_model,
+    load_reference_state_dict,
+    mobilenet_v2,
+    reference_state_dict,
+    resnet10t,
+    resnet18,
+)
+from scripts.parity import randomize
+
+SHAPE = (1, 3, 64, 64)
+# What torchvision, timm and we call one network.
+NETWORKS = [("resnet18", "resnet18"), ("resnext50_32x4d", "resnext50_32x4d"), ("mobilenet_v2", "mobilenetv2_100")]
+
+
+def of_torchvision(name="resnet18", **options):
+    network = torchvision.models.get_model(name, weights=None, **options)
+    randomize(network)
+    return network.eval()
+
+
+def same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+@pytest.mark.parametrize(("name", "in_timm"), NETWORKS)
+def test_there_and_back_through_both_zoos(name, in_timm):
+    state = of_torchvision(name, num_classes=5).state_dict()
+    model = get_model(name, num_classes=5)
+    load_reference_state_dict(model, state, "torchvision")
+    theirs = timm.create_model(in_timm, num_classes=5)
+    theirs.load_state_dict(reference_state_dict(model, "timm"))
+    back = get_model(name, num_classes=5)
+    load_reference_state_dict(back, theirs.state_dict(), "timm")
+    assert same(reference_state_dict(back, "torchvision"), state)
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(back.eval()(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("order", [sorted, lambda keys: sorted(keys, reverse=True)], ids=["sorted", "reversed"])
+def test_the_order_of_entries_does_not_matter(order):
+    state = of_torchvision().state_dict()
+    model = resnet18()
+    load_reference_state_dict(model, {key: state[key] for key in order(state)}, "torchvision")
+    assert same(reference_state_dict(model, "torchvision"), state)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 64, 64), (2, 7, 64), (1, 2, 32, 32, 32)], ids=["2d", "1d", "3d"])
+@pytest.mark.parametrize("make", [resnet10t, mobilenet_v2])
+def test_a_model_never_called_takes_channels_and_rank_from_the_stem(make, shape):
+    source = materialize(make(num_classes=4), shape)
+    model = make(num_classes=4).double()
+    load_reference_state_dict(model, reference_state_dict(source, "timm"), "timm")
+    assert not is_lazy(model)
+    x = torch.randn(shape)
+    torch.testing.assert_close(model.eval()(x.double()).float(), source.eval()(x))
+
+
+def test_what_is_loaded_is_a_copy():
+    theirs = of_torchvision()
+    model = resnet18()
+    load_reference_state_dict(model, theirs.state_dict(), "torchvision")
+    with torch.no_grad():
+        model.get_classifier().bias.zero_()
+    assert theirs.fc.bias.any()
+
+
+@pytest.mark.parametrize("built", [False, True], ids=["lazy", "built"])
+def test_what_does_not_fit_is_listed_and_changes_nothing(built):
+    model = resnet18(num_classes=10)
+    if built:
+        materialize(model, SHAPE)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = of_torchvision().state_dict()
+    del state["layer4.1.bn2.weight"], state["bn1.bias"]
+    state |= {"z": torch.zeros(1), "aux.weight": torch.zeros(1)}
+    message = (
+        r"entries missing: bn1\.bias, layer4\.1\.bn2\.weight; unexpected: aux\.weight, z; of another shape: "
+        r"fc\.bias is \(1000,\), must be \(10,\), fc\.weight is \(1000, 512\), must be \(10, 512\)\. Nothing was"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        load_reference_state_dict(model, state, "torchvision")
+    if built:
+        assert same(model.state_dict(), before)
+        return
+    assert all(is_lazy(part) for part in (model.stem.conv, model.stages[0][0], model.get_classifier()))
+    with pytest.raises(UninitializedModuleError):
+        model.state_dict()
+    assert model(torch.zeros(1, 1, 64, 64)).shape == (1, 10)
+
+
+def test_a_built_model_keeps_its_channels():
+    model = materialize(resnet18(), (1, 1, 64, 64))
+    with pytest.raises(RuntimeError, match=r"conv1\.weight is \(64, 3, 7, 7\), must be \(64, 1, 7, 7\)"):
+        load_reference_state_dict(model, of_torchvision().state_dict(), "torchvision")
+
+
+def test_an_unknown_source_is_named():
+    with pytest.raises(ValueError, match=r"'torchvision' or 'timm'\), got 'keras'"):
+        load_reference_state_dict(resnet18(), {}, "keras")
+    plain = Backbone(stem=nn.Identity(), stages=[], channels=[], reductions=[], num_features=3, num_classes=2)
+    with pytest.raises(ValueError, match="there is none"):
+        reference_state_dict(plain, "timm")
+
+
+def test_state_without_counters_of_batches_is_taken_as_pytorch_takes_it():
+    state = {key: value for key, value in of_torchvision().state_dict().items() if "num_batches" not in key}
+    model = resnet18()
+    load_reference_state_dict(model, state, "torchvision")
+    assert int(model.stem.conv.norm.num_batches_tracked) == 0
+
+
+@pytest.fixture(params=["own", "torchvision", "timm"])
+def layout(request):
+    return request.param
+
+
+def written(folder, state, suffix):
+    path = folder / f"weights{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path)
+    elif suffix == ".pth":
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_files_of_every_layout(tmp_path, layout, suffix):
+    trained = materialize(mobilenet_v2(num_classes=6), SHAPE)
+    randomize(trained)
+    state = trained.state_dict() if layout == "own" else reference_state_dict(trained, layout)
+    model = get_model("mobilenet_v2", weights=written(tmp_path, state, suffix))
+    assert model.num_classes == 6
+    assert same(model.state_dict(), trained.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model.eval()(x), trained.eval()(x), rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_copies_of_a_model_with_weights_have_them(tmp_path):
+    theirs = of_torchvision()
+    model = resnet18(weights=str(written(tmp_path, theirs.state_dict(), ".pt"))).eval()
+    x = torch.randn(1, 1, 64, 64)
+    copied = pickle.loads(pickle.dumps(model))
+    torch.testing.assert_close(copied(x), model(x), rtol=0, atol=0)
+
+
+def test_other_classes_keep_the_backbone_and_say_so(tmp_path):
+    theirs = of_torchvision()
+    path = written(tmp_path, theirs.state_dict(), ".safetensors")
+    with pytest.warns(
+        UserWarning, match="tell 1000 classes apart, not num_classes=10: .* classifier starts afresh"
+    ) as said:
+        model = resnet18(num_classes=10, weights=path)
+    assert said[0].filename == __file__
+    materialize(model, SHAPE)
+    assert model.get_classifier().out_features == 10
+    assert model.get_classifier().weight.std() > 0
+    ours, state = reference_state_dict(model, "torchvision"), theirs.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in ours.items() if not key.startswith("fc."))
+    features = resnet18(num_classes=0, weights=path).eval()
+    x = torch.randn(2, 3, 64, 64)
+    theirs.fc = nn.Identity()
+    torch.testing.assert_close(features(x), theirs(x))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+@pytest.mark.parametrize("how", ["call", "materialize"])
+def test_stem_is_adapted_to_other_channels_as_timm_does(tmp_path, channels, how):
+    path = written(tmp_path, of_torchvision("resnet18").state_dict(), ".pth")
+    theirs = timm.create_model(
+        "resnet18", pretrained=True, pretrained_cfg_overlay={"file": str(path)}, in_chans=channels
+    )
+    model = resnet18(weights=path).eval()
+    assert is_lazy(model)
+    x = torch.randn(2, channels, 64, 64)
+    if how == "materialize":
+        materialize(model, tuple(x.shape))
+    torch.testing.assert_close(model(x), theirs.eval()(x))
+    assert same(reference_state_dict(model, "timm"), theirs.state_dict())
+
+
+def test_equal_channels_give_what_they_gave(tmp_path):
+    """Sum over one channel, mean over more: an image whose channels are equal is answered as before."""
+    theirs = of_torchvision()
+    path = written(tmp_path, theirs.state_dict(), ".pt")
+    x = torch.randn(2, 1, 64, 64)
+    for channels in (1, 6):
+        model = resnet18(weights=path).eval()
+        torch.testing.assert_close(
+            model(x.expand(-1, channels, -1, -1)), theirs(x.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_weights_of_another_rank_are_refused_at_the_first_call(tmp_path):
+    model = resnet18(weights=written(tmp_path, of_torchvision().state_dict(), ".pt"))
+    with pytest.raises(RuntimeError, match=r"size mismatch for conv\.weight"):
+        model(torch.zeros(1, 3, 32, 32, 32))
+    assert is_lazy(model)
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+
+
+class Trap:
+    """Unpickling it leaves a trace."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_what_cannot_be_loaded_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"weights must be .*, got 'nowhere\.pt'"):
+        resnet18(weights="nowhere.pt")
+    trace = tmp_path / "trace"
+    torch.save({"fc.bias": Trap(str(trace))}, tmp_path / "trap.pt")
+    with pytest.raises(ValueError, match=r"trap\.pt: a file of weights must hold tensors alone"):
+        resnet18(weights=tmp_path / "trap.pt")
+    assert not trace.exists()
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"must hold tensors by name, got list"):
+        resnet18(weights=tmp_path / "list.pt")
+    for name in ("broken.pt", "broken.safetensors"):
+        (tmp_path / name).write_bytes(b"\x00broken")
+        with pytest.raises(ValueError, match=rf"{name}: a file of weights must hold tensors alone"):
+            resnet18(weights=tmp_path / name)
+    with pytest.raises(RuntimeError, match=r"weights '.*weights\.pt': every entry must fit the model, .* missing: "):
+        resnet10t(weights=written(tmp_path, of_torchvision().state_dict(), ".pt"))
+    with pytest.raises(ValueError, match="resnet10t: torchvision has no model of that name"):
+        resnet10t(weights="torchvision")
+    with pytest.raises(ValueError, match="a model with a name has"):
+        ResNet(depths=(1, 1, 1, 1), block=LazyBasicBlock, expansion=1, weights="timm")
+
+
+@pytest.mark.parametrize("weights", ["torchvision", "torchvision:IMAGENET1K_V1"])
+def test_published_by_torchvision_through_its_own_cache(tmp_path, monkeypatch, weights):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    theirs = of_torchvision()
+    published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(theirs.state_dict(), cache / published.url.rsplit("/", 1)[1])
+    model = get_model("resnet18", weights=weights)
+    assert same(reference_state_dict(model, "torchvision"), theirs.state_dict())
+    with pytest.raises(ValueError, match="torchvision has no weights 'V9' for resnet18; it has IMAGENET1K_V1"):
+        get_model("resnet18", weights="torchvision:V9")
+
+
+@pytest.mark.parametrize("weights", ["timm", "timm:a1_in1k"])
+def test_published_by_timm_through_its_own_cache(tmp_path, monkeypatch, weights):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    theirs = of_torchvision()
+    repository = tmp_path / "models--timm--resnet18.a1_in1k"
+    (repository / "snapshots" / "revision").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("revision")
+    safetensors.torch.save_file(theirs.state_dict(), repository / "snapshots" / "revision" / "model.safetensors")
+    model = get_model("resnet18", weights=weights)
+    assert same(reference_state_dict(model, "timm"), theirs.state_dict())
+    with pytest.raises(ValueError, match=r"timm has no weights 'x9' for resnet18; it has .*a1_in1k"):
+        get_model("resnet18", weights="timm:x9")
+    with pytest.raises(ValueError, match="timm has no weights for resnet200; it has none"):
+        get_model("resnet200", weights="timm")
+
+
+def test_loading_leaves_no_trace():
+    model = resnet18()
+    load_reference_state_dict(model, of_torchvision().state_dict(), "torchvision")
+    by_hand = lazytorch.materialize(resnet18(), SHAPE)
+    for ours, theirs in zip(model.modules(), by_hand.modules(), strict=True):
+        assert type(ours) is type(theirs)
+        assert vars(ours).keys() == vars(theirs).keys()
