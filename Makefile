@@ -33,8 +33,9 @@ imports: $(VENV)/dev.installed
 docs: $(VENV)/dev.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-smoke: $(VENV)/train.installed
+smoke: $(VENV)/test.installed
 	$(BIN)/python scripts/train.py --epochs 1 --limit-batches 2 --output runs/smoke
+	$(BIN)/python scripts/parity.py resnet18
 
 check: test lint types imports docs smoke
 

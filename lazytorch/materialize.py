@@ -7,7 +7,7 @@ import inspect
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ from lazytorch.pending import plain_torch
 
 __all__ = ["is_lazy", "materialize"]
 
+M = TypeVar("M", bound=nn.Module)
+
 
 def is_lazy(module: nn.Module) -> bool:
     """Whether ``module``, or any module below it, is still to be built.
@@ -54,7 +56,7 @@ def needs_building(module: nn.Module) -> bool:
     )
 
 
-def materialize(module: nn.Module, /, *inputs: Any, **kwargs: Any) -> nn.Module:
+def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
     """Build everything lazy in ``module`` from example inputs, or from nothing but their shapes.
 
     The forward runs on shapes alone: no arithmetic, no change to BatchNorm statistics, to the training flag or to

@@ -24,12 +24,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import lazytorch
-from lazytorch.models import get_model, list_models, load_reference_state_dict, reference_state_dict, references
+from lazytorch.models import (
+    Backbone,
+    get_model,
+    list_models,
+    load_reference_state_dict,
+    reference_state_dict,
+    references,
+)
 
 NUM_CLASSES = 11
 # Both networks run the same operators, some of them written otherwise: single precision differs by less.
 TOLERANCE = 1e-4
 STANDARD_ERRORS = 6
+MANY = 32  # values, from which on their deviation tells something
 COLUMNS = ("model", "reference", "parameters", "multiply-adds", "output", "gradient", "verdict")
 
 
@@ -105,6 +113,7 @@ def compare(name: str, source: str, *, size: int = 64, structure: bool = False, 
     problems += ["multiply-adds"] * (macs[0] != macs[1])
     output = gradient = None
     if not structure and "shapes" not in problems:
+        torch.manual_seed(0)
         ours = lazytorch.materialize(get_model(name, num_classes=NUM_CLASSES, **options), (1, 3, size, size))
         theirs = make_reference(theirs_called, source, num_classes=NUM_CLASSES)
         # Where the zoos differ in their initial weights alone, a name that both have starts as torchvision's.
@@ -129,19 +138,25 @@ def multiply_adds(network: nn.Module) -> int:
 
 
 def alike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    """Whether values drawn at random have the same means and deviations, as far as that can be told from one draw."""
-    for key, drawn in ours.items():
-        mine, other = drawn.double(), theirs[key].double()
-        count = mine.numel()
-        if count == 1 or not other.std() > 0:
-            if not torch.equal(mine, other) and count > 1 and other.std() == 0:
+    """Whether constants are equal, and values drawn at random have the same means and deviations.
+
+    As far as one draw tells: entries too small to tell anything are taken together with those of their shape.
+    """
+    drawn: dict[object, list[tuple[Tensor, Tensor]]] = {}
+    for key, value in ours.items():
+        mine, other = value.double().flatten(), theirs[key].double().flatten()
+        if (other == other[0]).all():
+            if not torch.equal(mine, other):
                 return False
-            continue
+        else:
+            drawn.setdefault(key if len(mine) >= MANY else value.shape, []).append((mine, other))
+    for pairs in drawn.values():
+        mine, other = (torch.cat(values) for values in zip(*pairs, strict=True))
         # The standard errors of a mean and of a deviation, of both draws, in deviations.
-        bound = STANDARD_ERRORS * (2 / count) ** 0.5
+        bound = STANDARD_ERRORS * (2 / len(mine)) ** 0.5
         if not (mine.mean() - other.mean()).abs() <= bound * other.std():
             return False
-        if not (mine.std() / other.std() - 1).abs() <= bound:
+        if len(mine) >= MANY and not (mine.std() / other.std() - 1).abs() <= bound:
             return False
     return True
 
@@ -165,7 +180,7 @@ def randomize(network: nn.Module) -> None:
             nn.init.uniform_(value, 0.5, 1)
 
 
-def difference(ours: nn.Module, theirs: nn.Module, source: str, size: int) -> dict[str, float]:
+def difference(ours: Backbone, theirs: nn.Module, source: str, size: int) -> dict[str, float]:
     """The largest relative differences, by what was compared."""
     torch.manual_seed(1)
     x = torch.randn(2, 3, size, size)

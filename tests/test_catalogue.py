@@ -207,7 +207,7 @@ def test_repr_builds_nothing_and_shows_what_is_not_known(case: Case):
     text = repr(lazy)
     assert is_lazy(lazy)
     assert text.startswith(type(lazy).__name__)
-    assert "=?" in text or type(lazy).__name__ == "LazyAdaptiveAvgPool"
+    assert "=?" in text or not getattr(type(lazy).__init__, "inferred", ())
 
 
 @every_layer
@@ -245,7 +245,7 @@ def test_what_needs_parameters_refuses_before_the_build(case: Case):
         torch.optim.SGD(lazy.parameters(), lr=0.1)
     with pytest.raises(UninitializedModuleError, match=remedy):
         sum(parameter.numel() for parameter in lazy.parameters())
-    if isinstance(lazy, layers.LazyAdaptiveAvgPool):  # has no state, ever
+    if not case.eager().state_dict():  # has no state, ever
         assert lazy.state_dict() == {}
     else:
         with pytest.raises(UninitializedModuleError, match=f"has no state yet: .*{remedy}"):
@@ -258,7 +258,7 @@ def test_state_loaded_before_the_build_takes_effect(case: Case):
     x = case.input()
     source = case.lazy().eval()
     source(x)
-    for value in (*source.parameters(), *source.buffers()):
+    for value in source.state_dict().values():
         if value.is_floating_point():
             nn.init.uniform_(value, 0.1, 1)
     state = source.state_dict()

@@ -1,11 +1,13 @@
 """MobileNetV2, and what every backbone does."""
 
 import pytest
+import timm
 import torch
 
 import lazytorch
-from lazytorch.models import mobilenet_v2
+from lazytorch.models import load_reference_state_dict, mobilenet_v2
 from lazytorch.models.mobilenet_v2 import MOBILENET_V2, Stage
+from scripts import parity
 
 
 def test_has_the_parameters_of_the_reference():
@@ -76,3 +78,23 @@ def test_another_table():
     model = mobilenet_v2(num_classes=2, stages=rows)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 2)
     assert model.feature_info[-1] == (40, 16, "stages.3")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {}),
+        ({"output_stride": 8}, {"output_stride": 8}),
+        ({"output_stride": 16}, {"output_stride": 16}),
+        ({"drop_path_rate": 0.3}, {"drop_path_rate": 0.3}),
+        ({"dropout": 0.3}, {"drop_rate": 0.3}),
+    ],
+    ids=str,
+)
+def test_is_the_mobilenetv2_100_of_timm(ours, theirs):
+    theirs = timm.create_model("mobilenetv2_100", num_classes=5, **theirs)
+    model = mobilenet_v2(num_classes=5, **{"dropout": 0.0} | ours)
+    parity.randomize(theirs)
+    load_reference_state_dict(model, theirs.state_dict(), "timm")
+    found = parity.difference(model, theirs, "timm", 64)
+    assert {what: value for what, value in found.items() if not value <= parity.TOLERANCE} == {}

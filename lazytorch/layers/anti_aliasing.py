@@ -82,15 +82,17 @@ class LazyBlurPool(LazyConvInChannelModule, BlurPool):
 
 
 def average_blur(in_channels: int, stride: int = 2, *, spatial_dims: int = 2) -> nn.Module:
-    """The average of ``stride`` pixels along each side, where ``BlurPool`` would stand.
+    """The average of ``stride`` pixels along each side, or of those that are left at the border.
+
+    Stands where ``BlurPool`` would.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
-        - Output: ``(N, in_channels, *floor(spatial / stride))``
+        - Output: ``(N, in_channels, *ceil(spatial / stride))``
 
     Example:
         >>> from lazytorch.layers import average_blur
         >>> average_blur(8)
         AvgPool2d(kernel_size=2, stride=2, padding=0)
     """
-    return of_rank(nn.AvgPool2d, spatial_dims)(stride)
+    return of_rank(nn.AvgPool2d, spatial_dims)(stride, ceil_mode=True, count_include_pad=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,12 @@ def timm_state_dict(name: str, tag: str | None) -> State:
 
 def read(path: Path) -> State:
     """The tensors in a file, by name; nothing in it is executed."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+    else:
+        load_file = partial(torch.load, map_location="cpu", weights_only=True)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path)
     except Exception as error:  # whatever a broken file leads to
         reason = str(error).partition("\n")[0]
         raise ValueError(
