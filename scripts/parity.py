@@ -6,11 +6,14 @@
 
 Compared are the names, shapes and initial distributions of parameters and buffers, multiply-adds at 224x224 pixels,
 and, with all of these randomised, the output and every gradient in evaluation and in training, and the BatchNorm
-buffers after a training step. Exit status 1 if any model differs. Needs torchvision and timm, and downloads nothing.
+buffers after a training step. All networks have 11 classes. Where both zoos have a name, its initial weights and its
+rates of dropout and stochastic depth are torchvision's: timm's initial weights are not compared then, and its network
+is given the same rates. Exit status 1 if any model differs. Needs torchvision and timm, and downloads nothing.
 """
 
 import argparse
 import gc
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -63,13 +66,13 @@ class Comparison(NamedTuple):
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("names", nargs="*", default=["*"], help="models, or patterns with wildcards")
+    parser.add_argument("names", nargs="*", default=["*"], help="models, or patterns with wildcards (default: all)")
     parser.add_argument("--source", choices=["torchvision", "timm"], help="compare with this zoo alone")
-    parser.add_argument("--size", type=int, default=64, help="side of the images that are computed, in pixels")
+    parser.add_argument(
+        "--size", type=int, default=64, help="side of the images that are computed, in pixels (default: 64)"
+    )
     parser.add_argument(
         "--structure", action="store_true", help="compute nothing: names, shapes and multiply-adds alone"
     )
@@ -86,6 +89,12 @@ def make_reference(name: str, source: str, **options: Any) -> nn.Module:
     return timm.create_model(name, pretrained=False, **options)
 
 
+def rates(name: str) -> dict[str, float]:
+    """Dropout and stochastic depth of one of our models, as timm calls them; its own models have none by default."""
+    options = inspect.signature(getattr(lazytorch.models, name)).parameters
+    return {"drop_rate": options["dropout"].default, "drop_path_rate": options["drop_path_rate"].default}
+
+
 def compare(name: str, source: str, *, size: int = 64, structure: bool = False, **options: Any) -> Comparison:
     """Compare one model with its reference.
 
@@ -97,10 +106,12 @@ def compare(name: str, source: str, *, size: int = 64, structure: bool = False, 
         options: What to make our model with besides, to see that a difference is found.
     """
     theirs_called = references(name)[source]
+    # Rates are options of training: a name that both zoos have has torchvision's, and timm's network is given them.
+    given = {"num_classes": NUM_CLASSES} | (rates(name) if source == "timm" else {})
     problems: list[str] = []
     with torch.device("meta"):
         ours = get_model(name, num_classes=NUM_CLASSES, **options)
-        theirs = make_reference(theirs_called, source, num_classes=NUM_CLASSES)
+        theirs = make_reference(theirs_called, source, **given)
     ours = lazytorch.materialize(ours, (1, 3, 224, 224))
     shapes = [
         {key: tuple(value.shape) for key, value in state.items()}
@@ -115,7 +126,7 @@ def compare(name: str, source: str, *, size: int = 64, structure: bool = False, 
     if not structure and "shapes" not in problems:
         torch.manual_seed(0)
         ours = lazytorch.materialize(get_model(name, num_classes=NUM_CLASSES, **options), (1, 3, size, size))
-        theirs = make_reference(theirs_called, source, num_classes=NUM_CLASSES)
+        theirs = make_reference(theirs_called, source, **given)
         # Where the zoos differ in their initial weights alone, a name that both have starts as torchvision's.
         if source == "torchvision" or "torchvision" not in references(name):
             same = alike(reference_state_dict(ours, source), theirs.state_dict())
@@ -239,29 +250,43 @@ def table(rows: list[Comparison], markdown: bool) -> str:
     )
 
 
+def chosen(parser: argparse.ArgumentParser, names: list[str], source: str | None) -> list[tuple[str, str]]:
+    """The models and zoos to compare; a pattern that fits none is an error."""
+    for pattern in names:
+        fitting = list_models(pattern)
+        if not fitting:
+            try:
+                references(pattern)
+            except ValueError as error:
+                parser.error(str(error))
+        if source and not any(source in references(name) for name in fitting):
+            parser.error(f"{source} has no model {pattern}")
+    return [(name, each) for name in list_models(names) for each in references(name) if source in (None, each)]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
-    pairs = [
-        (name, source)
-        for name in list_models(options.names)
-        for source in references(name)
-        if options.source in (None, source)
-    ]
-    if not pairs:
-        parser.error(f"no model fits {' '.join(options.names)}; lazytorch.models.list_models() lists them all")
-    rows = []
-    for name, source in (progress := tqdm(pairs, unit="model", disable=None)):
-        progress.set_description(name)
-        rows.append(compare(name, source, size=options.size, structure=options.structure))
-        gc.collect()  # a network holds references to itself
+    if options.size < 32:
+        parser.error(f"--size must be at least 32, or the last stages have nothing left to compute, got {options.size}")
+    pairs = chosen(parser, options.names, options.source)
+    rows: list[Comparison] = []
+    interrupted = False
+    try:
+        for name, source in (progress := tqdm(pairs, unit="model", disable=None)):
+            progress.set_description(name)
+            rows.append(compare(name, source, size=options.size, structure=options.structure))
+            gc.collect()  # a network holds references to itself
+    except KeyboardInterrupt:
+        interrupted = True
     if options.json:
-        print(json.dumps([row._asdict() for row in rows], indent=2))
+        print(json.dumps([row._asdict() | {"equal": not row.problems} for row in rows], indent=2))
     else:
         print(table(rows, options.markdown))
     differ = [row for row in rows if row.problems]
-    print(f"{len(rows) - len(differ)} of {len(rows)} equal", file=sys.stderr)
-    return 1 if differ else 0
+    left = f", {len(pairs) - len(rows)} not compared" if interrupted else ""
+    print(f"{len(rows) - len(differ)} of {len(rows)} equal{left}", file=sys.stderr)
+    return 130 if interrupted else 1 if differ else 0
 
 
 if __name__ == "__main__":

@@ -124,6 +124,12 @@ LAYERS = [
         (6,),
         {"expansion_ratio": 4, "se_layer": SQUEEZE},
     ),
+    Layer(
+        layers.LazyFusedInvertedBottleneck,
+        lambda c, d: layers.FusedInvertedBottleneck(c, c, expansion_ratio=4, se_layer=SQUEEZE, spatial_dims=d),
+        (6,),
+        {"expansion_ratio": 4, "se_layer": SQUEEZE},
+    ),
     Layer(layers.LazyLinear, lambda c, d: nn.Linear(SIZE, 5), (5,), ranks=(2,)),
     Layer(
         layers.LazyPointwiseConv,
@@ -157,11 +163,27 @@ LAYERS = [
         lambda c, d: layers.SqueezeExcitation(c, squeeze_channels=3, gate=nn.Hardsigmoid, spatial_dims=d),
         kwargs={"squeeze_channels": 3, "gate": nn.Hardsigmoid},
     ),
+    Layer(
+        layers.LazyUniversalInvertedBottleneck,
+        lambda c, d: layers.UniversalInvertedBottleneck(c, 8, 5, 2, 2, start_kernel_size=3, spatial_dims=d),
+        (8, 5, 2, 2),
+        {"start_kernel_size": 3},
+    ),
 ]
 
 MODELS = models.list_models()
 # The invariants run over these, which have every part that any of the models has; parity runs over all.
-SAMPLES = ["mobilenet_v2", "resnet10t", "ecaresnet26t", "resnetblur18", "resnetrs50"]
+SAMPLES = [
+    "ecaresnet26t",
+    "lcnet_050",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenetv4_conv_blur_medium",
+    "resnet10t",
+    "resnetblur18",
+    "resnetrs50",
+    "tinynet_e",
+]
 
 LAYER_CASES = [
     Case(

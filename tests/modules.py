@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lazytorch import LazyModule, lazify, models
 from lazytorch.layers import ConvNormActivation, LazyConvNormActivation, LazyInvertedBottleneck
-from lazytorch.models.mobilenet_v2 import MOBILENET_V2
+from lazytorch.models.mobilenet import MOBILENET_V2
 
 
 class Block(nn.Module):

@@ -5,8 +5,8 @@ import timm
 import torch
 
 import lazytorch
-from lazytorch.models import load_reference_state_dict, mobilenet_v2
-from lazytorch.models.mobilenet_v2 import MOBILENET_V2, Stage
+from lazytorch.models import Stage, load_reference_state_dict, mobilenet_v2
+from lazytorch.models.mobilenet import MOBILENET_V2
 from scripts import parity
 
 

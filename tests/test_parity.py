@@ -7,12 +7,19 @@ from torch import nn
 
 from lazytorch.layers import LazyBasicBlock, LazyMaxPool
 from lazytorch.models import list_models, references
-from lazytorch.models.mobilenet_v2 import MOBILENET_V2
+from lazytorch.models.mobilenet import MOBILENET_V2
 from scripts import parity
 
 PAIRS = [(name, source) for name in list_models() for source in references(name)]
 # Too large to compute in the memory and time of CI: structure alone, on the meta device. The script computes them all.
-LARGEST = ["resnext101_32x16d", "resnext101_32x32d", "resnetrs350", "resnetrs420"]
+LARGEST = [
+    "efficientnet_l2",
+    "resnext101_32x16d",
+    "resnext101_32x32d",
+    "resnetrs350",
+    "resnetrs420",
+    "efficientnetv2_xl",
+]
 
 
 @pytest.mark.parametrize(("name", "source"), PAIRS, ids=map("-".join, PAIRS))
@@ -61,8 +68,9 @@ def test_comparison_finds_a_change(wrong, found):
         {"activation": nn.ReLU},
         {"dropout": 0.3},
         {"stages": [row._replace(stride=2 if row.out_channels == 16 else row.stride) for row in MOBILENET_V2]},
+        {"stages": [row._replace(kernel_size=5 if row.out_channels == 96 else 3) for row in MOBILENET_V2]},
     ],
-    ids=["eps", "momentum", "activation", "dropout", "stride"],
+    ids=["eps", "momentum", "activation", "dropout", "stride", "kernel"],
 )
 def test_comparison_finds_a_change_of_mobilenet(wrong):
     assert parity.compare("mobilenet_v2", "torchvision", **wrong).problems != []
@@ -85,8 +93,33 @@ def test_script_prints_a_table_and_fails_if_one_differs(capsys, monkeypatch):
         parity.main(["resnet19"])
 
 
+def named(text):
+    """Names in the issue's short form: ``mobilenetv2_035/050`` for two."""
+    names = []
+    for word in text.split():
+        first, *others = word.split("/")
+        stem = first.rpartition("_")[0]
+        names += [first, *(f"{stem}_{other}" for other in others)]
+    return set(names)
+
+
+OF_TORCHVISION = named("""
+    mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
+    efficientnet_b0/b1/b2/b3/b4/b5/b6/b7 efficientnet_v2_s/m/l
+""")
+OF_TIMM = named("""
+    mobilenetv1_100/100h/125 mobilenetv2_035/050/075/100/110d/120d/140 mnasnet_050/075/100/140/small
+    semnasnet_050/075/100/140 spnasnet_100 fbnetc_100 mobilenet_edgetpu_100 mobilenet_edgetpu_v2_xs/s/m/l
+    efficientnet_b0/b1/b2/b3/b4/b8/l2 efficientnet_es/em/el efficientnet_lite0/lite1/lite2/lite3/lite4
+    efficientnetv2_s/m/l/xl efficientnetv2_rw_t/s/m tinynet_a/b/c/d/e
+    mobilenetv3_small_050/075/100 mobilenetv3_large_075/100/150d mobilenetv3_rw lcnet_035/050/075/100/150
+    mobilenetv4_conv_small mobilenetv4_conv_small_035/050 mobilenetv4_conv_medium/large mobilenetv4_conv_blur_medium
+    mobilenetv4_conv_aa_medium/large
+""")
+
+
 def test_references_are_those_of_the_zoos():
-    """The 78 names of timm's module that are not pruned or test models, ten of them torchvision's as well."""
+    """ResNets: the 78 of timm's module that are not pruned or test models, ten of them torchvision's as well."""
     import timm
     import torchvision
 
@@ -95,7 +128,8 @@ def test_references_are_those_of_the_zoos():
     }
     here = set(list_models())
     assert len(of_timm) == 78
-    assert {name for name in here if "timm" in references(name)} == of_timm
+    assert {name for name in here if "timm" in references(name)} == of_timm | OF_TIMM
     of_torchvision = set(torchvision.models.list_models(module=torchvision.models))
     resnets = {name for name in of_torchvision if "resnet" in name or "resnext" in name}
-    assert {name for name in here if "torchvision" in references(name)} == resnets | {"mobilenet_v2"}
+    assert {name for name in here if "torchvision" in references(name)} == resnets | OF_TORCHVISION
+    assert all(called == name for name in here for called in references(name).values())

@@ -33,6 +33,16 @@ RESIDUAL = {
     "anti_aliasing": st.sampled_from([None, layers.BlurPool, layers.average_blur]),
     "drop_path_rate": st.sampled_from([-0.5, 0.0, 1.0]),
 }
+INVERTED = {
+    "expansion_ratio": st.sampled_from([0, 1, 1.5, 2]),
+    "rounding": st.sampled_from([round, layers.round_channels]),
+    "dilation": SIDE,
+    "se_layer": st.sampled_from([None, layers.SqueezeExcitation]),
+    "squeeze_ratio": st.sampled_from([None, 0, 2]),
+    "anti_aliasing": st.sampled_from([None, layers.BlurPool, layers.average_blur]),
+    "shortcut": st.booleans(),
+    "drop_path_rate": st.sampled_from([-0.5, 0.0, 1.0]),
+}
 OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "BasicBlock": OUT | KERNEL | COMMON | RESIDUAL,
     "BlurPool": {"stride": SIDE, "kernel_size": SIDE},
@@ -52,16 +62,23 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "DepthwiseConv": KERNEL | COMMON | {"dilation": SIDE},
     "DepthwiseConv2d": KERNEL | COMMON,
     "EfficientChannelAttention": {"kernel_size": st.none() | SIDE},
+    "FusedInvertedBottleneck": OUT
+    | KERNEL
+    | COMMON
+    | INVERTED
+    | {
+        "expand_from_output": st.booleans(),
+        "project_always": st.booleans(),
+        "group_size": st.none() | SIDE,
+    },
     "InvertedBottleneck": OUT
     | KERNEL
     | COMMON
-    | {
-        "expansion_ratio": st.sampled_from([0, 1, 1.5, 2]),
-        "se_layer": st.sampled_from([None, layers.SqueezeExcitation]),
-        "drop_path_rate": st.sampled_from([-0.5, 0.0, 1.0]),
-    },
+    | INVERTED
+    | {"expand_always": st.booleans(), "project_activation": ACTIVATIONS},
     "PointwiseConv": OUT | COMMON | {"stride": SIDE},
     "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},
+    "UniversalInvertedBottleneck": OUT | KERNEL | COMMON | INVERTED | {"start_kernel_size": SIDE},
     "SqueezeExcitation": {"reduction_ratio": st.sampled_from([0, 0.5, 2, 16]), "squeeze_channels": st.none() | SIDE},
 }
 # Spatial dimensions to convolve, or a layer that is 2-D alone, and the shape of the input.

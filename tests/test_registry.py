@@ -30,7 +30,8 @@ def test_lists_by_wildcards():
         "resnet18", "resnet26", "resnet34", "resnet50", "resnet50_gn", "resnet101", "resnet152", "resnet200"
     ]  # fmt: skip
     assert list_models("nothing") == []
-    assert len(list_models()) == len(set(list_models())) == 79
+    assert list_models("mobilenet_v*") == ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"]
+    assert len(list_models()) == len(set(list_models())) == 164
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -65,6 +66,25 @@ def test_a_name_that_is_not_there_is_told_the_nearest():
             ask("resnet5O")
     with pytest.raises(ValueError, match=r"no model is named 'xyz'\. lazytorch\.models\.list_models\(\) lists"):
         get_model("xyz")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "hint"),
+    [
+        ("drop_rate", "Did you mean 'dropout'"),
+        ("act_layer", "Did you mean 'activation'"),
+        ("pretrained", "Did you mean 'weights'"),
+        ("in_chans", "inferred from the first input"),
+    ],
+)
+def test_options_of_other_zoos_are_known(theirs, hint):
+    with pytest.raises(TypeError, match=hint):
+        get_model("resnet18", **{theirs: 1})
+
+
+def test_a_tag_is_no_part_of_a_name():
+    with pytest.raises(ValueError, match="Pass weights='timm:a1_in1k' to 'resnet50'"):
+        get_model("resnet50.a1_in1k")
 
 
 def test_get_model_is_the_function_of_that_name():

@@ -134,7 +134,9 @@ def test_takes_any_channels_and_rank(name, shape):
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"num_classes": -1}, "num_classes must be a whole number of at least 0, got -1"),
         ({"global_pool": None}, "num_classes must be 0 without pooling, .* got 1000"),
-        ({"drop_path_rate": 1.0}, "rate must be from 0 to below 1, got 1.0"),
+        ({"drop_path_rate": 1.5}, "drop_path_rate must be from 0 to below 1, got 1.5"),
+        ({"depths": (0, 1, 1, 1)}, r"every stage must have at least one block, got \[0, 1, 1, 1\]"),
+        ({"stem": ()}, "stem must have the channels of one convolution or more, got none"),
         ({"dropout": 2.0}, "dropout probability has to be between 0 and 1"),
     ],
 )

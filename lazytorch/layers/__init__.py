@@ -33,13 +33,22 @@ from lazytorch.layers.expansion_reduction import (
     LazyReductionPointwiseConv,
     LazyReductionPointwiseConv2d,
 )
-from lazytorch.layers.inverted_bottleneck import InvertedBottleneck, LazyInvertedBottleneck
+from lazytorch.layers.inverted_bottleneck import (
+    FusedInvertedBottleneck,
+    InvertedBottleneck,
+    LazyFusedInvertedBottleneck,
+    LazyInvertedBottleneck,
+)
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.shortcut import pooled_projection, projection
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
 from lazytorch.layers.stochastic_depth import StochasticDepth
+from lazytorch.layers.universal_inverted_bottleneck import (
+    LazyUniversalInvertedBottleneck,
+    UniversalInvertedBottleneck,
+)
 
 __all__ = [
     "BasicBlock",
@@ -51,6 +60,7 @@ __all__ = [
     "DepthwiseConv",
     "DepthwiseConv2d",
     "EfficientChannelAttention",
+    "FusedInvertedBottleneck",
     "InvertedBottleneck",
     "LazyAdaptiveAvgPool",
     "LazyAdaptiveMaxPool",
@@ -70,6 +80,7 @@ __all__ = [
     "LazyExpansionDepthSepConv2d",
     "LazyExpansionPointwiseConv",
     "LazyExpansionPointwiseConv2d",
+    "LazyFusedInvertedBottleneck",
     "LazyInvertedBottleneck",
     "LazyLinear",
     "LazyMaxPool",
@@ -82,10 +93,12 @@ __all__ = [
     "LazyReductionPointwiseConv",
     "LazyReductionPointwiseConv2d",
     "LazySqueezeExcitation",
+    "LazyUniversalInvertedBottleneck",
     "PointwiseConv",
     "PointwiseConv2d",
     "SqueezeExcitation",
     "StochasticDepth",
+    "UniversalInvertedBottleneck",
     "average_blur",
     "of_rank",
     "pooled_projection",

@@ -17,12 +17,14 @@ CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class BlurPool(nn.Module):
-    """Convolves each channel with a binomial kernel, and keeps every ``stride``-th pixel. The border is mirrored.
+    """Convolves each channel with a binomial kernel, and keeps every ``stride``-th pixel.
 
     Args:
         in_channels: Channels of the input and of the output.
         stride: Step of the kernel, in pixels.
         kernel_size: Side of the kernel, in pixels.
+        padding_mode: What is beyond the border, by the names of ``torch.nn.functional.pad``: ``"reflect"`` for the
+            image mirrored, ``"constant"`` for zeros.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -44,8 +46,17 @@ class BlurPool(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, in_channels: int, stride: int = 2, kernel_size: int = 3, *, spatial_dims: int = 2) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        stride: int = 2,
+        kernel_size: int = 3,
+        *,
+        padding_mode: str = "reflect",
+        spatial_dims: int = 2,
+    ) -> None:
         super().__init__()
+        self.padding_mode = padding_mode
         self.in_channels = positive_whole("in_channels", in_channels, self)
         self.stride = positive_whole("stride", stride, self)
         self.kernel_size = positive_whole("kernel_size", kernel_size, self)
@@ -58,7 +69,7 @@ class BlurPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, in_channels, *ceil(spatial / stride))``."""
-        padded = F.pad(x, self.padding, mode="reflect")
+        padded = F.pad(x, self.padding, mode=self.padding_mode)
         convolve = CONVOLUTIONS[self.kernel.dim() - 2]
         return convolve(padded, self.kernel, stride=self.stride, groups=self.in_channels)
 

@@ -1,20 +1,49 @@
-"""The inverted bottleneck block of MobileNetV2."""
+"""The inverted bottleneck block of MobileNetV2, and the one that fuses its first two convolutions."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
 from lazytorch.layers.residual import require_residual
 from lazytorch.layers.stochastic_depth import StochasticDepth
-from lazytorch.lazify import LazyConvInChannelModule, positive
+from lazytorch.lazify import LazyConvInChannelModule, positive, positive_whole
 from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
 
-__all__ = ["InvertedBottleneck", "LazyInvertedBottleneck"]
+__all__ = [
+    "FusedInvertedBottleneck",
+    "InvertedBottleneck",
+    "LazyFusedInvertedBottleneck",
+    "LazyInvertedBottleneck",
+    "LinearResidual",
+]
 
 
-class InvertedBottleneck(nn.Module):
+class LinearResidual(nn.Module):
+    """A branch of layers, and its sum with the input where both have one shape; nothing follows the sum.
+
+    Args:
+        layers: The branch, by names, in order; None for a part that is not there.
+        has_shortcut: Whether there is a sum.
+        drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module | None], has_shortcut: bool, drop_path_rate: float) -> None:
+        super().__init__()
+        self.has_shortcut = has_shortcut
+        if has_shortcut and drop_path_rate != 0:
+            layers = {**layers, "drop_path": StochasticDepth(drop_path_rate)}
+        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
+        y = self.layers(x)
+        return x + y if self.has_shortcut else y
+
+
+class InvertedBottleneck(LinearResidual):
     """A residual block that computes its convolution on more channels: 1x1 to expand, depthwise, 1x1 to project.
 
     The projection is linear: a norm, but no activation. The sum with the input is there where both have one shape.
@@ -24,14 +53,21 @@ class InvertedBottleneck(nn.Module):
         out_channels: Channels produced.
         kernel_size: Side of the depthwise kernel, in pixels.
         stride: Step of the depthwise kernel, in pixels.
-        expansion_ratio: Channels of the depthwise convolution over those of the input, rounded to whole channels; at
-            1, nothing is expanded.
+        expansion_ratio: Channels of the depthwise convolution over those of the input; at 1, nothing is expanded.
+        rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
+        expand_always: Whether the 1x1 convolution that expands is there also at an ``expansion_ratio`` of 1.
         dilation: Distance between the pixels that the depthwise kernel sees.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the depthwise convolution:
             ``SqueezeExcitation``, or a ``functools.partial`` of it. None for nothing.
+        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides,
+            from the expanded channels.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
+            the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
+        shortcut: Whether the input is added where it can be.
         drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution; None for none.
+        project_activation: Likewise, after the projection.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -43,7 +79,8 @@ class InvertedBottleneck(nn.Module):
 
     Source:
         Sandler et al. 2018, table 1 and figure 4d, https://arxiv.org/abs/1801.04381; with squeeze-excitation, Tan et
-        al. 2019, figure 7, https://arxiv.org/abs/1807.11626.
+        al. 2019, figure 7, https://arxiv.org/abs/1807.11626. With an ``expansion_ratio`` of 1 and a
+        ``project_activation``, the depthwise-separable block of Howard et al. 2017, https://arxiv.org/abs/1704.04861.
 
     Example:
         >>> import torch
@@ -60,35 +97,160 @@ class InvertedBottleneck(nn.Module):
         stride: int = 1,
         expansion_ratio: float = 1,
         *,
+        rounding: Callable[[float], int] = round,
+        expand_always: bool = False,
         dilation: int = 1,
         se_layer: Callable[..., nn.Module] | None = None,
+        squeeze_ratio: float | None = None,
+        anti_aliasing: Callable[..., nn.Module] | None = None,
+        shortcut: bool = True,
+        drop_path_rate: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU6,
+        project_activation: Callable[[], nn.Module] | None = None,
+        spatial_dims: int = 2,
+    ) -> None:
+        require_residual(self, kernel_size, stride)
+        expands = positive("expansion_ratio", expansion_ratio, self) != 1
+        mid_channels = rounding(in_channels * expansion_ratio) if expands else in_channels
+        common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
+        blur = anti_aliasing if stride > 1 else None
+        super().__init__(
+            {
+                "expand": PointwiseConv(in_channels, mid_channels, activation=activation, **common)
+                if expands or expand_always
+                else None,
+                "depthwise": DepthwiseConv(
+                    mid_channels,
+                    kernel_size,
+                    stride if blur is None else 1,
+                    dilation=dilation,
+                    activation=activation,
+                    **common,
+                ),
+                "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
+                "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
+                "project": PointwiseConv(mid_channels, out_channels, activation=project_activation, **common),
+            },
+            shortcut and stride == 1 and in_channels == out_channels,
+            drop_path_rate,
+        )
+
+
+class FusedInvertedBottleneck(LinearResidual):
+    """An inverted bottleneck whose expansion is a convolution of all channels, in place of 1x1 and depthwise.
+
+    At an ``expansion_ratio`` of 1 nothing is projected either: one convolution, a norm and an activation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels produced.
+        kernel_size: Side of the kernel, in pixels.
+        stride: Step of the kernel, in pixels.
+        expansion_ratio: Channels of the convolution over those of the input.
+        rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
+        expand_from_output: Whether ``expansion_ratio`` counts from the channels produced.
+        project_always: Whether the 1x1 convolution that projects is there also at an ``expansion_ratio`` of 1.
+        group_size: Channels produced by each group that the convolution keeps apart; by default there is one group.
+        dilation: Distance between the pixels that the kernel sees.
+        se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the convolution; None for
+            nothing.
+        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides,
+            from the expanded channels.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
+            the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
+        shortcut: Whether the input is added where it can be.
+        drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
+        norm_layer: Called with the channels; None for no norms.
+        activation: Called without arguments, after the convolution; None for none.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))``
+
+    Raises:
+        ValueError: If a number is not positive, ``kernel_size`` is even, or ``group_size`` does not divide the
+            expanded channels.
+
+    Source:
+        Gupta & Akin 2020, https://arxiv.org/abs/2003.02838; Tan & Le 2021, figure 2, https://arxiv.org/abs/2104.00298.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import FusedInvertedBottleneck
+        >>> FusedInvertedBottleneck(16, 24, stride=2, expansion_ratio=4)(torch.zeros(2, 16, 32, 32)).shape
+        torch.Size([2, 24, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        expansion_ratio: float = 1,
+        *,
+        rounding: Callable[[float], int] = round,
+        expand_from_output: bool = False,
+        project_always: bool = False,
+        group_size: int | None = None,
+        dilation: int = 1,
+        se_layer: Callable[..., nn.Module] | None = None,
+        squeeze_ratio: float | None = None,
+        anti_aliasing: Callable[..., nn.Module] | None = None,
+        shortcut: bool = True,
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU6,
         spatial_dims: int = 2,
     ) -> None:
-        super().__init__()
         require_residual(self, kernel_size, stride)
+        projects = positive("expansion_ratio", expansion_ratio, self) != 1 or project_always
+        expanded = rounding((out_channels if expand_from_output else in_channels) * expansion_ratio)
+        mid_channels = expanded if projects else out_channels
+        if mid_channels % positive_whole("group_size", group_size or mid_channels, self):
+            raise ValueError(
+                f"{type(self).__name__}: group_size must divide the {mid_channels} expanded channels, got {group_size}."
+            )
         common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
-        mid_channels = round(in_channels * positive("expansion_ratio", expansion_ratio, self))
-        parts: dict[str, nn.Module] = {}
-        if expansion_ratio != 1:
-            parts["expand"] = PointwiseConv(in_channels, mid_channels, activation=activation, **common)
-        parts["depthwise"] = DepthwiseConv(
-            mid_channels, kernel_size, stride, dilation=dilation, activation=activation, **common
+        blur = anti_aliasing if stride > 1 else None
+        super().__init__(
+            {
+                "conv": ConvNormActivation(
+                    in_channels,
+                    mid_channels,
+                    kernel_size,
+                    stride if blur is None else 1,
+                    groups=mid_channels // group_size if group_size else 1,
+                    dilation=dilation,
+                    activation=activation,
+                    **common,
+                ),
+                "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
+                "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
+                "project": PointwiseConv(mid_channels, out_channels, activation=None, **common) if projects else None,
+            },
+            shortcut and stride == 1 and in_channels == out_channels,
+            drop_path_rate,
         )
-        if se_layer is not None:
-            parts["se"] = se_layer(mid_channels, spatial_dims=spatial_dims)
-        parts["project"] = PointwiseConv(mid_channels, out_channels, activation=None, **common)
-        self.has_shortcut = stride == 1 and in_channels == out_channels
-        if self.has_shortcut and drop_path_rate != 0:
-            parts["drop_path"] = StochasticDepth(drop_path_rate)
-        self.layers = NamedSequential(**parts)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        y = self.layers(x)
-        return x + y if self.has_shortcut else y
+
+def squeeze(
+    block: nn.Module,
+    se_layer: Callable[..., nn.Module] | None,
+    channels: int,
+    in_channels: int,
+    squeeze_ratio: float | None,
+    spatial_dims: int,
+) -> nn.Module | None:
+    """The squeeze-excitation of a block, if it has one, as wide as the block says or as it says itself."""
+    if se_layer is None:
+        return None
+    if squeeze_ratio is None:
+        return se_layer(channels, spatial_dims=spatial_dims)
+    width = max(1, round(in_channels / positive("squeeze_ratio", squeeze_ratio, block)))
+    return se_layer(channels, squeeze_channels=width, spatial_dims=spatial_dims)
 
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])
@@ -99,5 +261,17 @@ class LazyInvertedBottleneck(LazyConvInChannelModule, InvertedBottleneck):
         >>> import torch
         >>> from lazytorch.layers import LazyInvertedBottleneck
         >>> LazyInvertedBottleneck(24, stride=2, expansion_ratio=6)(torch.zeros(2, 16, 32, 32)).shape
+        torch.Size([2, 24, 16, 16])
+    """
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazyFusedInvertedBottleneck(LazyConvInChannelModule, FusedInvertedBottleneck):
+    """A ``FusedInvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyFusedInvertedBottleneck
+        >>> LazyFusedInvertedBottleneck(24, stride=2, expansion_ratio=4)(torch.zeros(2, 16, 32, 32)).shape
         torch.Size([2, 24, 16, 16])
     """

@@ -1,8 +1,24 @@
 """Networks made of lazy layers, each equal to its reference."""
 
-from lazytorch.models import resnets
+from lazytorch.models import (
+    efficientnet,
+    efficientnet_v2,
+    mnasnet,
+    mobilenet,
+    mobilenet_edgetpu,
+    mobilenet_v3,
+    mobilenet_v4,
+    resnets,
+)
 from lazytorch.models.backbone import Backbone, StageInfo
-from lazytorch.models.mobilenet_v2 import MobileNetV2, mobilenet_v2
+from lazytorch.models.efficientnet import *
+from lazytorch.models.efficientnet_v2 import *
+from lazytorch.models.mnasnet import *
+from lazytorch.models.mobile import MobileNet, Stage
+from lazytorch.models.mobilenet import *
+from lazytorch.models.mobilenet_edgetpu import *
+from lazytorch.models.mobilenet_v3 import *
+from lazytorch.models.mobilenet_v4 import *
 from lazytorch.models.registry import get_model, list_models, references
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
@@ -10,14 +26,21 @@ from lazytorch.models.weights import load_reference_state_dict, reference_state_
 
 __all__ = [
     "Backbone",
-    "MobileNetV2",
+    "MobileNet",
     "ResNet",
+    "Stage",
     "StageInfo",
     "get_model",
     "list_models",
     "load_reference_state_dict",
-    "mobilenet_v2",
     "reference_state_dict",
     "references",
 ]
+__all__ += efficientnet.__all__
+__all__ += efficientnet_v2.__all__
+__all__ += mnasnet.__all__
+__all__ += mobilenet.__all__
+__all__ += mobilenet_edgetpu.__all__
+__all__ += mobilenet_v3.__all__
+__all__ += mobilenet_v4.__all__
 __all__ += resnets.__all__

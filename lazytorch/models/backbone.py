@@ -18,6 +18,10 @@ from lazytorch.named_sequential import NamedSequential
 __all__ = ["Backbone", "StageInfo"]
 
 
+# What a module is called elsewhere; and, if others there, the spatial dimensions of its weight.
+Names = Mapping[str, str | tuple[str, int]]
+
+
 class StageInfo(NamedTuple):
     """What is known of a stage before any input.
 
@@ -44,17 +48,20 @@ class Backbone(nn.Module):
         channels: The channels that each stage produces.
         reductions: Input pixels along a side over output pixels along it, for each stage.
         num_features: Channels that are pooled.
+        pooled: What follows the pooling, at one pixel, if anything.
+        hidden: What follows that, on vectors, if anything.
+        hidden_channels: Channels that reach the classifier, where ``pooled`` or ``hidden`` change them.
         num_classes: Classes to tell apart; 0 for no classifier; by default 1000.
         dropout: Share of the pooled features that training sets to zero.
         global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling, and no classifier.
         gradient_checkpointing: Whether training computes each block's activations again instead of keeping them.
         initialize: Called with every module once it is built, to draw its initial weights.
-        reference_names: For ``"torchvision"`` and ``"timm"``, how names of parameters there follow from names here:
-            pairs of a regular expression and what takes the place of its matches, applied in order.
+        reference_names: For ``"torchvision"`` and ``"timm"``, what modules of that zoo's model are called there, by
+            their names here; with the number of spatial dimensions of their weights if it is another one there.
 
     Shape:
         - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``; without classes ``(N, num_features)``, and ``(N, num_features, *reduced)``
+        - Output: ``(N, num_classes)``; without classes ``(N, hidden_channels)``, and ``(N, num_features, *reduced)``
           without pooling
 
     Raises:
@@ -88,24 +95,30 @@ class Backbone(nn.Module):
         channels: Iterable[int],
         reductions: Iterable[int],
         num_features: int,
+        pooled: nn.Module | None = None,
+        hidden: nn.Module | None = None,
+        hidden_channels: int | None = None,
         num_classes: int | None = None,
         dropout: float = 0.0,
         global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
         gradient_checkpointing: bool = False,
         initialize: Callable[[nn.Module], None] | None = None,
-        reference_names: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+        reference_names: Mapping[str, Names] | None = None,
     ) -> None:
         super().__init__()
         self.stem = stem
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
         self.final = nn.Identity() if final is None else final
+        parts = {"pool": nn.Identity(), "flatten": nn.Identity()}
+        if global_pool is not None:
+            parts = {"pool": global_pool(1), "pooled": pooled, "flatten": nn.Flatten(), "hidden": hidden}
         self.head = NamedSequential(
-            pool=nn.Identity() if global_pool is None else global_pool(1),
-            flatten=nn.Identity() if global_pool is None else nn.Flatten(),
+            **{name: part for name, part in parts.items() if part is not None},
             dropout=nn.Dropout(dropout),
             classifier=nn.Identity(),
         )
         self.num_features = num_features
+        self.hidden_channels = num_features if hidden_channels is None or global_pool is None else hidden_channels
         self.feature_info = [
             StageInfo(width, reduction, f"stages.{index}")
             for index, (width, reduction) in enumerate(zip(channels, reductions, strict=True))
@@ -135,7 +148,7 @@ class Backbone(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool and classify; or, with ``pre_logits``, stop before the classifier.
 
-        Shape: ``(N, num_features, *reduced)`` to ``(N, num_classes)``, or with ``pre_logits`` ``(N, num_features)``.
+        Shape: ``(N, num_features, *reduced)`` to ``(N, num_classes)``, or ``(N, hidden_channels)`` with ``pre_logits``.
         """
         return self.head[:-1](x) if pre_logits else self.head(x)
 
@@ -174,6 +187,20 @@ class Backbone(nn.Module):
         self.head.classifier = classifier if self.initialize is None else classifier.apply(self.initialize)
 
 
+def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
+    """The stochastic depth of each block, in proportion to its place, up to ``drop_path_rate`` at the place ``last``.
+
+    Raises:
+        ValueError: If ``drop_path_rate`` is not from 0 to below 1.
+
+    Source:
+        Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
+    """
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"Backbone: drop_path_rate must be from 0 to below 1, got {drop_path_rate!r}.")
+    return [drop_path_rate * index / max(1, last) for index in range(blocks)]
+
+
 class Place(NamedTuple):
     """Where a block stands in its network.
 
@@ -207,6 +234,8 @@ def places(
     """
     if output_stride not in (8, 16, 32):
         raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
+    if not all(isinstance(count, int) and count > 0 for count in repeats):
+        raise ValueError(f"Backbone: every stage must have at least one block, got {list(repeats)}.")
     wanted = list(accumulate(strides, mul, initial=stem_reduction))
     stages = []
     for index, count in enumerate(repeats):

@@ -17,6 +17,22 @@ __all__ = ["get_model", "list_models", "model", "references"]
 P = ParamSpec("P")
 
 
+# What timm and torchvision call options of ours.
+OPTIONS_ELSEWHERE = {
+    "act_layer": "activation",
+    "aa_layer": "anti_aliasing",
+    "attn_layer": "se_layer",
+    "activation_layer": "activation",
+    "drop_rate": "dropout",
+    "grad_checkpointing": "gradient_checkpointing",
+    "layers": "depths",
+    "pretrained": "weights",
+    "stochastic_depth_prob": "drop_path_rate",
+    "zero_init_last": "zero_init",
+    "zero_init_residual": "zero_init",
+}
+
+
 class Entry(NamedTuple):
     """A model of the zoo, and what it is called elsewhere."""
 
@@ -137,6 +153,9 @@ def references(name: str) -> dict[str, str]:
 
 def entry(name: str, asked: str) -> Entry:
     if name not in _entries:
+        known, _, tag = str(name).partition(".")
+        if known in _entries:
+            raise ValueError(f"{asked}: a name has no tag, got {name!r}. Pass weights='timm:{tag}' to {known!r}.")
         close = difflib.get_close_matches(str(name), _entries, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"{asked}: no model is named {name!r}.{meant} lazytorch.models.list_models() lists them all.")
@@ -146,5 +165,10 @@ def entry(name: str, asked: str) -> Entry:
 def suggestion(error: TypeError, known: Iterable[str]) -> str:
     """Which option is meant by the one that an error of ``Signature.bind`` names."""
     unknown = re.search("unexpected keyword argument '(.+)'", str(error))
-    close = difflib.get_close_matches(unknown[1], known, n=1) if unknown else []
+    if unknown is None:
+        return ""
+    if unknown[1] in ("in_chans", "in_channels"):
+        return ". Input channels are inferred from the first input."
+    elsewhere = OPTIONS_ELSEWHERE.get(unknown[1])
+    close = [elsewhere] if elsewhere else difflib.get_close_matches(unknown[1], known, n=1)
     return f". Did you mean {close[0]!r}?" if close else ""

@@ -23,7 +23,7 @@ from lazytorch.layers import (
     SqueezeExcitation,
     projection,
 )
-from lazytorch.models.backbone import Backbone, places
+from lazytorch.models.backbone import Backbone, branch_rates, places
 from lazytorch.models.sources import Reference
 from lazytorch.models.weights import load_weights
 from lazytorch.named_sequential import NamedSequential
@@ -32,33 +32,53 @@ __all__ = ["ResNet"]
 
 RELU = partial(nn.ReLU, inplace=True)
 
-# How torchvision and timm name what stands here; both name alike what both have.
-NAMES = (
-    (r"^stem\.conv\.conv\.", "conv1."),
-    (r"^stem\.conv\.norm\.", "bn1."),
-    (r"^stem\.conv1\.conv\.", "conv1.0."),
-    (r"^stem\.conv1\.norm\.", "conv1.1."),
-    (r"^stem\.conv2\.conv\.", "conv1.3."),
-    (r"^stem\.conv2\.norm\.", "conv1.4."),
-    (r"^stem\.conv3\.conv\.", "conv1.6."),
-    (r"^stem\.conv3\.norm\.", "bn1."),
-    (r"^stem\.pool\.conv\.", "maxpool.0."),
-    (r"^stem\.pool\.norm\.", "maxpool.1."),
-    *((rf"^stages\.{index}\.", f"layer{index + 1}.") for index in range(4)),
-    (r"\.layers\.reduce\.", ".layers.conv1."),  # a bottleneck's; a basic block's are numbered here as well
-    (r"\.layers\.conv\.", ".layers.conv2."),
-    (r"\.layers\.restore\.", ".layers.conv3."),
-    (r"\.layers\.conv(\d)\.conv\.", r".conv\1."),
-    (r"\.layers\.conv(\d)\.norm\.", r".bn\1."),
-    (r"\.layers\.se\.reduce\.", ".se.fc1."),
-    (r"\.layers\.se\.expand\.", ".se.fc2."),
-    (r"\.layers\.se\.conv\.", ".se.conv."),
-    (r"\.shortcut\.project\.conv\.", ".downsample.1."),  # after the pool, also where there is none
-    (r"\.shortcut\.project\.norm\.", ".downsample.2."),
-    (r"\.shortcut\.conv\.", ".downsample.0."),
-    (r"\.shortcut\.norm\.", ".downsample.1."),
-    (r"^head\.classifier\.", "fc."),
-)
+# What torchvision and timm call what stands here; both call alike what both have.
+STEM_NAMES = {
+    "stem.conv.conv": "conv1",
+    "stem.conv.norm": "bn1",
+    "stem.conv1.conv": "conv1.0",
+    "stem.conv1.norm": "conv1.1",
+    "stem.conv2.conv": "conv1.3",
+    "stem.conv2.norm": "conv1.4",
+    "stem.conv3.conv": "conv1.6",
+    "stem.conv3.norm": "bn1",
+    "stem.pool.conv": "maxpool.0",
+    "stem.pool.norm": "maxpool.1",
+    "head.classifier": "fc",
+}
+BLOCK_NAMES = {
+    # of a bottleneck
+    "layers.reduce.conv": "conv1",
+    "layers.reduce.norm": "bn1",
+    "layers.conv.conv": "conv2",
+    "layers.conv.norm": "bn2",
+    "layers.restore.conv": "conv3",
+    "layers.restore.norm": "bn3",
+    # of a basic block
+    "layers.conv1.conv": "conv1",
+    "layers.conv1.norm": "bn1",
+    "layers.conv2.conv": "conv2",
+    "layers.conv2.norm": "bn2",
+    # of attention
+    "layers.se.reduce": "se.fc1",
+    "layers.se.expand": "se.fc2",
+    "layers.se.conv": "se.conv",
+    # of shortcuts: in the pooled one, the pool counts also where there is none
+    "shortcut.conv": "downsample.0",
+    "shortcut.norm": "downsample.1",
+    "shortcut.project.conv": "downsample.1",
+    "shortcut.project.norm": "downsample.2",
+}
+
+
+def names_there(depths: Sequence[int]) -> dict[str, str]:
+    """What each module is called in torchvision and timm."""
+    return STEM_NAMES | {
+        f"stages.{stage}.{block}.{ours}": f"layer{stage + 1}.{block}.{theirs}"
+        for stage, depth in enumerate(depths)
+        for block in range(depth)
+        for ours, theirs in BLOCK_NAMES.items()
+    }
 
 
 def max_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
@@ -157,6 +177,8 @@ def ResNet(  # noqa: N802 - a network, though built by a function
     """
     if len(depths) != len(widths):
         raise ValueError(f"ResNet: depths and widths must be as many, got {len(depths)} and {len(widths)}.")
+    if not stem:
+        raise ValueError("ResNet: stem must have the channels of one convolution or more, got none.")
     layer = {"norm_layer": norm_layer, "activation": activation}
     if len(stem) == 1:
         convolutions: dict[str, nn.Module] = {"conv": LazyConvNormActivation(stem[0], 7, 2, **layer)}
@@ -173,7 +195,7 @@ def ResNet(  # noqa: N802 - a network, though built by a function
         stem_reduction=2 if stem_pool is None else 4,
         output_stride=output_stride,
     )
-    rates = iter(drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths)))
+    rates = iter(branch_rates(drop_path_rate, sum(depths), last=sum(depths) - 1))
     channels = [width * expansion for width in widths]
     backbone = Backbone(
         stem=NamedSequential(**convolutions),
@@ -202,7 +224,7 @@ def ResNet(  # noqa: N802 - a network, though built by a function
         global_pool=global_pool,
         gradient_checkpointing=gradient_checkpointing,
         initialize=initialize_from_zero if zero_init else initialize,
-        reference_names={"torchvision": NAMES, "timm": NAMES},
+        reference_names=dict.fromkeys(("torchvision", "timm"), names_there(depths)),
     )
     return load_weights(backbone, weights, num_classes)
 

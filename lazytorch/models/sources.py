@@ -1,5 +1,6 @@
 """Where weights come from: what torchvision and timm publish, and files."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -71,7 +72,7 @@ def read(path: Path) -> State:
     try:
         content = load_file(path)
     except Exception as error:  # whatever a broken file leads to
-        reason = str(error).partition("\n")[0]
+        reason = re.sub(r"\x1b\[\d*m", "", str(error)).partition("\n")[0]
         raise ValueError(
             f"{path}: a file of weights must hold tensors alone, as nothing in it is executed, got one that cannot be "
             f"read so ({type(error).__name__}: {reason}). Save model.state_dict()."
@@ -80,5 +81,12 @@ def read(path: Path) -> State:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(each, Tensor) for each in content.values()):
-        raise ValueError(f"{path}: a file of weights must hold tensors by name, got {type(content).__name__}.")
-    return dict(content)
+        held = f"{', '.join(map(repr, content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise ValueError(
+            f"{path}: a file of weights must hold tensors by name, also below 'state_dict' or 'model', got {held}."
+        )
+    state = dict(content)
+    for wrapped in ("module.", "_orig_mod."):  # by DistributedDataParallel, and by torch.compile
+        if state and all(name.startswith(wrapped) for name in state):
+            state = {name.removeprefix(wrapped): value for name, value in state.items()}
+    return state

@@ -1,16 +1,17 @@
 """Weights of torchvision and timm, there and back, and of files, by rules on names."""
 
 import copy
-import re
+import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lazytorch.errors import ShapeInferenceError
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import is_lazy, materialize, placement
 from lazytorch.models.backbone import Backbone
@@ -18,7 +19,6 @@ from lazytorch.models.sources import Reference, State, read
 
 __all__ = ["load_reference_state_dict", "load_weights", "reference_state_dict"]
 
-Rules = Sequence[tuple[str, str]]
 
 EXAMPLE = (1, 3, 64, 64)  # the shape of an input that every network of the zoo takes
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
@@ -42,14 +42,16 @@ def load_weights(model: Backbone, weights: Reference | str | Path | None, num_cl
     if isinstance(weights, Reference):
         given, layouts = weights.state_dict(), [weights.source]
     else:
-        path = Path(weights)
-        if path.suffix not in (".safetensors", ".pt", ".pth") or not path.is_file():
+        path = Path(weights).expanduser()
+        if path.suffix not in (".safetensors", ".pt", ".pth"):
             raise ValueError(
                 "weights must be a file that ends in .safetensors, .pt or .pth, or what a model with a name has in "
                 f"'torchvision' or 'timm', also with a tag ('timm:a1_in1k'), got {str(weights)!r}."
             )
+        if not path.is_file():
+            raise ValueError(f"weights must be a file that is there, got {str(weights)!r}, which is not.")
         given, layouts = read(path), [None, *model.reference_names]
-    heads = [[renamed(key, rules(model, layout)) for key in CLASSIFIER] for layout in layouts]
+    heads = [[name_there(model, key, layout) for key in CLASSIFIER] for layout in layouts]
     head = next((head for head in heads if head[0] in given), heads[0])
     classes = len(given[head[0]]) if head[0] in given else 0
     kept = False
@@ -58,14 +60,8 @@ def load_weights(model: Backbone, weights: Reference | str | Path | None, num_cl
     elif classes != num_classes:
         kept = True
         given = {name: value for name, value in given.items() if name not in head}
-        if num_classes > 0:
-            warnings.warn(
-                f"The weights {describe(weights)} tell {classes} classes apart, not num_classes={num_classes}: the "
-                "backbone has them, the classifier starts afresh.",
-                stacklevel=4,
-            )
     expected = on_meta(model, EXAMPLE)
-    layout = max(layouts, key=lambda layout: len(given.keys() & names_there(model, expected, layout).values()))
+    layout = max(layouts, key=lambda layout: sum(name_there(model, key, layout) in given for key in expected))
     kept_entries = CLASSIFIER if kept else ()
     state, _ = checked(model, given, layout, expected, kept_entries, f"weights {describe(weights)}")
     stem = next(key for key, value in state.items() if value.dim() > 2)
@@ -76,7 +72,21 @@ def load_weights(model: Backbone, weights: Reference | str | Path | None, num_cl
         if isinstance(each, LazyModule) and stem.startswith(f"{name}.")
     }
     model.load_state_dict(entries, strict=not kept, assign=True)
+    if kept and num_classes:
+        warnings.warn(
+            f"The weights {describe(weights)} tell {classes} classes apart, not num_classes={num_classes}: the "
+            "backbone has them, the classifier starts afresh.",
+            stacklevel=frames_of_the_package(),
+        )
     return model
+
+
+def frames_of_the_package() -> int:
+    """How many of the innermost frames, from the caller's on, are lazytorch's, and the one that called it."""
+    count, frame = 1, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("lazytorch."):
+        count, frame = count + 1, frame.f_back
+    return count
 
 
 def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
@@ -91,7 +101,7 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
         source: ``"torchvision"`` or ``"timm"``, whose names they are.
 
     Raises:
-        ValueError: If the model has no counterpart there.
+        ValueError: If the zoo has no models of that kind.
         RuntimeError: If entries are missing, unexpected or of another shape; it lists them.
 
     Example:
@@ -102,7 +112,7 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
         >>> model.stem.conv.conv
         Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3), bias=False)
     """
-    named_rules(model, source)
+    require_source(model, source)
     state, example = checked(
         model, state_dict, source, on_meta(model, EXAMPLE), (), f"load_reference_state_dict from {source}"
     )
@@ -119,7 +129,7 @@ def reference_state_dict(model: Backbone, source: str) -> State:
         source: ``"torchvision"`` or ``"timm"``, whose names are wanted.
 
     Raises:
-        ValueError: If the model has no counterpart there.
+        ValueError: If the zoo has no models of that kind.
         UninitializedModuleError: If the model has no weights yet.
 
     Example:
@@ -130,31 +140,34 @@ def reference_state_dict(model: Backbone, source: str) -> State:
         >>> theirs.load_state_dict(reference_state_dict(model, "torchvision"))
         <All keys matched successfully>
     """
-    there = named_rules(model, source)
-    return {renamed(key, there): value for key, value in model.state_dict().items()}
+    require_source(model, source)
+    return {
+        name_there(model, key, source): value.reshape(shape_there(model, key, value, source))
+        for key, value in model.state_dict().items()
+    }
 
 
-def rules(model: Backbone, layout: str | None) -> Rules:
-    """How names in ``layout`` follow from the model's; None is its own."""
-    return () if layout is None else model.reference_names[layout]
-
-
-def named_rules(model: Backbone, source: str) -> Rules:
-    """The rules for ``source``, which the model must have."""
+def require_source(model: Backbone, source: str) -> None:
+    """Refuse a zoo that has no counterpart of the model."""
     if source not in model.reference_names:
         known = " or ".join(map(repr, model.reference_names)) or "there is none"
         raise ValueError(f"{type(model).__name__}: source must be a zoo with such a model ({known}), got {source!r}.")
-    return model.reference_names[source]
 
 
-def renamed(key: str, there: Rules) -> str:
-    for pattern, replacement in there:
-        key = re.sub(pattern, replacement, key)
-    return key
+def name_there(model: Backbone, key: str, layout: str | None) -> str:
+    """What an entry of the model's state is called in ``layout``; None is its own."""
+    module, _, tensor = key.rpartition(".")
+    name = module if layout is None else model.reference_names[layout].get(module, module)
+    return f"{name if isinstance(name, str) else name[0]}.{tensor}"
 
 
-def names_there(model: Backbone, keys: Iterable[str], layout: str | None) -> dict[str, str]:
-    return {key: renamed(key, rules(model, layout)) for key in keys}
+def shape_there(model: Backbone, key: str, value: Tensor, layout: str | None) -> tuple[int, ...]:
+    """The shape that an entry of the model's state has in ``layout``."""
+    module, _, tensor = key.rpartition(".")
+    name = module if layout is None else model.reference_names[layout].get(module, module)
+    if isinstance(name, str) or tensor != "weight":
+        return tuple(value.shape)
+    return (*value.shape[:2], *(1,) * name[1])
 
 
 def on_meta(model: nn.Module, example: Sequence[int]) -> State:
@@ -183,7 +196,7 @@ def checked(
         what: What is loaded, for the message of an error.
     """
     example = EXAMPLE
-    there = {key: name for key, name in names_there(model, expected, layout).items() if key not in kept}
+    there = {key: name_there(model, key, layout) for key in expected if key not in kept}
     stem = next(key for key, value in expected.items() if value.dim() > 2)
     weight = given.get(there[stem], expected[stem])
     if is_lazy(model) and 3 <= weight.dim() <= 5 and weight.shape[1:] != expected[stem].shape[1:]:
@@ -197,10 +210,10 @@ def checked(
             value = torch.zeros((), dtype=torch.int64)
         if value is None:
             missing.append(name)
-        elif value.shape != expected[key].shape:
-            misshaped.append(f"{name} is {tuple(value.shape)}, must be {tuple(expected[key].shape)}")
+        elif value.shape != (shape := shape_there(model, key, expected[key], layout)):
+            misshaped.append(f"{name} is {tuple(value.shape)}, must be {shape}")
         else:
-            state[key] = value.to(placement(model)[0], expected[key].dtype)
+            state[key] = value.reshape(expected[key].shape).to(placement(model)[0], expected[key].dtype)
     unexpected = given.keys() - set(there.values())
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     if any(problems.values()):
@@ -217,7 +230,12 @@ def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> State:
     own = module.state_dict()
     result = dict(state)
     for key, value in state.items():
-        if key in own and value.dim() > 2 and value.dim() == own[key].dim():
+        if key in own and value.dim() > 2:
+            if value.dim() != own[key].dim():
+                raise ShapeInferenceError(
+                    f"{type(module).__name__}: the input must have as many spatial dimensions as the weights that were "
+                    f"loaded, {value.dim() - 2}, got {own[key].dim() - 2}."
+                )
             given, wanted = value.size(1), own[key].size(1)
             if wanted == 1 != given:
                 result[key] = value.float().sum(dim=1, keepdim=True).to(value.dtype)

@@ -1,0 +1,128 @@
+"""The universal inverted bottleneck block of MobileNetV4."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
+from lazytorch.layers.inverted_bottleneck import LinearResidual, squeeze
+from lazytorch.layers.residual import require_residual
+from lazytorch.lazify import LazyConvInChannelModule, positive, whole
+from lazytorch.signature import create_lazy_signature
+
+__all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]
+
+
+class UniversalInvertedBottleneck(LinearResidual):
+    """An inverted bottleneck with a depthwise convolution before the expansion, after it, both or none.
+
+    The step is in the second of them, or the first if there is no second.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels produced.
+        kernel_size: Side of the depthwise kernel on the expanded channels, in pixels; 0 for none.
+        stride: Step of the block, in pixels.
+        expansion_ratio: Expanded channels over those of the input.
+        start_kernel_size: Side of the depthwise kernel before the expansion, in pixels; 0 for none.
+        rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
+        dilation: Distance between the pixels that the depthwise kernels see.
+        se_layer: Called with the expanded channels and ``spatial_dims``, for what comes before the projection; None
+            for nothing.
+        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides,
+            from the expanded channels.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
+            the convolution: ``BlurPool``, ``average_blur``. None for nothing.
+        shortcut: Whether the input is added where it can be.
+        drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
+        norm_layer: Called with the channels; None for no norms.
+        activation: Called without arguments, after the expansion and the depthwise convolution that follows it; None
+            for none.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *ceil(spatial / stride))``
+
+    Raises:
+        ValueError: If a number is not positive, a kernel is even, or there is a step but no depthwise convolution.
+
+    Source:
+        Qin et al. 2024, figure 4, https://arxiv.org/abs/2404.10518.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import UniversalInvertedBottleneck
+        >>> UniversalInvertedBottleneck(16, 24, 5, 2, 4, start_kernel_size=3)(torch.zeros(2, 16, 32, 32)).shape
+        torch.Size([2, 24, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        expansion_ratio: float = 1,
+        *,
+        start_kernel_size: int = 0,
+        rounding: Callable[[float], int] = round,
+        dilation: int = 1,
+        se_layer: Callable[..., nn.Module] | None = None,
+        squeeze_ratio: float | None = None,
+        anti_aliasing: Callable[..., nn.Module] | None = None,
+        shortcut: bool = True,
+        drop_path_rate: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        spatial_dims: int = 2,
+    ) -> None:
+        for name, side in {"kernel_size": kernel_size, "start_kernel_size": start_kernel_size}.items():
+            require_residual(self, whole(name, side, self) or 1, stride)
+        if stride > 1 and not kernel_size and not start_kernel_size:
+            raise ValueError(
+                f"{type(self).__name__}: a stride must be taken by a depthwise convolution, got stride={stride} and no "
+                "kernel."
+            )
+        mid_channels = rounding(in_channels * positive("expansion_ratio", expansion_ratio, self))
+        common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
+        blur = anti_aliasing if stride > 1 else None
+        step = stride if blur is None else 1
+
+        def depthwise(
+            channels: int, side: int, step: int, activation: Callable[[], nn.Module] | None
+        ) -> nn.Module | None:
+            return (
+                DepthwiseConv(channels, side, step, dilation=dilation, activation=activation, **common)
+                if side
+                else None
+            )
+
+        def blurred(channels: int, here: bool) -> nn.Module | None:
+            return blur(channels, stride, spatial_dims=spatial_dims) if blur is not None and here else None
+
+        super().__init__(
+            {
+                "start": depthwise(in_channels, start_kernel_size, 1 if kernel_size else step, None),
+                "start_blur": blurred(in_channels, not kernel_size),
+                "expand": PointwiseConv(in_channels, mid_channels, activation=activation, **common),
+                "depthwise": depthwise(mid_channels, kernel_size, step, activation),
+                "blur": blurred(mid_channels, bool(kernel_size)),
+                "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
+                "project": PointwiseConv(mid_channels, out_channels, activation=None, **common),
+            },
+            shortcut and stride == 1 and in_channels == out_channels,
+            drop_path_rate,
+        )
+
+
+@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+class LazyUniversalInvertedBottleneck(LazyConvInChannelModule, UniversalInvertedBottleneck):
+    """A ``UniversalInvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyUniversalInvertedBottleneck
+        >>> LazyUniversalInvertedBottleneck(24, 5, 2, 4, start_kernel_size=3)(torch.zeros(2, 16, 32, 32)).shape
+        torch.Size([2, 24, 16, 16])
+    """

@@ -1,0 +1,129 @@
+"""EfficientNet and what was made from it.
+
+- EfficientNet: Tan & Le 2019, table 1, https://arxiv.org/abs/1905.11946; the widths and depths of B1 to B8 and L2 are
+  those of the authors' code. Lite leaves out the squeeze-excitation; ES, EM and EL are for edge TPUs.
+- TinyNet: Han et al. 2020, table 4, https://arxiv.org/abs/2010.14819.
+
+``efficientnet_b0`` to ``b7`` are torchvision's, with its rates of dropout and stochastic depth; b0 to b4 equal timm's
+given the same rates. The others are timm's.
+"""
+
+from functools import partial
+
+from torch import nn
+
+from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
+from lazytorch.models.mobile import MobileNet, Stage, as_stated, as_tensorflow, draw, scaled_up, uniform
+from lazytorch.models.mobile_names import in_both, in_efficientnet, in_timm
+from lazytorch.models.registry import model
+
+__all__ = [
+    "EFFICIENTNET",
+    "EFFICIENTNET_EDGE",
+    "EFFICIENTNET_LITE",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "efficientnet_b8",
+    "efficientnet_el",
+    "efficientnet_em",
+    "efficientnet_es",
+    "efficientnet_l2",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "efficientnet_lite3",
+    "efficientnet_lite4",
+    "tinynet_a",
+    "tinynet_b",
+    "tinynet_c",
+    "tinynet_d",
+    "tinynet_e",
+]
+
+SILU = partial(nn.SiLU, inplace=True)
+SE = {
+    "se_layer": partial(SqueezeExcitation, activation=SILU),
+    "block": partial(LazyInvertedBottleneck, squeeze_ratio=4),
+}
+
+EFFICIENTNET_LITE = (
+    Stage(16),
+    Stage(24, repeats=2, stride=2, expansion_ratio=6),
+    Stage(40, repeats=2, stride=2, kernel_size=5, expansion_ratio=6),
+    Stage(80, repeats=3, stride=2, expansion_ratio=6),
+    Stage(112, repeats=3, kernel_size=5, expansion_ratio=6),
+    Stage(192, repeats=4, stride=2, kernel_size=5, expansion_ratio=6),
+    Stage(320, expansion_ratio=6),
+)
+EFFICIENTNET = tuple(row._replace(**SE) for row in EFFICIENTNET_LITE)
+EFFICIENTNET_EDGE = (
+    Stage(
+        24,
+        expansion_ratio=4,
+        block=partial(LazyFusedInvertedBottleneck, expand_from_output=True, shortcut=False),
+    ),
+    Stage(32, repeats=2, stride=2, expansion_ratio=8, block=LazyFusedInvertedBottleneck),
+    Stage(48, repeats=4, stride=2, expansion_ratio=8, block=LazyFusedInvertedBottleneck),
+    Stage(96, repeats=5, stride=2, kernel_size=5, expansion_ratio=8),
+    Stage(144, repeats=4, kernel_size=5, expansion_ratio=8),
+    Stage(192, repeats=2, stride=2, kernel_size=5, expansion_ratio=8),
+)
+
+B = {
+    "stages": EFFICIENTNET,
+    "final_channels": 1280,
+    "activation": SILU,
+    "initialize": as_tensorflow,
+    "names": partial(in_both, torchvision=in_efficientnet),
+}
+TORCHVISION = {
+    "drop_path_rate": 0.2,
+    "initialize": partial(draw, per_group=False, draw_linear=uniform),
+}
+TENSORFLOW_NORM = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)}
+EDGE = {"stages": EFFICIENTNET_EDGE, "final_channels": 1280, "initialize": as_tensorflow, "names": in_timm}
+LITE = {
+    "stages": EFFICIENTNET_LITE,
+    "fixed_ends": True,
+    "stem_width": as_stated,
+    "final_channels": 1280,
+    "final_width": as_stated,
+    "activation": partial(nn.ReLU6, inplace=True),
+    "initialize": as_tensorflow,
+    "names": in_timm,
+}
+TINY = B | {"round_depth": round, "stem_width": as_stated, "final_width": scaled_up}
+BOTH, T5 = ["torchvision", "timm"], TORCHVISION | TENSORFLOW_NORM
+
+efficientnet_b0 = model("efficientnet_b0", MobileNet, BOTH, **B | TORCHVISION, dropout=0.2)
+efficientnet_b1 = model("efficientnet_b1", MobileNet, BOTH, **B | TORCHVISION, width=1.0, depth=1.1, dropout=0.2)
+efficientnet_b2 = model("efficientnet_b2", MobileNet, BOTH, **B | TORCHVISION, width=1.1, depth=1.2, dropout=0.3)
+efficientnet_b3 = model("efficientnet_b3", MobileNet, BOTH, **B | TORCHVISION, width=1.2, depth=1.4, dropout=0.3)
+efficientnet_b4 = model("efficientnet_b4", MobileNet, BOTH, **B | TORCHVISION, width=1.4, depth=1.8, dropout=0.4)
+efficientnet_b5 = model("efficientnet_b5", MobileNet, ["torchvision"], **B | T5, width=1.6, depth=2.2, dropout=0.4)
+efficientnet_b6 = model("efficientnet_b6", MobileNet, ["torchvision"], **B | T5, width=1.8, depth=2.6, dropout=0.5)
+efficientnet_b7 = model("efficientnet_b7", MobileNet, ["torchvision"], **B | T5, width=2.0, depth=3.1, dropout=0.5)
+efficientnet_b8 = model("efficientnet_b8", MobileNet, ["timm"], **B, width=2.2, depth=3.6)
+efficientnet_l2 = model("efficientnet_l2", MobileNet, ["timm"], **B, width=4.3, depth=5.3)
+
+efficientnet_lite0 = model("efficientnet_lite0", MobileNet, ["timm"], **LITE)
+efficientnet_lite1 = model("efficientnet_lite1", MobileNet, ["timm"], **LITE, width=1.0, depth=1.1)
+efficientnet_lite2 = model("efficientnet_lite2", MobileNet, ["timm"], **LITE, width=1.1, depth=1.2)
+efficientnet_lite3 = model("efficientnet_lite3", MobileNet, ["timm"], **LITE, width=1.2, depth=1.4)
+efficientnet_lite4 = model("efficientnet_lite4", MobileNet, ["timm"], **LITE, width=1.4, depth=1.8)
+
+efficientnet_es = model("efficientnet_es", MobileNet, ["timm"], **EDGE)
+efficientnet_em = model("efficientnet_em", MobileNet, ["timm"], **EDGE, width=1.0, depth=1.1)
+efficientnet_el = model("efficientnet_el", MobileNet, ["timm"], **EDGE, width=1.2, depth=1.4)
+
+tinynet_a = model("tinynet_a", MobileNet, ["timm"], **TINY, width=1.0, depth=1.2)
+tinynet_b = model("tinynet_b", MobileNet, ["timm"], **TINY, width=0.75, depth=1.1)
+tinynet_c = model("tinynet_c", MobileNet, ["timm"], **TINY, width=0.54, depth=0.85)
+tinynet_d = model("tinynet_d", MobileNet, ["timm"], **TINY, width=0.54, depth=0.695)
+tinynet_e = model("tinynet_e", MobileNet, ["timm"], **TINY, width=0.51, depth=0.6)

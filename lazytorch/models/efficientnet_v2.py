@@ -1,0 +1,119 @@
+"""EfficientNetV2: Tan & Le 2021, table 4, https://arxiv.org/abs/2104.00298.
+
+``efficientnet_v2_s``, ``_m`` and ``_l`` are torchvision's, with its rates of dropout and stochastic depth and an eps of
+0.001; the others are timm's, those with rw its own.
+"""
+
+from functools import partial
+
+from torch import nn
+
+from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
+from lazytorch.models.mobile import MobileNet, Stage, as_tensorflow, draw, uniform
+from lazytorch.models.mobile_names import in_both, in_efficientnet
+from lazytorch.models.registry import model
+
+__all__ = [
+    "EFFICIENTNET_V2_L",
+    "EFFICIENTNET_V2_M",
+    "EFFICIENTNET_V2_S",
+    "EFFICIENTNET_V2_XL",
+    "efficientnet_v2_l",
+    "efficientnet_v2_m",
+    "efficientnet_v2_s",
+    "efficientnetv2_l",
+    "efficientnetv2_m",
+    "efficientnetv2_rw_m",
+    "efficientnetv2_rw_s",
+    "efficientnetv2_rw_t",
+    "efficientnetv2_s",
+    "efficientnetv2_xl",
+]
+
+SILU = partial(nn.SiLU, inplace=True)
+
+
+def fused(out_channels: int, repeats: int, stride: int, expansion_ratio: int) -> Stage:
+    """A row of Fused-MBConv."""
+    return Stage(out_channels, repeats, stride, 3, expansion_ratio, block=LazyFusedInvertedBottleneck)
+
+
+def squeezed(out_channels: int, repeats: int, stride: int, expansion_ratio: int) -> Stage:
+    """A row of MBConv with squeeze-excitation to a quarter of the block's input."""
+    block = partial(LazyInvertedBottleneck, squeeze_ratio=4)
+    se_layer = partial(SqueezeExcitation, activation=SILU)
+    return Stage(out_channels, repeats, stride, 3, expansion_ratio, se_layer=se_layer, block=block)
+
+
+# Columns: channels, layers, stride, expansion ratio.
+EFFICIENTNET_V2_S = (
+    fused(24, 2, 1, 1),
+    fused(48, 4, 2, 4),
+    fused(64, 4, 2, 4),
+    squeezed(128, 6, 2, 4),
+    squeezed(160, 9, 1, 6),
+    squeezed(256, 15, 2, 6),
+)
+EFFICIENTNET_V2_M = (
+    fused(24, 3, 1, 1),
+    fused(48, 5, 2, 4),
+    fused(80, 5, 2, 4),
+    squeezed(160, 7, 2, 4),
+    squeezed(176, 14, 1, 6),
+    squeezed(304, 18, 2, 6),
+    squeezed(512, 5, 1, 6),
+)
+EFFICIENTNET_V2_L = (
+    fused(32, 4, 1, 1),
+    fused(64, 7, 2, 4),
+    fused(96, 7, 2, 4),
+    squeezed(192, 10, 2, 4),
+    squeezed(224, 19, 1, 6),
+    squeezed(384, 25, 2, 6),
+    squeezed(640, 7, 1, 6),
+)
+EFFICIENTNET_V2_XL = (
+    fused(32, 4, 1, 1),
+    fused(64, 8, 2, 4),
+    fused(96, 8, 2, 4),
+    squeezed(192, 16, 2, 4),
+    squeezed(256, 24, 1, 6),
+    squeezed(512, 32, 2, 6),
+    squeezed(640, 8, 1, 6),
+)
+# timm's first reading of the paper: a projection also where nothing is expanded, and a wider last stage.
+EFFICIENTNET_V2_RW = (
+    EFFICIENTNET_V2_S[0]._replace(block=partial(LazyFusedInvertedBottleneck, project_always=True)),
+    *EFFICIENTNET_V2_S[1:-1],
+    EFFICIENTNET_V2_S[-1]._replace(out_channels=272),
+)
+
+COMMON = {
+    "final_channels": 1280,
+    "activation": SILU,
+    "initialize": as_tensorflow,
+    "names": partial(in_both, torchvision=in_efficientnet),
+}
+S = COMMON | {"stages": EFFICIENTNET_V2_S, "stem_channels": 24}
+M = COMMON | {"stages": EFFICIENTNET_V2_M, "stem_channels": 24}
+L = COMMON | {"stages": EFFICIENTNET_V2_L}
+RW = COMMON | {"stages": EFFICIENTNET_V2_RW, "stem_channels": 24, "final_channels": 1792}
+TORCHVISION = {
+    "drop_path_rate": 0.2,
+    "norm_layer": partial(nn.BatchNorm2d, eps=1e-3),
+    "initialize": partial(draw, per_group=False, draw_linear=uniform),
+}
+
+efficientnet_v2_s = model("efficientnet_v2_s", MobileNet, ["torchvision"], **S | TORCHVISION, dropout=0.2)
+efficientnet_v2_m = model("efficientnet_v2_m", MobileNet, ["torchvision"], **M | TORCHVISION, dropout=0.3)
+efficientnet_v2_l = model("efficientnet_v2_l", MobileNet, ["torchvision"], **L | TORCHVISION, dropout=0.4)
+
+efficientnetv2_s = model("efficientnetv2_s", MobileNet, ["timm"], **S)
+efficientnetv2_m = model("efficientnetv2_m", MobileNet, ["timm"], **M)
+efficientnetv2_l = model("efficientnetv2_l", MobileNet, ["timm"], **L)
+efficientnetv2_xl = model("efficientnetv2_xl", MobileNet, ["timm"], **COMMON, stages=EFFICIENTNET_V2_XL)
+efficientnetv2_rw_t = model("efficientnetv2_rw_t", MobileNet, ["timm"], **S, width=0.8, depth=0.9)
+efficientnetv2_rw_s = model("efficientnetv2_rw_s", MobileNet, ["timm"], **RW)
+efficientnetv2_rw_m = model(
+    "efficientnetv2_rw_m", MobileNet, ["timm"], **RW, width=1.2, depth=(1.2, 1.2, 1.2, 1.2, 1.6, 1.6)
+)

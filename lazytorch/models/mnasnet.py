@@ -1,0 +1,129 @@
+"""MNASNet and networks found in its search space.
+
+- MNASNet (B1, A1 with squeeze-excitation, small): Tan et al. 2019, figure 7, https://arxiv.org/abs/1807.11626.
+- FBNet-C: Wu et al. 2019, table 3, https://arxiv.org/abs/1812.03443.
+- Single-Path NAS: Stamoulis et al. 2019, figure 5, https://arxiv.org/abs/1904.02877.
+
+``mnasnet0_5`` to ``mnasnet1_3`` are torchvision's, with the paper's momentum; the others are timm's. semnasnet is A1.
+"""
+
+from functools import partial
+from math import sqrt
+
+from torch import nn
+
+from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
+from lazytorch.models.mobile import RELU, MobileNet, Stage, as_stated, as_tensorflow, draw, uniform
+from lazytorch.models.mobile_names import in_both, in_mnasnet, in_timm
+from lazytorch.models.registry import model
+
+__all__ = [
+    "FBNET_C",
+    "MNASNET_A1",
+    "MNASNET_B1",
+    "MNASNET_SMALL",
+    "SPNASNET",
+    "fbnetc_100",
+    "mnasnet0_5",
+    "mnasnet0_75",
+    "mnasnet1_0",
+    "mnasnet1_3",
+    "mnasnet_050",
+    "mnasnet_075",
+    "mnasnet_100",
+    "mnasnet_140",
+    "mnasnet_small",
+    "semnasnet_050",
+    "semnasnet_075",
+    "semnasnet_100",
+    "semnasnet_140",
+    "spnasnet_100",
+]
+
+SE = partial(SqueezeExcitation, activation=RELU)
+squeezed = partial(LazyInvertedBottleneck, squeeze_ratio=4)
+no_shortcut = partial(LazyInvertedBottleneck, shortcut=False)
+expanded = partial(LazyInvertedBottleneck, expand_always=True)
+
+MNASNET_B1 = (
+    Stage(16, block=no_shortcut),
+    Stage(24, repeats=3, stride=2, expansion_ratio=3),
+    Stage(40, repeats=3, stride=2, kernel_size=5, expansion_ratio=3),
+    Stage(80, repeats=3, stride=2, kernel_size=5, expansion_ratio=6),
+    Stage(96, repeats=2, expansion_ratio=6),
+    Stage(192, repeats=4, stride=2, kernel_size=5, expansion_ratio=6),
+    Stage(320, expansion_ratio=6, block=no_shortcut),
+)
+MNASNET_A1 = (
+    Stage(16, block=no_shortcut),
+    Stage(24, repeats=2, stride=2, expansion_ratio=6),
+    Stage(40, repeats=3, stride=2, kernel_size=5, expansion_ratio=3, se_layer=SE, block=squeezed),
+    Stage(80, repeats=4, stride=2, expansion_ratio=6),
+    Stage(112, repeats=2, expansion_ratio=6, se_layer=SE, block=squeezed),
+    Stage(160, repeats=3, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE, block=squeezed),
+    Stage(320, expansion_ratio=6),
+)
+MNASNET_SMALL = (
+    Stage(8),
+    Stage(16, stride=2, expansion_ratio=3),
+    Stage(16, repeats=2, stride=2, expansion_ratio=6),
+    Stage(32, repeats=4, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE, block=squeezed),
+    Stage(32, repeats=3, expansion_ratio=6, se_layer=SE, block=squeezed),
+    Stage(88, repeats=3, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE, block=squeezed),
+    Stage(144, expansion_ratio=6),
+)
+SPNASNET = (
+    Stage(16, block=no_shortcut),
+    Stage(24, repeats=3, stride=2, expansion_ratio=3),
+    (Stage(40, stride=2, kernel_size=5, expansion_ratio=6), Stage(40, repeats=3, expansion_ratio=3)),
+    (Stage(80, stride=2, kernel_size=5, expansion_ratio=6), Stage(80, repeats=3, expansion_ratio=3)),
+    (Stage(96, kernel_size=5, expansion_ratio=6), Stage(96, repeats=3, kernel_size=5, expansion_ratio=3)),
+    Stage(192, repeats=4, stride=2, kernel_size=5, expansion_ratio=6),
+    Stage(320, expansion_ratio=6, block=no_shortcut),
+)
+FBNET_C = (
+    Stage(16, block=expanded),
+    (Stage(24, stride=2, expansion_ratio=6), Stage(24, repeats=2, block=expanded)),
+    (
+        Stage(32, stride=2, kernel_size=5, expansion_ratio=6),
+        Stage(32, kernel_size=5, expansion_ratio=3),
+        Stage(32, kernel_size=5, expansion_ratio=6),
+        Stage(32, expansion_ratio=6),
+    ),
+    (
+        Stage(64, stride=2, kernel_size=5, expansion_ratio=6),
+        Stage(64, kernel_size=5, expansion_ratio=3),
+        Stage(64, repeats=2, kernel_size=5, expansion_ratio=6),
+    ),
+    (Stage(112, repeats=3, kernel_size=5, expansion_ratio=6), Stage(112, kernel_size=5, expansion_ratio=3)),
+    Stage(184, repeats=4, stride=2, kernel_size=5, expansion_ratio=6),
+    Stage(352, expansion_ratio=6),
+)
+
+COMMON = {"final_channels": 1280, "final_width": as_stated, "initialize": as_tensorflow, "names": in_timm}
+B1 = COMMON | {"stages": MNASNET_B1, "names": partial(in_both, torchvision=in_mnasnet)}
+A1 = COMMON | {"stages": MNASNET_A1}
+TORCHVISION = {
+    "dropout": 0.2,
+    "norm_layer": partial(nn.BatchNorm2d, momentum=1 - 0.9997),
+    "initialize": partial(draw, per_group=False, draw_linear=partial(uniform, gain=sqrt(3))),
+}
+
+mnasnet0_5 = model("mnasnet0_5", MobileNet, ["torchvision"], **B1 | TORCHVISION, width=0.5)
+mnasnet0_75 = model("mnasnet0_75", MobileNet, ["torchvision"], **B1 | TORCHVISION, width=0.75)
+mnasnet1_0 = model("mnasnet1_0", MobileNet, ["torchvision"], **B1 | TORCHVISION)
+mnasnet1_3 = model("mnasnet1_3", MobileNet, ["torchvision"], **B1 | TORCHVISION, width=1.3)
+
+mnasnet_050 = model("mnasnet_050", MobileNet, ["timm"], **B1, width=0.5)
+mnasnet_075 = model("mnasnet_075", MobileNet, ["timm"], **B1, width=0.75)
+mnasnet_100 = model("mnasnet_100", MobileNet, ["timm"], **B1)
+mnasnet_140 = model("mnasnet_140", MobileNet, ["timm"], **B1, width=1.4)
+mnasnet_small = model("mnasnet_small", MobileNet, ["timm"], **COMMON, stages=MNASNET_SMALL, stem_channels=8)
+semnasnet_050 = model("semnasnet_050", MobileNet, ["timm"], **A1, width=0.5)
+semnasnet_075 = model("semnasnet_075", MobileNet, ["timm"], **A1, width=0.75)
+semnasnet_100 = model("semnasnet_100", MobileNet, ["timm"], **A1)
+semnasnet_140 = model("semnasnet_140", MobileNet, ["timm"], **A1, width=1.4)
+spnasnet_100 = model("spnasnet_100", MobileNet, ["timm"], **COMMON, stages=SPNASNET)
+fbnetc_100 = model(
+    "fbnetc_100", MobileNet, ["timm"], **COMMON | {"final_channels": 1984}, stages=FBNET_C, stem_channels=16
+)

@@ -1,0 +1,292 @@
+"""MobileNet: the networks of inverted bottlenecks, from MobileNetV1 to EfficientNetV2, each a table of stages.
+
+The tables stand in a file for each family; what the families share is here.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from lazytorch.layers import (
+    LazyAdaptiveAvgPool,
+    LazyConvNormActivation,
+    LazyInvertedBottleneck,
+    LazyLinear,
+    LazyPointwiseConv,
+    round_channels,
+)
+from lazytorch.models.backbone import Backbone, Names, branch_rates, places
+from lazytorch.models.sources import Reference
+from lazytorch.models.weights import load_weights
+from lazytorch.named_sequential import NamedSequential
+
+__all__ = ["MobileNet", "Stage"]
+
+RELU = partial(nn.ReLU, inplace=True)
+
+
+class Stage(NamedTuple):
+    """A row of a network's table: ``repeats`` blocks, the first of them with ``stride``.
+
+    Attributes:
+        out_channels: Channels produced, before the network's width is applied.
+        repeats: Blocks, before the network's depth is applied.
+        stride: Step of the first block, in pixels.
+        kernel_size: Side of the kernel, in pixels.
+        expansion_ratio: Expanded channels over those of the block's input.
+        se_layer: Squeeze-excitation or the like of each block; None for none.
+        activation: Called without arguments; None for the network's.
+        block: ``LazyInvertedBottleneck``, ``LazyFusedInvertedBottleneck``, ``LazyUniversalInvertedBottleneck``, a
+            ``functools.partial`` of one, or the like.
+    """
+
+    out_channels: int
+    repeats: int = 1
+    stride: int = 1
+    kernel_size: int = 3
+    expansion_ratio: float = 1
+    se_layer: Callable[..., nn.Module] | None = None
+    activation: Callable[[], nn.Module] | None = None
+    block: Callable[..., nn.Module] = LazyInvertedBottleneck
+
+
+def ceil(blocks: float) -> int:
+    """Whole blocks, as the EfficientNet papers count them: any more than a whole number is one more."""
+    return math.ceil(blocks)
+
+
+def as_stated(channels: int, width: float) -> int:
+    """Channels that the network's width does not change."""
+    return channels
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels by the network's width, a multiple of 8."""
+    return round_channels(channels * width)
+
+
+def scaled_up(channels: int, width: float) -> int:
+    """Channels by the network's width if that is above 1."""
+    return max(channels, round_channels(channels * width))
+
+
+def pointwise(
+    channels: int, *, bias: bool = True, norm: bool = False, **layer: Callable[..., nn.Module] | None
+) -> dict[str, nn.Module]:
+    """The hidden layer after the pooling as a 1x1 convolution, as timm has it."""
+    norm_layer = layer["norm_layer"] if norm else None
+    conv = LazyConvNormActivation(
+        channels,
+        1,
+        bias=bias and not norm,
+        norm_layer=norm_layer,
+        activation=layer["activation"],
+    )
+    return {"pooled": conv}
+
+
+def linear(channels: int, **layer: Callable[..., nn.Module] | None) -> dict[str, nn.Module]:
+    """The hidden layer after the pooling as a linear one, as torchvision has it."""
+    activation = layer["activation"] or nn.Identity
+    return {"hidden": NamedSequential(linear=LazyLinear(channels), activation=activation())}
+
+
+def MobileNet(  # noqa: N802 - a network, though built by a function
+    num_classes: int | None = None,
+    *,
+    stages: Sequence[Stage | Sequence[Stage]],
+    width: float = 1.0,
+    depth: float | Sequence[float] = 1.0,
+    rounding: Callable[[float], int] = round_channels,
+    round_depth: Callable[[float], int] = ceil,
+    fixed_ends: bool = False,
+    stem_channels: int = 32,
+    stem_kernel_size: int = 3,
+    stem_width: Callable[[int, float], int] = scaled,
+    final_channels: int | None = None,
+    final_width: Callable[[int, float], int] = scaled,
+    hidden_channels: int | None = None,
+    hidden: Callable[..., dict[str, nn.Module]] = pointwise,
+    anti_aliasing: Callable[..., nn.Module] | None = None,
+    initialize: Callable[[nn.Module], None] | None = None,
+    names: Callable[..., dict[str, Names]] | None = None,
+    dropout: float = 0.0,
+    drop_path_rate: float = 0.0,
+    norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+    activation: Callable[[], nn.Module] | None = RELU,
+    output_stride: int = 32,
+    global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
+    gradient_checkpointing: bool = False,
+    weights: str | Path | Reference | None = None,
+) -> Backbone:
+    """A network of inverted bottlenecks by a table, for whatever channels and rank its first input has.
+
+    Args:
+        num_classes: Classes to tell apart; 0 for no classifier, which leaves pooled features; by default as many as
+            ``weights`` have, and else 1000.
+        stages: The table, one row a stage; or several rows, for a stage of different blocks.
+        width: What the channels of all stages are multiplied by.
+        depth: What the blocks of all stages are multiplied by, or of each.
+        rounding: Called with the channels of a stage times ``width``, and the expanded channels of a block, for how
+            many they are.
+        round_depth: Called with the blocks of a stage times ``depth``, for how many they are.
+        fixed_ends: Whether ``depth`` leaves the first and the last stage as they are.
+        stem_channels: Channels of the first convolution.
+        stem_kernel_size: Side of its kernel, in pixels; its step is 2.
+        stem_width: Called with ``stem_channels`` and ``width``, for how many they are.
+        final_channels: Channels of a 1x1 convolution before the pooling; None for none.
+        final_width: Called with ``final_channels`` and ``width``, for how many they are.
+        hidden_channels: Channels of a layer between the pooling and the classifier; None for none.
+        hidden: That layer, called with them, ``norm_layer`` and ``activation``: ``pointwise`` or ``linear`` of
+            ``lazytorch.models.mobile``, or a ``functools.partial`` of one.
+        anti_aliasing: What takes a block's step in place of its convolution; see the block.
+        initialize: Called with every module once it is built, to draw its initial weights; None for PyTorch's.
+        names: Called with the rows of each stage, one for each block, for what the modules are called in other zoos.
+        dropout: Share of the features that training sets to zero before the classifier.
+        drop_path_rate: Share of the examples for which training would leave out the branch after the last; the others
+            less, in proportion to their place.
+        norm_layer: Called with the channels, after each convolution; None for no norms.
+        activation: Called without arguments, where a row says nothing else; None for no activations.
+        output_stride: Input pixels along a side over those of the last stage: 8, 16 or 32. Where steps are left out,
+            kernels are dilated.
+        global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling.
+        gradient_checkpointing: Whether training computes each block's activations again instead of keeping them.
+        weights: ``"torchvision"`` or ``"timm"`` for what that zoo recommends for the model of this name, also with a
+            tag of its own (``"timm:ra_in1k"``); or a ``.safetensors``, ``.pt`` or ``.pth`` file with names of either
+            zoo or of this one. The stem is fitted to other input channels.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, num_classes)``
+
+    Raises:
+        ValueError: If a number is out of its range, or there are no such weights.
+        RuntimeError: If the weights do not fit the model.
+
+    Source:
+        The paper of each family, in its file.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.models import MobileNet, Stage
+        >>> table = [Stage(16), Stage(24, repeats=2, stride=2, expansion_ratio=6), Stage(32, stride=2, kernel_size=5)]
+        >>> MobileNet(10, stages=table, width=0.5)(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+    table = blocks(stages, width, depth, rounding, round_depth, fixed_ends)
+    layer = {"norm_layer": norm_layer, "activation": activation}
+    places_of, reductions = places(
+        [rows[0].stride for rows in table],
+        [len(rows) for rows in table],
+        stem_reduction=2,
+        output_stride=output_stride,
+    )
+    count = sum(map(len, table))
+    rates = iter(branch_rates(drop_path_rate, count, last=count))
+    channels = [rows[-1].out_channels for rows in table]
+    final = None if final_channels is None else final_width(final_channels, width)
+    backbone = Backbone(
+        stem=LazyConvNormActivation(stem_width(stem_channels, width), stem_kernel_size, 2, **layer),
+        stages=[
+            [
+                row.block(
+                    row.out_channels,
+                    row.kernel_size,
+                    place.stride,
+                    row.expansion_ratio,
+                    rounding=rounding,
+                    dilation=place.input_dilation,
+                    se_layer=row.se_layer,
+                    anti_aliasing=anti_aliasing,
+                    drop_path_rate=next(rates),
+                    norm_layer=norm_layer,
+                    activation=row.activation or activation,
+                )
+                for row, place in zip(rows, stage, strict=True)
+            ]
+            for rows, stage in zip(table, places_of, strict=True)
+        ],
+        final=None if final is None else LazyPointwiseConv(final, **layer),
+        channels=channels,
+        reductions=reductions,
+        num_features=channels[-1] if final is None else final,
+        hidden_channels=hidden_channels,
+        **({} if hidden_channels is None else hidden(hidden_channels, **layer)),
+        num_classes=num_classes,
+        dropout=dropout,
+        global_pool=global_pool,
+        gradient_checkpointing=gradient_checkpointing,
+        initialize=initialize,
+        reference_names=None if names is None else names(table),
+    )
+    return load_weights(backbone, weights, num_classes)
+
+
+def blocks(
+    stages: Sequence[Stage | Sequence[Stage]],
+    width: float,
+    depth: float | Sequence[float],
+    rounding: Callable[[float], int],
+    round_depth: Callable[[float], int],
+    fixed_ends: bool,
+) -> list[list[Stage]]:
+    """The table with one row for each block, in each stage, of the channels and blocks that they have."""
+    groups = [[each] if isinstance(each, Stage) else list(each) for each in stages]
+    depths = [depth] * len(groups) if isinstance(depth, (int, float)) else list(depth)
+    if len(depths) != len(groups):
+        raise ValueError(f"MobileNet: depth must be one number or one a stage, got {len(depths)} for {len(groups)}.")
+    if fixed_ends:
+        depths[0] = depths[-1] = 1.0
+    table = []
+    for rows, factor in zip(groups, depths, strict=True):
+        counts = [row.repeats for row in rows]
+        left, wanted = sum(counts), max(1, round_depth(sum(counts) * factor))
+        # The last rows take their share first: so the first, which differs most often, is repeated least.
+        for index in reversed(range(len(rows))):
+            share = max(1, round(counts[index] / left * wanted))
+            left, wanted, counts[index] = left - counts[index], wanted - share, share
+        table.append(
+            [
+                row._replace(out_channels=rounding(row.out_channels * width), repeats=1)
+                for row, count in zip(rows, counts, strict=True)
+                for _ in range(count)
+            ]
+        )
+    return table
+
+
+def draw(module: nn.Module, *, per_group: bool, draw_linear: Callable[[nn.Linear], Any]) -> None:
+    """He normal by outputs for convolutions, biases of 0: He et al. 2015, https://arxiv.org/abs/1502.01852.
+
+    Args:
+        module: The module, once it is built.
+        per_group: Whether the outputs are counted for each group, as TensorFlow's networks of these families do.
+        draw_linear: Called with linear layers, to draw their weights.
+    """
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        outputs = module.weight.size(0) * math.prod(module.kernel_size) / (module.groups if per_group else 1)
+        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
+    elif isinstance(module, nn.Linear):
+        draw_linear(module)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def small_normal(module: nn.Linear) -> None:
+    nn.init.normal_(module.weight, std=0.01)
+
+
+def uniform(module: nn.Linear, gain: float = 1.0) -> None:
+    """Uniform by the outputs: up to ``gain`` over their root."""
+    bound = gain / math.sqrt(module.out_features)
+    nn.init.uniform_(module.weight, -bound, bound)
+
+
+as_tensorflow = functools.partial(draw, per_group=True, draw_linear=uniform)

@@ -1,0 +1,83 @@
+"""MobileNetV1 and MobileNetV2.
+
+- MobileNetV1: Howard et al. 2017, table 1, https://arxiv.org/abs/1704.04861.
+- MobileNetV2: Sandler et al. 2018, "Inverted Residuals and Linear Bottlenecks", table 2,
+  https://arxiv.org/abs/1801.04381.
+
+``mobilenet_v2`` is torchvision's, in its initial weights as well; the others are timm's.
+"""
+
+from functools import partial
+
+from torch import nn
+
+from lazytorch.layers import LazyInvertedBottleneck
+from lazytorch.models.mobile import MobileNet, Stage, as_stated, as_tensorflow, draw, scaled_up, small_normal
+from lazytorch.models.mobile_names import in_both, in_mobilenet_v2, in_timm
+from lazytorch.models.registry import model
+
+__all__ = [
+    "MOBILENET_V1",
+    "MOBILENET_V2",
+    "mobilenet_v2",
+    "mobilenetv1_100",
+    "mobilenetv1_100h",
+    "mobilenetv1_125",
+    "mobilenetv2_035",
+    "mobilenetv2_050",
+    "mobilenetv2_075",
+    "mobilenetv2_100",
+    "mobilenetv2_110d",
+    "mobilenetv2_120d",
+    "mobilenetv2_140",
+]
+
+RELU6 = partial(nn.ReLU6, inplace=True)
+
+depthwise_separable = partial(LazyInvertedBottleneck, shortcut=False, project_activation=RELU6)
+
+MOBILENET_V1 = (
+    Stage(64, block=depthwise_separable),
+    Stage(128, repeats=2, stride=2, block=depthwise_separable),
+    Stage(256, repeats=2, stride=2, block=depthwise_separable),
+    Stage(512, repeats=6, stride=2, block=depthwise_separable),
+    Stage(1024, repeats=2, stride=2, block=depthwise_separable),
+)
+MOBILENET_V2 = (
+    Stage(16),
+    Stage(24, repeats=2, stride=2, expansion_ratio=6),
+    Stage(32, repeats=3, stride=2, expansion_ratio=6),
+    Stage(64, repeats=4, stride=2, expansion_ratio=6),
+    Stage(96, repeats=3, stride=1, expansion_ratio=6),
+    Stage(160, repeats=3, stride=2, expansion_ratio=6),
+    Stage(320, repeats=1, stride=1, expansion_ratio=6),
+)
+
+V1 = {"stages": MOBILENET_V1, "activation": RELU6, "initialize": as_tensorflow, "names": in_timm}
+V2 = {
+    "stages": MOBILENET_V2,
+    "final_channels": 1280,
+    "final_width": scaled_up,
+    "activation": RELU6,
+    "initialize": as_tensorflow,
+    "names": partial(in_both, torchvision=in_mobilenet_v2),
+}
+DEEPER = {"stem_width": as_stated, "final_width": as_stated, "fixed_ends": True}
+
+mobilenetv1_100 = model("mobilenetv1_100", MobileNet, ["timm"], **V1)
+mobilenetv1_100h = model("mobilenetv1_100h", MobileNet, ["timm"], **V1, final_channels=1024, final_width=scaled_up)
+mobilenetv1_125 = model("mobilenetv1_125", MobileNet, ["timm"], **V1, width=1.25)
+
+mobilenet_v2 = model(
+    "mobilenet_v2",
+    MobileNet,
+    ["torchvision"],
+    **V2 | {"dropout": 0.2, "initialize": partial(draw, per_group=False, draw_linear=small_normal)},
+)
+mobilenetv2_035 = model("mobilenetv2_035", MobileNet, ["timm"], **V2, width=0.35)
+mobilenetv2_050 = model("mobilenetv2_050", MobileNet, ["timm"], **V2, width=0.5)
+mobilenetv2_075 = model("mobilenetv2_075", MobileNet, ["timm"], **V2, width=0.75)
+mobilenetv2_100 = model("mobilenetv2_100", MobileNet, ["timm"], **V2)
+mobilenetv2_140 = model("mobilenetv2_140", MobileNet, ["timm"], **V2, width=1.4)
+mobilenetv2_110d = model("mobilenetv2_110d", MobileNet, ["timm"], **V2 | DEEPER, width=1.1, depth=1.2)
+mobilenetv2_120d = model("mobilenetv2_120d", MobileNet, ["timm"], **V2 | DEEPER, width=1.2, depth=1.4)

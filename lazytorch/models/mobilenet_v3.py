@@ -1,0 +1,161 @@
+"""MobileNetV3 and PP-LCNet.
+
+- MobileNetV3: Howard et al. 2019, "Searching for MobileNetV3", tables 1 and 2, https://arxiv.org/abs/1905.02244.
+- PP-LCNet: Cui et al. 2021, table 1, https://arxiv.org/abs/2109.15099.
+
+``mobilenet_v3_large`` and ``_small`` are torchvision's: the hidden layer after the pooling is linear, the constants of
+BatchNorm are TensorFlow's. The others are timm's: a 1x1 convolution, and PyTorch's. Weights go from each to the other.
+"""
+
+from functools import partial
+
+from torch import nn
+
+from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.models.mobile import (
+    RELU,
+    MobileNet,
+    Stage,
+    as_stated,
+    as_tensorflow,
+    draw,
+    linear,
+    pointwise,
+    small_normal,
+)
+from lazytorch.models.mobile_names import in_both, in_mobilenet_v3, in_timm
+from lazytorch.models.registry import model
+
+__all__ = [
+    "LCNET",
+    "MOBILENET_V3_LARGE",
+    "MOBILENET_V3_SMALL",
+    "lcnet_035",
+    "lcnet_050",
+    "lcnet_075",
+    "lcnet_100",
+    "lcnet_150",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "mobilenetv3_large_075",
+    "mobilenetv3_large_100",
+    "mobilenetv3_large_150d",
+    "mobilenetv3_rw",
+    "mobilenetv3_small_050",
+    "mobilenetv3_small_075",
+    "mobilenetv3_small_100",
+]
+
+HARD_SWISH = partial(nn.Hardswish, inplace=True)
+
+
+def rounded_quarter(channels: int) -> int:
+    return round_channels(channels / 4)
+
+
+def quarter(channels: int) -> int:
+    return round(channels / 4)
+
+
+SE = partial(SqueezeExcitation, squeeze_channels=rounded_quarter, gate=nn.Hardsigmoid)
+convolution = partial(LazyFusedInvertedBottleneck, shortcut=False)
+
+# Where a row says ReLU, the paper has RE; the others have HS.
+MOBILENET_V3_LARGE = (
+    Stage(16, activation=RELU),
+    (Stage(24, stride=2, expansion_ratio=4, activation=RELU), Stage(24, expansion_ratio=3, activation=RELU)),
+    Stage(40, repeats=3, stride=2, kernel_size=5, expansion_ratio=3, se_layer=SE, activation=RELU),
+    (
+        Stage(80, stride=2, expansion_ratio=6),
+        Stage(80, expansion_ratio=2.5),
+        Stage(80, repeats=2, expansion_ratio=2.3),
+    ),
+    Stage(112, repeats=2, expansion_ratio=6, se_layer=SE),
+    Stage(160, repeats=3, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE),
+    Stage(960, kernel_size=1, block=convolution),
+)
+MOBILENET_V3_SMALL = (
+    Stage(16, stride=2, se_layer=SE, activation=RELU),
+    (Stage(24, stride=2, expansion_ratio=4.5, activation=RELU), Stage(24, expansion_ratio=3.67, activation=RELU)),
+    (
+        Stage(40, stride=2, kernel_size=5, expansion_ratio=4, se_layer=SE),
+        Stage(40, repeats=2, kernel_size=5, expansion_ratio=6, se_layer=SE),
+    ),
+    Stage(48, repeats=2, kernel_size=5, expansion_ratio=3, se_layer=SE),
+    Stage(96, repeats=3, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE),
+    Stage(576, kernel_size=1, block=convolution),
+)
+
+depthwise_separable = partial(LazyInvertedBottleneck, shortcut=False, project_activation=HARD_SWISH)
+LCNET = (
+    Stage(32, block=depthwise_separable),
+    Stage(64, repeats=2, stride=2, block=depthwise_separable),
+    Stage(128, repeats=2, stride=2, block=depthwise_separable),
+    (Stage(256, stride=2, block=depthwise_separable), Stage(256, kernel_size=5, block=depthwise_separable)),
+    Stage(256, repeats=4, kernel_size=5, block=depthwise_separable),
+    Stage(
+        512,
+        repeats=2,
+        stride=2,
+        kernel_size=5,
+        se_layer=partial(SqueezeExcitation, squeeze_channels=quarter, gate=nn.Hardsigmoid),
+        block=depthwise_separable,
+    ),
+)
+
+
+def squeezed_as_activated(row: Stage) -> Stage:
+    """With squeeze-excitation of the row's own activation, and as many channels in between as a quarter rounds to."""
+    if row.se_layer is None:
+        return row
+    activation = row.activation or HARD_SWISH
+    return row._replace(
+        se_layer=partial(SqueezeExcitation, squeeze_channels=quarter, activation=activation, gate=nn.Hardsigmoid)
+    )
+
+
+COMMON = {
+    "stem_channels": 16,
+    "hidden": pointwise,
+    "activation": HARD_SWISH,
+    "initialize": as_tensorflow,
+    "names": partial(in_both, torchvision=in_mobilenet_v3),
+}
+LARGE = COMMON | {"stages": MOBILENET_V3_LARGE, "hidden_channels": 1280}
+SMALL = COMMON | {"stages": MOBILENET_V3_SMALL, "hidden_channels": 1024}
+NARROW = {"stem_width": as_stated}
+TORCHVISION = {
+    "hidden": linear,
+    "dropout": 0.2,
+    "norm_layer": partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01),
+    "initialize": partial(draw, per_group=False, draw_linear=small_normal),
+}
+RW = {
+    "stages": [
+        MOBILENET_V3_LARGE[0]._replace(block=partial(LazyInvertedBottleneck, shortcut=False)),
+        *(
+            squeezed_as_activated(each) if isinstance(each, Stage) else [squeezed_as_activated(row) for row in each]
+            for each in MOBILENET_V3_LARGE[1:]
+        ),
+    ],
+    "hidden": partial(pointwise, bias=False),
+    "norm_layer": partial(nn.BatchNorm2d, eps=1e-3),
+}
+LC = COMMON | {"stages": LCNET, "hidden_channels": 1280, "names": in_timm}
+
+mobilenet_v3_large = model("mobilenet_v3_large", MobileNet, ["torchvision"], **LARGE | TORCHVISION)
+mobilenet_v3_small = model("mobilenet_v3_small", MobileNet, ["torchvision"], **SMALL | TORCHVISION)
+
+mobilenetv3_large_075 = model("mobilenetv3_large_075", MobileNet, ["timm"], **LARGE, width=0.75)
+mobilenetv3_large_100 = model("mobilenetv3_large_100", MobileNet, ["timm"], **LARGE)
+mobilenetv3_large_150d = model("mobilenetv3_large_150d", MobileNet, ["timm"], **LARGE, width=1.5, depth=1.2)
+mobilenetv3_small_050 = model("mobilenetv3_small_050", MobileNet, ["timm"], **SMALL | NARROW, width=0.5)
+mobilenetv3_small_075 = model("mobilenetv3_small_075", MobileNet, ["timm"], **SMALL, width=0.75)
+mobilenetv3_small_100 = model("mobilenetv3_small_100", MobileNet, ["timm"], **SMALL)
+mobilenetv3_rw = model("mobilenetv3_rw", MobileNet, ["timm"], **LARGE | RW)
+
+lcnet_035 = model("lcnet_035", MobileNet, ["timm"], **LC, width=0.35)
+lcnet_050 = model("lcnet_050", MobileNet, ["timm"], **LC, width=0.5)
+lcnet_075 = model("lcnet_075", MobileNet, ["timm"], **LC, width=0.75)
+lcnet_100 = model("lcnet_100", MobileNet, ["timm"], **LC)
+lcnet_150 = model("lcnet_150", MobileNet, ["timm"], **LC, width=1.5)

@@ -1,0 +1,125 @@
+"""MobileNetV4, without attention: Qin et al. 2024, tables 8 to 10, https://arxiv.org/abs/2404.10518.
+
+All are timm's, those with anti-aliasing (aa: averaged, blur: blurred) its own.
+"""
+
+from functools import partial
+
+from lazytorch.layers import BlurPool, LazyFusedInvertedBottleneck, LazyUniversalInvertedBottleneck, average_blur
+from lazytorch.models.mobile import MobileNet, Stage, as_stated, as_tensorflow, pointwise
+from lazytorch.models.mobile_names import in_timm
+from lazytorch.models.registry import model
+
+__all__ = [
+    "MOBILENET_V4_LARGE",
+    "MOBILENET_V4_MEDIUM",
+    "MOBILENET_V4_SMALL",
+    "mobilenetv4_conv_aa_large",
+    "mobilenetv4_conv_aa_medium",
+    "mobilenetv4_conv_blur_medium",
+    "mobilenetv4_conv_large",
+    "mobilenetv4_conv_medium",
+    "mobilenetv4_conv_small",
+    "mobilenetv4_conv_small_035",
+    "mobilenetv4_conv_small_050",
+]
+
+convolution = partial(LazyFusedInvertedBottleneck, shortcut=False)
+
+
+def uib(
+    out_channels: int, start: int, kernel_size: int, expansion_ratio: float, *, stride: int = 1, repeats: int = 1
+) -> Stage:
+    """A row of universal inverted bottlenecks, as the paper's tables have them: the side of each kernel, 0 for none."""
+    block = partial(LazyUniversalInvertedBottleneck, start_kernel_size=start)
+    return Stage(out_channels, repeats, stride, kernel_size, expansion_ratio, block=block)
+
+
+def conv(out_channels: int, kernel_size: int, stride: int = 1) -> Stage:
+    """A row of one convolution."""
+    return Stage(out_channels, 1, stride, kernel_size, block=convolution)
+
+
+FUSED = Stage(48, stride=2, expansion_ratio=4, block=LazyFusedInvertedBottleneck)
+MOBILENET_V4_SMALL = (
+    (conv(32, 3, stride=2), conv(32, 1)),
+    (conv(96, 3, stride=2), conv(64, 1)),
+    (uib(96, 5, 5, 3, stride=2), uib(96, 0, 3, 2, repeats=4), uib(96, 3, 0, 4)),
+    (
+        uib(128, 3, 3, 6, stride=2),
+        uib(128, 5, 5, 4),
+        uib(128, 0, 5, 4),
+        uib(128, 0, 5, 3),
+        uib(128, 0, 3, 4, repeats=2),
+    ),
+    conv(960, 1),
+)
+MOBILENET_V4_MEDIUM = (
+    FUSED,
+    (uib(80, 3, 5, 4, stride=2), uib(80, 3, 3, 2)),
+    (
+        uib(160, 3, 5, 6, stride=2),
+        uib(160, 3, 3, 4, repeats=2),
+        uib(160, 3, 5, 4),
+        uib(160, 3, 3, 4),
+        uib(160, 3, 0, 4),
+        uib(160, 0, 0, 2),
+        uib(160, 3, 0, 4),
+    ),
+    (
+        uib(256, 5, 5, 6, stride=2),
+        uib(256, 5, 5, 4),
+        uib(256, 3, 5, 4, repeats=2),
+        uib(256, 0, 0, 4),
+        uib(256, 3, 0, 4),
+        uib(256, 3, 5, 2),
+        uib(256, 5, 5, 4),
+        uib(256, 0, 0, 4, repeats=2),
+        uib(256, 5, 0, 2),
+    ),
+    conv(960, 1),
+)
+MOBILENET_V4_LARGE = (
+    FUSED,
+    (uib(96, 3, 5, 4, stride=2), uib(96, 3, 3, 4)),
+    (
+        uib(192, 3, 5, 4, stride=2),
+        uib(192, 3, 3, 4, repeats=3),
+        uib(192, 3, 5, 4),
+        uib(192, 5, 3, 4, repeats=5),
+        uib(192, 3, 0, 4),
+    ),
+    (
+        uib(512, 5, 5, 4, stride=2),
+        uib(512, 5, 5, 4, repeats=3),
+        uib(512, 5, 0, 4),
+        uib(512, 5, 3, 4),
+        uib(512, 5, 0, 4, repeats=2),
+        uib(512, 5, 3, 4),
+        uib(512, 5, 5, 4),
+        uib(512, 5, 0, 4, repeats=3),
+    ),
+    conv(960, 1),
+)
+
+COMMON = {
+    "hidden_channels": 1280,
+    "hidden": partial(pointwise, norm=True),
+    "initialize": as_tensorflow,
+    "names": in_timm,
+}
+SMALL = COMMON | {"stages": MOBILENET_V4_SMALL}
+MEDIUM = COMMON | {"stages": MOBILENET_V4_MEDIUM}
+LARGE = COMMON | {"stages": MOBILENET_V4_LARGE, "stem_channels": 24}
+NARROW = {"stem_width": as_stated}
+AA = {"anti_aliasing": average_blur}
+BLUR = {"anti_aliasing": partial(BlurPool, padding_mode="constant")}
+
+mobilenetv4_conv_small = model("mobilenetv4_conv_small", MobileNet, ["timm"], **SMALL)
+mobilenetv4_conv_small_035 = model("mobilenetv4_conv_small_035", MobileNet, ["timm"], **SMALL | NARROW, width=0.35)
+mobilenetv4_conv_small_050 = model("mobilenetv4_conv_small_050", MobileNet, ["timm"], **SMALL | NARROW, width=0.5)
+mobilenetv4_conv_medium = model("mobilenetv4_conv_medium", MobileNet, ["timm"], **MEDIUM)
+mobilenetv4_conv_large = model("mobilenetv4_conv_large", MobileNet, ["timm"], **LARGE)
+mobilenetv4_conv_aa_medium = model("mobilenetv4_conv_aa_medium", MobileNet, ["timm"], **MEDIUM | AA)
+mobilenetv4_conv_aa_large = model("mobilenetv4_conv_aa_large", MobileNet, ["timm"], **LARGE | AA)
+mobilenetv4_conv_blur_medium = model("mobilenetv4_conv_blur_medium", MobileNet, ["timm"], **MEDIUM | BLUR)
