@@ -99,7 +99,7 @@ def linear(channels: int, **layer: Callable[..., nn.Module] | None) -> dict[str,
 def MobileNet(  # noqa: N802 - a network, though built by a function
     num_classes: int | None = None,
     *,
-    stages: Sequence[Stage | Sequence[Stage]],
+    stages: Sequence[Stage | Sequence[Stage]] = (),
     width: float = 1.0,
     depth: float | Sequence[float] = 1.0,
     rounding: Callable[[float], int] = round_channels,
@@ -178,6 +178,8 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
         >>> MobileNet(10, stages=table, width=0.5)(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 10])
     """
+    if not stages:
+        raise ValueError("MobileNet: stages must be a table of at least one row, got none.")
     table = blocks(stages, width, depth, rounding, round_depth, fixed_ends)
     layer = {"norm_layer": norm_layer, "activation": activation}
     places_of, reductions = places(
