@@ -275,7 +275,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for name, source in (progress := tqdm(pairs, unit="model", disable=None)):
             progress.set_description(name)
-            rows.append(compare(name, source, size=options.size, structure=options.structure))
+            try:
+                rows.append(compare(name, source, size=options.size, structure=options.structure))
+            except Exception as error:  # of one model: the others are compared all the same
+                problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+                rows.append(Comparison(name, f"{source} {name}", 0, 0, None, None, [problem]))
             gc.collect()  # a network holds references to itself
     except KeyboardInterrupt:
         interrupted = True

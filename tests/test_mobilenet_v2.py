@@ -60,6 +60,10 @@ def test_reset_classifier():
     assert model.num_classes == 3
     assert model.get_classifier().weight.std() < 0.02
     assert not model.get_classifier().bias.any()
+    model.eval().reset_classifier(4)
+    assert not lazytorch.is_lazy(model)
+    assert not model.get_classifier().training
+    torch.optim.SGD(model.parameters(), lr=0.1)
     model.to("meta").double().reset_classifier(2)
     model(x.double().to("meta"))
     assert model.get_classifier().weight.is_meta

@@ -30,6 +30,16 @@ def test_equals_its_reference(name, source):
     assert found.macs > 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18d", "resnet26t", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnext26d_32x4d", "mobilenetv2_035",
+     "mobilenetv3_small_050", "mobilenetv4_conv_blur_medium", "efficientnet_es", "tinynet_e"],
+)  # fmt: skip
+def test_equals_its_reference_where_sides_are_odd(name):
+    """Where a step does not divide the side, the border shows how it is rounded and padded."""
+    assert parity.compare(name, "timm", size=75).problems == []
+
+
 def max_pool(side, padding, channels, **_):
     return LazyMaxPool(side, stride=2, padding=padding)
 
@@ -89,8 +99,31 @@ def test_script_prints_a_table_and_fails_if_one_differs(capsys, monkeypatch):
     assert "| differs: output in evaluation" in capsys.readouterr().out
     assert parity.main(["resnet18", "--structure", "--json"]) == 0
     assert '"macs": 18135' in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        parity.main(["resnet19"])
+    for wrong in (["resnet19"], ["resnet18", "resnet19"], ["resnet18d", "--source", "torchvision"], ["--size", "0"]):
+        with pytest.raises(SystemExit) as exit_status:
+            parity.main(wrong)
+        assert exit_status.value.code == 2
+
+
+def test_script_goes_on_after_a_model_that_fails_and_stops_when_asked(capsys, monkeypatch):
+    compare = parity.compare
+
+    def failing(name, *args, **options):
+        if name == "resnet18":
+            raise error
+        return compare(name, *args, **options)
+
+    monkeypatch.setattr(parity, "compare", failing)
+    error = RuntimeError("odd")
+    assert parity.main(["mobilenetv2_035", "resnet18", "--structure", "--source", "timm"]) == 1
+    table = capsys.readouterr().out
+    assert "mobilenetv2_035" in table
+    assert "differs: RuntimeError: odd" in table
+    error = KeyboardInterrupt()
+    assert parity.main(["mobilenetv2_035", "resnet18", "--structure", "--source", "timm"]) == 130
+    said = capsys.readouterr()
+    assert "mobilenetv2_035" in said.out
+    assert "1 of 1 equal, 1 not compared" in said.err
 
 
 def named(text):

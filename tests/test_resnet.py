@@ -77,6 +77,13 @@ def test_options_go_together(block, shortcut, se_layer, anti_aliasing):
     assert not is_lazy(model)
 
 
+@pytest.mark.parametrize("last", [nn.ReLU, nn.Sigmoid])
+def test_a_branch_may_end_in_what_keeps_its_output(last):
+    model = ResNet(3, **SMALL, se_layer=lambda channels, spatial_dims: last())
+    model(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_branches_that_start_from_zero_leave_the_shortcut():
     for block, last in ((LazyBasicBlock, "conv2"), (LazyBottleneckBlock, "restore")):
         model = materialize(ResNet(3, **SMALL, block=block, zero_init=True), (2, 3, 32, 32))
@@ -133,16 +140,27 @@ def test_takes_any_channels_and_rank(name, shape):
         ({"depths": (1, 1)}, "depths and widths must be as many, got 2 and 4"),
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"num_classes": -1}, "num_classes must be a whole number of at least 0, got -1"),
-        ({"global_pool": None}, "num_classes must be 0 without pooling, .* got 1000"),
+        ({"global_pool": None, "num_classes": 10}, "num_classes must be 0 without pooling, .* got 10"),
+        ({"depths": (), "widths": ()}, r"there must be stages, .* got \[\]"),
         ({"drop_path_rate": 1.5}, "drop_path_rate must be from 0 to below 1, got 1.5"),
-        ({"depths": (0, 1, 1, 1)}, r"every stage must have at least one block, got \[0, 1, 1, 1\]"),
-        ({"stem": ()}, "stem must have the channels of one convolution or more, got none"),
-        ({"dropout": 2.0}, "dropout probability has to be between 0 and 1"),
+        ({"depths": (0, 1, 1, 1)}, r"stages, of at least one block each, got \[0, 1, 1, 1\]"),
+        ({"stem": ()}, r"stem must be the channels of one convolution or of several, got \(\)"),
+        ({"dropout": 2.0}, "dropout must be from 0 to 1, got 2.0"),
     ],
 )
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         ResNet(**options)(torch.zeros(1, 3, 64, 64))
+
+
+def test_pool_is_a_class_or_function():
+    for pool in (nn.AdaptiveAvgPool2d(1), "avg"):
+        with pytest.raises(TypeError, match="global_pool must be a class or function that makes it, got"):
+            ResNet(**SMALL, global_pool=pool)
+
+
+def test_without_pooling_there_are_no_classes():
+    assert ResNet(**SMALL, global_pool=None)(torch.zeros(2, 3, 64, 64)).shape == (2, 128, 2, 2)
 
 
 def test_a_stage_is_deeper_than_the_input_is_large():

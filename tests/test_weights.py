@@ -262,7 +262,7 @@ def test_what_cannot_be_loaded_is_an_error(tmp_path):
         resnet18(weights=tmp_path / "trap.pt")
     assert not trace.exists()
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match=r"must hold tensors by name, .*, got a list"):
+    with pytest.raises(ValueError, match=r"weights must be tensors by name, got a list"):
         resnet18(weights=tmp_path / "list.pt")
     for name in ("broken.pt", "broken.safetensors"):
         (tmp_path / name).write_bytes(b"\x00broken")
@@ -308,6 +308,80 @@ def test_published_by_timm_through_its_own_cache(tmp_path, monkeypatch, weights)
         get_model("resnet18", weights="timm:x9")
     with pytest.raises(ValueError, match="timm has no weights for resnet200; it has none"):
         get_model("resnet200", weights="timm")
+
+
+@pytest.mark.parametrize("where", ["constructed", "called", "both"])
+def test_inference_mode_leaves_it_trainable(tmp_path, where):
+    path, x = written(tmp_path, of_torchvision().state_dict(), ".safetensors"), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode(where != "called"):
+        model = resnet18(weights=path)
+        if where == "both":
+            model(x)
+    with torch.inference_mode(where == "called"):
+        model(x)
+    model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_partly_built_model_takes_what_fits_it():
+    state = of_torchvision().state_dict()
+    model = resnet18()
+    model.stem(torch.randn(1, 1, 64, 64))
+    with pytest.raises(RuntimeError, match=r"conv1\.weight is \(64, 3, 7, 7\), must be \(64, 1, 7, 7\)"):
+        load_reference_state_dict(model, state, "torchvision")
+    model = resnet18()
+    model.stem(torch.randn(1, 3, 64, 64))
+    load_reference_state_dict(model, state, "torchvision")
+    assert same(reference_state_dict(model, "torchvision"), state)
+
+
+def test_a_changed_model_is_told_what_it_lacks():
+    model = resnet18()
+    model.stem = nn.Identity()
+    with pytest.raises(RuntimeError, match=r"unexpected: .*conv1\.weight"):
+        load_reference_state_dict(model, of_torchvision().state_dict(), "torchvision")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: torch.zeros(1)}, "got 0: a Tensor"),
+        ({"fc.bias": 3}, "got 'fc.bias': a int"),
+        ({"fc.bias": torch.zeros(1000, device="meta")}, "got fc.bias, which is meta"),
+        ({"fc.bias": torch.zeros(1000).to_sparse()}, "got fc.bias, which is torch.sparse_coo"),
+        ({"fc.bias": torch.zeros(1000, dtype=torch.complex64)}, "got fc.bias, which is torch.complex64"),
+    ],
+)
+def test_odd_entries_are_named(tmp_path, change, message):
+    state = of_torchvision().state_dict() | change
+    model = resnet18()
+    with pytest.raises(ValueError, match=message):
+        load_reference_state_dict(model, state, "torchvision")
+    assert is_lazy(model.stem)
+    if not any(isinstance(value, int) for value in change.values()):
+        torch.save(state, tmp_path / "odd.pt")
+        with pytest.raises(ValueError, match=r"odd\.pt"):
+            resnet18(weights=tmp_path / "odd.pt")
+
+
+def test_wrong_arguments_are_named():
+    state = of_torchvision().state_dict()
+    with pytest.raises(TypeError, match=r"must be a lazytorch\.models\.Backbone, got a ResNet"):
+        load_reference_state_dict(of_torchvision(), state, "torchvision")
+    with pytest.raises(TypeError, match=r"got a OptimizedModule\. Pass model\._orig_mod"):
+        load_reference_state_dict(torch.compile(resnet18()), state, "torchvision")
+    with pytest.raises(ValueError, match="weights must be tensors by name, got a NoneType"):
+        load_reference_state_dict(resnet18(), None, "torchvision")
+    with pytest.raises(RuntimeError, match="got one on the meta device"):
+        load_reference_state_dict(resnet18().to("meta"), state, "torchvision")
+
+
+def test_ambient_device_does_not_matter():
+    state = {key: value for key, value in of_torchvision().state_dict().items() if "num_batches" not in key}
+    model = resnet18()
+    with torch.device("meta"):
+        load_reference_state_dict(model, state, "torchvision")
+    assert not any(value.is_meta for value in model.state_dict().values())
 
 
 def test_loading_leaves_no_trace():

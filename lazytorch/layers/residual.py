@@ -37,9 +37,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        y = self.layers(x)
-        y += self.shortcut(x)
-        return self.activation(y)
+        return self.activation(self.layers(x) + self.shortcut(x))
 
 
 def require_residual(block: nn.Module, kernel_size: int, stride: int) -> None:

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
 from lazytorch.lazify import whole
-from lazytorch.materialize import placement
+from lazytorch.materialize import is_lazy, materialize, placement
 from lazytorch.named_sequential import NamedSequential
 
 __all__ = ["Backbone", "StageInfo"]
@@ -51,10 +51,10 @@ class Backbone(nn.Module):
         pooled: What follows the pooling, at one pixel, if anything.
         hidden: What follows that, on vectors, if anything.
         hidden_channels: Channels that reach the classifier, where ``pooled`` or ``hidden`` change them.
-        num_classes: Classes to tell apart; 0 for no classifier; by default 1000.
+        num_classes: Classes to tell apart; 0 for no classifier; by default 1000, or 0 where nothing is pooled.
         dropout: Share of the pooled features that training sets to zero.
         global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling, and no classifier.
-        gradient_checkpointing: Whether training computes each block's activations again instead of keeping them.
+        gradient_checkpointing: Whether the gradient computes each block's activations again, instead of keeping them.
         initialize: Called with every module once it is built, to draw its initial weights.
         reference_names: For ``"torchvision"`` and ``"timm"``, what modules of that zoo's model are called there, by
             their names here; with the number of spatial dimensions of their weights if it is another one there.
@@ -106,6 +106,10 @@ class Backbone(nn.Module):
         reference_names: Mapping[str, Names] | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(global_pool, nn.Module) or not (global_pool is None or callable(global_pool)):
+            raise TypeError(f"Backbone: global_pool must be a class or function that makes it, got {global_pool!r}.")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"Backbone: dropout must be from 0 to 1, got {dropout!r}.")
         self.stem = stem
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
         self.final = nn.Identity() if final is None else final
@@ -128,7 +132,9 @@ class Backbone(nn.Module):
         self.reference_names = dict(reference_names or {})
         if initialize is not None:
             self.apply(initialize)
-        self.reset_classifier(1000 if num_classes is None else num_classes)
+        if num_classes is None:
+            num_classes = 0 if global_pool is None else 1000
+        self.reset_classifier(num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""
@@ -153,9 +159,9 @@ class Backbone(nn.Module):
         return self.head[:-1](x) if pre_logits else self.head(x)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Have training compute each block's activations again instead of keeping them: slower, on less memory.
+        """Have the gradient compute each block's activations again, instead of keeping them: slower, on less memory.
 
-        BatchNorm then counts every batch twice in its running statistics, with the same values.
+        BatchNorm sees every batch twice then, and moves its running statistics twice.
 
         Source:
             Chen et al. 2016, https://arxiv.org/abs/1604.06174.
@@ -168,6 +174,8 @@ class Backbone(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one, on the model's device; 0 classes for none, which leaves pooled features.
+
+        In a model that is built, the new one is built as well, if the old one tells of how many features it is.
 
         Raises:
             ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 where nothing is pooled.
@@ -183,8 +191,11 @@ class Backbone(nn.Module):
             self.head.classifier = nn.Identity()
             return
         device, dtype = placement(self)
-        classifier = LazyLinear(num_classes).to(device, dtype)
-        self.head.classifier = classifier if self.initialize is None else classifier.apply(self.initialize)
+        classifier = LazyLinear(num_classes).to(device, dtype).train(self.training)
+        if self.initialize is not None:
+            classifier.apply(self.initialize)
+        features = getattr(self.get_classifier(), "in_features", None) if not is_lazy(self) else None
+        self.head.classifier = classifier if features is None else materialize(classifier, (1, features))
 
 
 def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
@@ -232,10 +243,10 @@ def places(
     Raises:
         ValueError: If ``output_stride`` is none of these.
     """
-    if output_stride not in (8, 16, 32):
+    if type(output_stride) is not int or output_stride not in (8, 16, 32):
         raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
-    if not all(isinstance(count, int) and count > 0 for count in repeats):
-        raise ValueError(f"Backbone: every stage must have at least one block, got {list(repeats)}.")
+    if not repeats or not all(isinstance(count, int) and count > 0 for count in repeats):
+        raise ValueError(f"Backbone: there must be stages, of at least one block each, got {list(repeats)}.")
     wanted = list(accumulate(strides, mul, initial=stem_reduction))
     stages = []
     for index, count in enumerate(repeats):

@@ -155,7 +155,7 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
         output_stride: Input pixels along a side over those of the last stage: 8, 16 or 32. Where steps are left out,
             kernels are dilated.
         global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling.
-        gradient_checkpointing: Whether training computes each block's activations again instead of keeping them.
+        gradient_checkpointing: Whether the gradient computes each block's activations again, instead of keeping them.
         weights: ``"torchvision"`` or ``"timm"`` for what that zoo recommends for the model of this name, also with a
             tag of its own (``"timm:ra_in1k"``); or a ``.safetensors``, ``.pt`` or ``.pth`` file with names of either
             zoo or of this one. The stem is fitted to other input channels.

@@ -151,7 +151,7 @@ def ResNet(  # noqa: N802 - a network, though built by a function
         output_stride: Input pixels along a side over those of the last stage: 8, 16 or 32. Where steps are left out,
             kernels are dilated.
         global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling.
-        gradient_checkpointing: Whether training computes each block's activations again instead of keeping them.
+        gradient_checkpointing: Whether the gradient computes each block's activations again, instead of keeping them.
         weights: ``"torchvision"`` or ``"timm"`` for what that zoo recommends for the model of this name, also with a
             tag of its own (``"timm:a1_in1k"``); or a ``.safetensors``, ``.pt`` or ``.pth`` file with names of either
             zoo or of this one. The stem is fitted to other input channels.
@@ -177,8 +177,8 @@ def ResNet(  # noqa: N802 - a network, though built by a function
     """
     if len(depths) != len(widths):
         raise ValueError(f"ResNet: depths and widths must be as many, got {len(depths)} and {len(widths)}.")
-    if not stem:
-        raise ValueError("ResNet: stem must have the channels of one convolution or more, got none.")
+    if not isinstance(stem, Sequence) or not stem:
+        raise ValueError(f"ResNet: stem must be the channels of one convolution or of several, got {stem!r}.")
     layer = {"norm_layer": norm_layer, "activation": activation}
     if len(stem) == 1:
         convolutions: dict[str, nn.Module] = {"conv": LazyConvNormActivation(stem[0], 7, 2, **layer)}

@@ -38,9 +38,12 @@ class Reference:
                 f"{self.name}: {self.source} has no model of that name, got weights={self.source!r}; it is one of "
                 f"{' and '.join(self.known)}."
             )
-        return (torchvision_state_dict if self.source == "torchvision" else timm_state_dict)(
-            self.known[self.source], self.tag
-        )
+        load = torchvision_state_dict if self.source == "torchvision" else timm_state_dict
+        try:
+            return load(self.known[self.source], self.tag)
+        except ModuleNotFoundError as error:
+            error.add_note(f"{self.source} publishes the weights: pip install 'lazytorch[references]'")
+            raise
 
 
 def torchvision_state_dict(name: str, tag: str | None) -> State:
@@ -63,6 +66,23 @@ def timm_state_dict(name: str, tag: str | None) -> State:
     return timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=True).state_dict()
 
 
+def tensors_by_name(content: object, where: str) -> State:
+    """``content``, which must be a mapping of names to dense tensors with values.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where}: weights must be tensors by name, got a {type(content).__name__}.")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{where}: weights must be tensors by name, got {name!r}: a {type(value).__name__}.")
+        if value.layout is not torch.strided or value.is_meta or value.is_complex():
+            what = "meta" if value.is_meta else value.layout if value.layout is not torch.strided else value.dtype
+            raise ValueError(f"{where}: weights must be dense, real and with values, got {name}, which is {what}.")
+    return dict(content)
+
+
 def read(path: Path) -> State:
     """The tensors in a file, by name; nothing in it is executed."""
     if path.suffix == ".safetensors":
@@ -80,12 +100,7 @@ def read(path: Path) -> State:
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(each, Tensor) for each in content.values()):
-        held = f"{', '.join(map(repr, content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise ValueError(
-            f"{path}: a file of weights must hold tensors by name, also below 'state_dict' or 'model', got {held}."
-        )
-    state = dict(content)
+    state = tensors_by_name(content, f"{path} (also below 'state_dict' or 'model')")
     for wrapped in ("module.", "_orig_mod."):  # by DistributedDataParallel, and by torch.compile
         if state and all(name.startswith(wrapped) for name in state):
             state = {name.removeprefix(wrapped): value for name, value in state.items()}

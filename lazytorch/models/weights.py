@@ -15,7 +15,8 @@ from lazytorch.errors import ShapeInferenceError
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import is_lazy, materialize, placement
 from lazytorch.models.backbone import Backbone
-from lazytorch.models.sources import Reference, State, read
+from lazytorch.models.sources import Reference, State, read, tensors_by_name
+from lazytorch.pending import plain_torch
 
 __all__ = ["load_reference_state_dict", "load_weights", "reference_state_dict"]
 
@@ -39,6 +40,12 @@ def load_weights(model: Backbone, weights: Reference | str | Path | None, num_cl
     """
     if weights is None:
         return model
+    with plain_torch():  # what is read under inference mode could never be trained
+        return loaded(model, weights, num_classes)
+
+
+def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | None) -> Backbone:
+    """What ``load_weights`` does, where there are any."""
     if isinstance(weights, Reference):
         given, layouts = weights.state_dict(), [weights.source]
     else:
@@ -53,14 +60,14 @@ def load_weights(model: Backbone, weights: Reference | str | Path | None, num_cl
         given, layouts = read(path), [None, *model.reference_names]
     heads = [[name_there(model, key, layout) for key in CLASSIFIER] for layout in layouts]
     head = next((head for head in heads if head[0] in given), heads[0])
-    classes = len(given[head[0]]) if head[0] in given else 0
+    classes = given[head[0]].size(0) if head[0] in given and given[head[0]].dim() == 2 else 0
     kept = False
     if num_classes is None:
         model.reset_classifier(classes)
     elif classes != num_classes:
         kept = True
         given = {name: value for name, value in given.items() if name not in head}
-    expected = on_meta(model, EXAMPLE)
+    expected = on_meta(model, example_for(model))
     layout = max(layouts, key=lambda layout: sum(name_there(model, key, layout) in given for key in expected))
     kept_entries = CLASSIFIER if kept else ()
     state, _ = checked(model, given, layout, expected, kept_entries, f"weights {describe(weights)}")
@@ -101,7 +108,8 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
         source: ``"torchvision"`` or ``"timm"``, whose names they are.
 
     Raises:
-        ValueError: If the zoo has no models of that kind.
+        TypeError: If ``model`` is no model of ``lazytorch.models``.
+        ValueError: If the zoo has no models of that kind, or ``state_dict`` holds other things than tensors by name.
         RuntimeError: If entries are missing, unexpected or of another shape; it lists them.
 
     Example:
@@ -113,9 +121,9 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
         Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3), bias=False)
     """
     require_source(model, source)
-    state, example = checked(
-        model, state_dict, source, on_meta(model, EXAMPLE), (), f"load_reference_state_dict from {source}"
-    )
+    what = f"load_reference_state_dict from {source}"
+    given = tensors_by_name(state_dict, what)
+    state, example = checked(model, given, source, on_meta(model, example_for(model)), (), what)
     model.load_state_dict(state)
     if is_lazy(model):
         materialize(model, example)
@@ -129,6 +137,7 @@ def reference_state_dict(model: Backbone, source: str) -> State:
         source: ``"torchvision"`` or ``"timm"``, whose names are wanted.
 
     Raises:
+        TypeError: If ``model`` is no model of ``lazytorch.models``.
         ValueError: If the zoo has no models of that kind.
         UninitializedModuleError: If the model has no weights yet.
 
@@ -148,8 +157,11 @@ def reference_state_dict(model: Backbone, source: str) -> State:
 
 
 def require_source(model: Backbone, source: str) -> None:
-    """Refuse a zoo that has no counterpart of the model."""
-    if source not in model.reference_names:
+    """Refuse what is no model of ours, and a zoo that has no counterpart of it."""
+    if not isinstance(model, Backbone):
+        compiled = " Pass model._orig_mod." if hasattr(model, "_orig_mod") else ""
+        raise TypeError(f"model must be a lazytorch.models.Backbone, got a {type(model).__name__}.{compiled}")
+    if not isinstance(source, str) or source not in model.reference_names:
         known = " or ".join(map(repr, model.reference_names)) or "there is none"
         raise ValueError(f"{type(model).__name__}: source must be a zoo with such a model ({known}), got {source!r}.")
 
@@ -168,6 +180,12 @@ def shape_there(model: Backbone, key: str, value: Tensor, layout: str | None) ->
     if isinstance(name, str) or tensor != "weight":
         return tuple(value.shape)
     return (*value.shape[:2], *(1,) * name[1])
+
+
+def example_for(model: Backbone) -> tuple[int, ...]:
+    """The shape of an input that the model takes: that of its stem, if it is built."""
+    built = None if is_lazy(model.stem) else next((each for each in model.stem.parameters() if each.dim() > 2), None)
+    return EXAMPLE if built is None else (1, built.size(1), *EXAMPLE[2:3] * (built.dim() - 2))
 
 
 def on_meta(model: nn.Module, example: Sequence[int]) -> State:
@@ -191,29 +209,41 @@ def checked(
         model: The model, lazy or not.
         given: Weights by their names in ``layout``.
         layout: Whose names they are; None for the model's own.
-        expected: What the model has, or has for an input of shape ``EXAMPLE``.
+        expected: What the model has, or has for an input of the shape ``example_for`` it.
         kept: Entries that the model keeps.
         what: What is loaded, for the message of an error.
     """
-    example = EXAMPLE
-    there = {key: name_there(model, key, layout) for key in expected if key not in kept}
-    stem = next(key for key, value in expected.items() if value.dim() > 2)
-    weight = given.get(there[stem], expected[stem])
-    if is_lazy(model) and 3 <= weight.dim() <= 5 and weight.shape[1:] != expected[stem].shape[1:]:
+    device, _ = placement(model)
+    if device.type == "meta":
+        raise RuntimeError(
+            f"{what}: the model must have a place for values, got one on the meta device. Move it first."
+        )
+    example = example_for(model)
+    stem = next((key for key, value in expected.items() if value.dim() > 2), None)
+    weight = None if stem is None else given.get(name_there(model, stem, layout))
+    if (
+        stem is not None
+        and weight is not None
+        and is_lazy(model.stem)
+        and 3 <= weight.dim() <= 5
+        and weight.size(1) > 0
+    ):
         example = (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))
-        expected = on_meta(model, example)
+        if weight.shape[1:] != expected[stem].shape[1:]:
+            expected = on_meta(model, example)
+    there = {key: name_there(model, key, layout) for key in expected if key not in kept}
     state: State = {}
     missing, misshaped = [], []
     for key, name in there.items():
         value = given.get(name)
         if value is None and key.endswith("num_batches_tracked"):  # as PyTorch, for weights older than it
-            value = torch.zeros((), dtype=torch.int64)
+            value = torch.zeros((), dtype=torch.int64, device="cpu")
         if value is None:
             missing.append(name)
         elif value.shape != (shape := shape_there(model, key, expected[key], layout)):
             misshaped.append(f"{name} is {tuple(value.shape)}, must be {shape}")
         else:
-            state[key] = value.reshape(expected[key].shape).to(placement(model)[0], expected[key].dtype)
+            state[key] = value.reshape(expected[key].shape).to(device, expected[key].dtype)
     unexpected = given.keys() - set(there.values())
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     if any(problems.values()):
