@@ -12,6 +12,7 @@ from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import is_lazy, materialize
 from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
+from lazytorch.summary import summary
 
 __all__ = [
     "LazyConv2dExpansionModule",
@@ -27,5 +28,6 @@ __all__ = [
     "lazify",
     "materialize",
     "models",
+    "summary",
 ]
 __version__ = "0.1.0"

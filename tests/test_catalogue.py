@@ -25,7 +25,7 @@ def test_every_public_lazy_layer_and_model_is_listed():
 
 
 def test_every_name_of_the_contract_is_public():
-    names = """LazyModule create_lazy_signature lazify materialize is_lazy NamedSequential
+    names = """LazyModule create_lazy_signature lazify materialize is_lazy NamedSequential summary
         LazyConv2dInChannelModule LazyConv2dExpansionModule LazyConv2dReductionModule
         UninitializedModuleError ShapeInferenceError layers models"""
     assert set(lazytorch.__all__) == set(names.split())

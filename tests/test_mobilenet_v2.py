@@ -30,8 +30,8 @@ def test_takes_any_channels_and_rank(channels, spatial):
 
 def test_known_before_any_input():
     model = mobilenet_v2()
-    assert [info.channels for info in model.feature_info] == [16, 24, 32, 64, 96, 160, 320]
-    assert [info.reduction for info in model.feature_info] == [2, 4, 8, 16, 16, 32, 32]
+    assert [info.channels for info in model.stage_info] == [16, 24, 32, 64, 96, 160, 320]
+    assert [info.reduction for info in model.stage_info] == [2, 4, 8, 16, 16, 32, 32]
     assert model.num_features == 1280
     assert lazytorch.is_lazy(model)
 
@@ -44,7 +44,7 @@ def test_features_and_head():
     pooled = model.forward_head(features, pre_logits=True)
     torch.testing.assert_close(pooled, features.mean(dim=(2, 3)))
     torch.testing.assert_close(model.get_classifier()(pooled), model(x))
-    for info in model.feature_info:
+    for info in model.stage_info:
         part = model.stem(x)
         for stage in model.stages[: int(info.module.removeprefix("stages.")) + 1]:
             part = stage(part)

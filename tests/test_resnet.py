@@ -70,7 +70,7 @@ def test_options_go_together(block, shortcut, se_layer, anti_aliasing):
         anti_aliasing=anti_aliasing, zero_init=True, output_stride=16, drop_path_rate=0.1,
     )  # fmt: skip
     channels = [16, 32, 48, 64]
-    assert [info.channels for info in model.feature_info] == channels
+    assert [info.channels for info in model.stage_info] == channels
     x = torch.randn(2, 5, 32, 32, requires_grad=True)
     model(x).sum().backward()
     assert x.grad.any()

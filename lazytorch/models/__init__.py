@@ -10,9 +10,10 @@ from lazytorch.models import (
     mobilenet_v4,
     resnets,
 )
-from lazytorch.models.backbone import Backbone, StageInfo
+from lazytorch.models.backbone import Backbone
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
+from lazytorch.models.features import Features, StageInfo
 from lazytorch.models.mnasnet import *
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.mobilenet import *
@@ -26,6 +27,7 @@ from lazytorch.models.weights import load_reference_state_dict, reference_state_
 
 __all__ = [
     "Backbone",
+    "Features",
     "MobileNet",
     "ResNet",
     "Stage",

@@ -1,39 +1,23 @@
 """Backbone: stem, stages, head; what every network of the zoo is."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
-from operator import mul
-from typing import NamedTuple
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
 from lazytorch.lazify import whole
 from lazytorch.materialize import is_lazy, materialize, placement
+from lazytorch.models.features import FeatureInfo, StageInfo, collect
 from lazytorch.named_sequential import NamedSequential
 
-__all__ = ["Backbone", "StageInfo"]
+__all__ = ["Backbone"]
 
 
 # What a module is called elsewhere; and, if others there, the spatial dimensions of its weight.
 Names = Mapping[str, str | tuple[str, int]]
-
-
-class StageInfo(NamedTuple):
-    """What is known of a stage before any input.
-
-    Attributes:
-        channels: Channels that it produces.
-        reduction: Input pixels along a side over output pixels along it.
-        module: The stage's name within the backbone.
-    """
-
-    channels: int
-    reduction: int
-    module: str
 
 
 class Backbone(nn.Module):
@@ -47,6 +31,9 @@ class Backbone(nn.Module):
         final: What follows the last stage before pooling, if anything.
         channels: The channels that each stage produces.
         reductions: Input pixels along a side over output pixels along it, for each stage.
+        strides: The step of each stage, before any is dilated instead: where one follows that has a step, a feature map
+            ends. By default every stage ends one.
+        stem_info: The feature map that the stem ends, if any.
         num_features: Channels that are pooled.
         pooled: What follows the pooling, at one pixel, if anything.
         hidden: What follows that, on vectors, if anything.
@@ -94,6 +81,8 @@ class Backbone(nn.Module):
         final: nn.Module | None = None,
         channels: Iterable[int],
         reductions: Iterable[int],
+        strides: Sequence[int] | None = None,
+        stem_info: StageInfo | None = None,
         num_features: int,
         pooled: nn.Module | None = None,
         hidden: nn.Module | None = None,
@@ -123,10 +112,14 @@ class Backbone(nn.Module):
         )
         self.num_features = num_features
         self.hidden_channels = num_features if hidden_channels is None or global_pool is None else hidden_channels
-        self.feature_info = [
+        self.stage_info = [
             StageInfo(width, reduction, f"stages.{index}")
             for index, (width, reduction) in enumerate(zip(channels, reductions, strict=True))
         ]
+        after = [2] * len(self.stage_info) if strides is None else [*strides[1:], 2]
+        self.feature_info = FeatureInfo([] if stem_info is None else [stem_info])
+        self.feature_info += [info for info, stride in zip(self.stage_info, after, strict=True) if stride > 1]
+        self.frozen: list[str] = []
         self.gradient_checkpointing = gradient_checkpointing
         self.initialize = initialize
         self.reference_names = dict(reference_names or {})
@@ -142,14 +135,30 @@ class Backbone(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_features, *reduced)``, before pooling."""
-        x = self.stem(x)
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            for stage in self.stages.children():
-                for block in stage.children():
-                    x = checkpoint(block, x, use_reentrant=False)
-        else:
-            x = self.stages(x)
-        return self.final(x)
+            return self.final(collect(self.stem, self.stages, x, (), checkpointing=True)[0])
+        return self.final(self.stages(self.stem(x)))
+
+    def forward_intermediates(
+        self, x: Tensor, indices: int | Sequence[int] | None = None, *, intermediates_only: bool = False
+    ) -> tuple[Tensor, list[Tensor]] | list[Tensor]:
+        """What ``forward_features`` gives, and the feature maps on the way.
+
+        Args:
+            x: The input.
+            indices: The places of those that are wanted in ``feature_info``, negative ones from its end; a number for
+                the last so many; by default all.
+            intermediates_only: Whether to return the feature maps alone.
+
+        Shape: ``(N, C, *spatial)`` to ``(N, info.channels, *spatial / info.reduction)`` for each.
+
+        Raises:
+            ValueError: If there is no such feature map.
+        """
+        names = [self.feature_info[index].module for index in self.feature_info.indices(indices)]
+        checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
+        x, maps = collect(self.stem, self.stages, x, names, checkpointing)
+        return maps if intermediates_only else (self.final(x), maps)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool and classify; or, with ``pre_logits``, stop before the classifier.
@@ -157,6 +166,45 @@ class Backbone(nn.Module):
         Shape: ``(N, num_features, *reduced)`` to ``(N, num_classes)``, or ``(N, hidden_channels)`` with ``pre_logits``.
         """
         return self.head[:-1](x) if pre_logits else self.head(x)
+
+    def freeze_stages(self, count: int | None) -> None:
+        """Freeze the stem and the first stages: no gradients, and no training of their BatchNorm and dropout.
+
+        Args:
+            count: How many stages; 0 for the stem alone; None to freeze nothing any more.
+
+        Raises:
+            ValueError: If there are not so many stages.
+        """
+        if count is not None and whole("count", count, self) > len(self.stages):
+            raise ValueError(f"{type(self).__name__}: there are {len(self.stages)} stages to freeze, got {count}.")
+        for part in (self.stem, *self.stages):
+            part.requires_grad_(True)
+        self.frozen = [] if count is None else ["stem", *(f"stages.{index}" for index in range(count))]
+        for name in self.frozen:
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``; what is frozen stays in evaluation."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters are how deep, by regular expressions on names, as timm's layer-wise rates of learning ask.
+
+        Args:
+            coarse: By stages, not by blocks.
+        """
+        # timm's 99999 is for the group before; what nothing matches, here the head, is the last group.
+        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        return {"stem": r"^stem", "blocks": [(blocks, None), (r"^final", (99999,))]}
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters without weight decay beside norms and biases, which timm's optimizers leave out anyway: none."""
+        return set()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Have the gradient compute each block's activations again, instead of keeping them: slower, on less memory.
@@ -196,61 +244,3 @@ class Backbone(nn.Module):
             classifier.apply(self.initialize)
         features = getattr(self.get_classifier(), "in_features", None) if not is_lazy(self) else None
         self.head.classifier = classifier if features is None else materialize(classifier, (1, features))
-
-
-def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
-    """The stochastic depth of each block, in proportion to its place, up to ``drop_path_rate`` at the place ``last``.
-
-    Raises:
-        ValueError: If ``drop_path_rate`` is not from 0 to below 1.
-
-    Source:
-        Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
-    """
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"Backbone: drop_path_rate must be from 0 to below 1, got {drop_path_rate!r}.")
-    return [drop_path_rate * index / max(1, last) for index in range(blocks)]
-
-
-class Place(NamedTuple):
-    """Where a block stands in its network.
-
-    Attributes:
-        stride: The block's step, in pixels.
-        dilation: Distance between the pixels that its kernels see.
-        input_dilation: That of the block before.
-    """
-
-    stride: int
-    dilation: int
-    input_dilation: int
-
-
-def places(
-    strides: Sequence[int], repeats: Sequence[int], *, stem_reduction: int, output_stride: int
-) -> tuple[list[list[Place]], list[int]]:
-    """The places of the blocks in each stage, and what each stage has reduced the input by.
-
-    A step that would reduce by more than ``output_stride`` is not taken: the kernels of what follows are dilated
-    instead, and see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
-
-    Args:
-        strides: The step of the first block of each stage, in pixels.
-        repeats: The blocks of each stage.
-        stem_reduction: What the stem reduces by.
-        output_stride: What the network is to reduce by, at most: 8, 16 or 32.
-
-    Raises:
-        ValueError: If ``output_stride`` is none of these.
-    """
-    if type(output_stride) is not int or output_stride not in (8, 16, 32):
-        raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
-    if not repeats or not all(isinstance(count, int) and count > 0 for count in repeats):
-        raise ValueError(f"Backbone: there must be stages, of at least one block each, got {list(repeats)}.")
-    wanted = list(accumulate(strides, mul, initial=stem_reduction))
-    stages = []
-    for index, count in enumerate(repeats):
-        before, after = (max(1, each // output_stride) for each in wanted[index : index + 2])
-        stride = min(wanted[index + 1], output_stride) // min(wanted[index], output_stride)
-        stages.append([Place(stride, after, before), *[Place(1, after, after)] * (count - 1)])
-    return stages, [min(each, output_stride) for each in wanted[1:]]

@@ -20,7 +20,9 @@ from lazytorch.layers import (
     LazyPointwiseConv,
     round_channels,
 )
-from lazytorch.models.backbone import Backbone, Names, branch_rates, places
+from lazytorch.models.backbone import Backbone, Names
+from lazytorch.models.features import StageInfo
+from lazytorch.models.layout import branch_rates, places
 from lazytorch.models.sources import Reference
 from lazytorch.models.weights import load_weights
 from lazytorch.named_sequential import NamedSequential
@@ -182,18 +184,20 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
         raise ValueError("MobileNet: stages must be a table of at least one row, got none.")
     table = blocks(stages, width, depth, rounding, round_depth, fixed_ends)
     layer = {"norm_layer": norm_layer, "activation": activation}
+    strides = [rows[0].stride for rows in table]
     places_of, reductions = places(
-        [rows[0].stride for rows in table],
+        strides,
         [len(rows) for rows in table],
         stem_reduction=2,
         output_stride=output_stride,
     )
+    stem = stem_width(stem_channels, width)
     count = sum(map(len, table))
     rates = iter(branch_rates(drop_path_rate, count, last=count))
     channels = [rows[-1].out_channels for rows in table]
     final = None if final_channels is None else final_width(final_channels, width)
     backbone = Backbone(
-        stem=LazyConvNormActivation(stem_width(stem_channels, width), stem_kernel_size, 2, **layer),
+        stem=LazyConvNormActivation(stem, stem_kernel_size, 2, **layer),
         stages=[
             [
                 row.block(
@@ -216,6 +220,8 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
         final=None if final is None else LazyPointwiseConv(final, **layer),
         channels=channels,
         reductions=reductions,
+        strides=strides,
+        stem_info=StageInfo(stem, 2, "stem") if strides[0] > 1 else None,
         num_features=channels[-1] if final is None else final,
         hidden_channels=hidden_channels,
         **({} if hidden_channels is None else hidden(hidden_channels, **layer)),

@@ -4,11 +4,12 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, Literal, NamedTuple, ParamSpec, overload
 
 from lazytorch.models.backbone import Backbone
+from lazytorch.models.features import Features
 from lazytorch.models.weights import Reference
 from lazytorch.recording import show
 
@@ -112,17 +113,34 @@ def patterns(given: str | Iterable[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 
-def get_model(name: str, **config: Any) -> Backbone:
+@overload
+def get_model(
+    name: str, *, features_only: Literal[False] = False, out_indices: None = None, **config: Any
+) -> Backbone: ...
+
+
+@overload
+def get_model(
+    name: str, *, features_only: Literal[True], out_indices: Sequence[int] | None = None, **config: Any
+) -> Features: ...
+
+
+def get_model(
+    name: str, *, features_only: bool = False, out_indices: Sequence[int] | None = None, **config: Any
+) -> Backbone | Features:
     """Build the model of that name.
 
     Args:
         name: One of ``list_models()``.
+        features_only: Whether to return its feature maps, as a ``Features``, in place of its classes.
+        out_indices: Which of them, by their places in the model's ``feature_info``, negative ones from its end; by
+            default all.
         config: The options of the function of that name in ``lazytorch.models``, such as ``num_classes`` and
             ``weights``.
 
     Raises:
-        ValueError: If no model has that name.
-        TypeError: If the model has no option of a name in ``config``.
+        ValueError: If no model has that name, or there is no such feature map.
+        TypeError: If the model has no option of a name in ``config``, or there are ``out_indices`` of no features.
 
     Example:
         >>> import torch
@@ -134,7 +152,10 @@ def get_model(name: str, **config: Any) -> Backbone:
         ...
         ValueError: get_model: no model is named 'resnet19'. Did you mean 'resnet18'? ...
     """
-    return entry(name, "get_model").build(**config)
+    if out_indices is not None and not features_only:
+        raise TypeError(f"get_model: out_indices are of feature maps, got {out_indices!r}. Pass features_only=True.")
+    backbone = entry(name, "get_model").build(**config)
+    return Features(backbone, out_indices) if features_only else backbone
 
 
 def references(name: str) -> dict[str, str]:

@@ -23,7 +23,9 @@ from lazytorch.layers import (
     SqueezeExcitation,
     projection,
 )
-from lazytorch.models.backbone import Backbone, branch_rates, places
+from lazytorch.models.backbone import Backbone
+from lazytorch.models.features import StageInfo
+from lazytorch.models.layout import branch_rates, places
 from lazytorch.models.sources import Reference
 from lazytorch.models.weights import load_weights
 from lazytorch.named_sequential import NamedSequential
@@ -187,10 +189,12 @@ def ResNet(  # noqa: N802 - a network, though built by a function
             f"conv{index + 1}": LazyConvNormActivation(channels, stride=2 if index == 0 else 1, **layer)
             for index, channels in enumerate(stem)
         }
+    stem_info = StageInfo(stem[-1], 2, f"stem.{[*convolutions][-1]}")
     if stem_pool is not None:
         convolutions["pool"] = stem_pool(stem[-1], **layer)
+    strides = [1] + [2] * (len(depths) - 1)
     stages, reductions = places(
-        [1] + [2] * (len(depths) - 1),
+        strides,
         depths,
         stem_reduction=2 if stem_pool is None else 4,
         output_stride=output_stride,
@@ -218,6 +222,8 @@ def ResNet(  # noqa: N802 - a network, though built by a function
         ],
         channels=channels,
         reductions=reductions,
+        strides=strides,
+        stem_info=None if stem_pool is None else stem_info,
         num_features=channels[-1],
         num_classes=num_classes,
         dropout=dropout,

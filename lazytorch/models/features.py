@@ -1,0 +1,136 @@
+"""Feature maps: a backbone without its head, for detection and segmentation."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lazytorch.named_sequential import NamedSequential
+
+if TYPE_CHECKING:
+    from lazytorch.models.backbone import Backbone
+
+__all__ = ["FeatureInfo", "Features", "StageInfo", "collect"]
+
+
+class StageInfo(NamedTuple):
+    """What is known of a stage, or of another feature map, before any input.
+
+    Attributes:
+        channels: Channels that it has.
+        reduction: Input pixels along a side over its pixels along it.
+        module: The name, within the backbone, of the module that produces it.
+    """
+
+    channels: int
+    reduction: int
+    module: str
+
+
+class FeatureInfo(list[StageInfo]):
+    """The feature maps of a model, from the finest to the coarsest; also in the form that timm's users ask for."""
+
+    def channels(self) -> list[int]:
+        """The channels of each."""
+        return [info.channels for info in self]
+
+    def reduction(self) -> list[int]:
+        """The reduction of each."""
+        return [info.reduction for info in self]
+
+    def module_name(self) -> list[str]:
+        """The module of each."""
+        return [info.module for info in self]
+
+    def indices(self, wanted: int | Sequence[int] | None) -> list[int]:
+        """Places of the feature maps that are asked for: the last so many, those at these places, or all.
+
+        Raises:
+            ValueError: If there is no such feature map.
+        """
+        if wanted is None:
+            return list(range(len(self)))
+        places = list(range(-wanted, 0)) if isinstance(wanted, int) else list(wanted)
+        missing = [place for place in places if not -len(self) <= place < len(self)]
+        if missing or not places:
+            raise ValueError(
+                f"Backbone: feature maps must be of the {len(self)} there are, of reductions {self.reduction()}, got "
+                f"{wanted!r}."
+            )
+        return sorted({place % len(self) for place in places})
+
+
+class Features(nn.Module):
+    """The feature maps of a backbone: its stem and as many stages as they need, under their names there.
+
+    Args:
+        backbone: The backbone; its parts are shared, not copied.
+        out_indices: The places of the feature maps in its ``feature_info``, negative ones from its end; by default all.
+
+    Attributes:
+        feature_info: What is known of each of them, in order.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: a list, ``(N, info.channels, *spatial / info.reduction)`` for each ``info`` of ``feature_info``
+
+    Raises:
+        ValueError: If there is no such feature map.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.models import get_model
+        >>> model = get_model("resnet18", features_only=True, out_indices=(1, 2, -1))
+        >>> model.feature_info.channels(), model.feature_info.reduction()
+        ([64, 128, 512], [4, 8, 32])
+        >>> [tuple(features.shape) for features in model(torch.zeros(2, 1, 64, 64))]
+        [(2, 64, 16, 16), (2, 128, 8, 8), (2, 512, 2, 2)]
+    """
+
+    def __init__(self, backbone: "Backbone", out_indices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        chosen = backbone.feature_info.indices(out_indices)
+        self.feature_info = FeatureInfo(backbone.feature_info[index] for index in chosen)
+        self.gradient_checkpointing = backbone.gradient_checkpointing
+        last = self.feature_info[-1].module
+        self.stem, self.stages = backbone.stem, backbone.stages
+        if last.startswith("stages."):
+            self.stages = backbone.stages[: int(last.removeprefix("stages.")) + 1]
+        else:
+            self.stages = nn.Sequential()
+            if last != "stem":
+                parts = dict(backbone.stem.named_children())
+                count = list(parts).index(last.removeprefix("stem.")) + 1
+                self.stem = NamedSequential(**dict(list(parts.items())[:count]))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Shape: ``(N, C, *spatial)`` to a list of ``(N, info.channels, *spatial / info.reduction)``."""
+        checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
+        return collect(self.stem, self.stages, x, self.feature_info.module_name(), checkpointing)[1]
+
+
+def collect(
+    stem: nn.Module, stages: nn.Module, x: Tensor, names: Collection[str], checkpointing: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """What comes out of the last stage, and of the modules of these names on the way."""
+    maps = []
+    if any(name.startswith("stem.") for name in names):
+        for name, part in stem.named_children():
+            x = part(x)
+            if f"stem.{name}" in names:
+                maps.append(x)
+    else:
+        x = stem(x)
+        if "stem" in names:
+            maps.append(x)
+    for name, stage in stages.named_children():
+        if checkpointing:
+            for block in stage.children():
+                x = checkpoint(block, x, use_reentrant=False)
+        else:
+            x = stage(x)
+        if f"stages.{name}" in names:
+            maps.append(x)
+    return x, maps

@@ -1,0 +1,190 @@
+"""summary: every layer's shape, parameters and multiply-adds, of a model that stays as it is."""
+
+import copy
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+from lazytorch.materialize import is_shape, materialize, placement
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["LayerSummary", "Summary", "summary"]
+
+COLUMNS = ("layer", "output shape", "parameters", "multiply-adds")
+
+
+@dataclass
+class LayerSummary:
+    """What is known of one module.
+
+    Attributes:
+        name: Its name within the model; ``""`` for the model.
+        kind: The class that it is, or becomes.
+        output_shapes: The shapes of the tensors that it returned, last; none if it was not called.
+        parameters: Values in its parameters and in those of the modules below it.
+        macs: Multiply-adds in it and in the modules below it, in all of its calls.
+    """
+
+    name: str
+    kind: str
+    output_shapes: list[tuple[int, ...]]
+    parameters: int
+    macs: int = 0
+
+    @property
+    def depth(self) -> int:
+        """How many modules it is below the model."""
+        return self.name.count(".") + 1 if self.name else 0
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """As it stands in a table."""
+        label = f"{self.name.rpartition('.')[2]}: {self.kind}" if self.name else self.kind
+        shapes = ", ".join(map(str, self.output_shapes)) or "-"
+        return "  " * self.depth + label, shapes, f"{self.parameters:,}", f"{self.macs:,}"
+
+
+class Summary:
+    """A table of a model's layers: text where it is printed, HTML in a notebook, colours where rich prints it.
+
+    Attributes:
+        layers: What is known of every module, the model first.
+        parameters: Values in all parameters; one that is shared is counted once.
+        trainable_parameters: Those of them that have gradients.
+        macs: Multiply-adds of one call; those of convolutions, linear layers and attention are counted.
+    """
+
+    def __init__(self, layers: list[LayerSummary], trainable_parameters: int, depth: int | None) -> None:
+        self.layers = layers
+        self.parameters = layers[0].parameters
+        self.trainable_parameters = trainable_parameters
+        self.macs = layers[0].macs
+        self._depth = depth
+
+    def rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """The cells of the table."""
+        return (layer.cells for layer in self.layers if self._depth is None or layer.depth <= self._depth)
+
+    @property
+    def totals(self) -> str:
+        """The line below the table."""
+        return (
+            f"parameters: {self.parameters:,} ({self.trainable_parameters:,} trainable), multiply-adds: {self.macs:,}"
+        )
+
+    def __str__(self) -> str:
+        rows = [COLUMNS, *self.rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            f"{layer:{widths[0]}}  {shape:{widths[1]}}  {parameters:>{widths[2]}}  {macs:>{widths[3]}}".rstrip()
+            for layer, shape, parameters, macs in rows
+        ]
+        return "\n".join([*lines, self.totals])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def line(cells: tuple[str, ...], tag: str) -> str:
+            styles = ["text-align: left; white-space: pre"] * 2 + ["text-align: right"] * 2
+            row = (
+                f'<{tag} style="{style}">{html.escape(cell)}</{tag}>' for style, cell in zip(styles, cells, strict=True)
+            )
+            return f"<tr>{''.join(row)}</tr>"
+
+        body = "".join(line(row, "td") for row in self.rows())
+        return (
+            f"<table><thead>{line(COLUMNS, 'th')}</thead><tbody>{body}</tbody></table><p>{html.escape(self.totals)}</p>"
+        )
+
+    def __rich__(self) -> "Table":
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(caption=self.totals)
+        for column, side in zip(COLUMNS, ("left", "left", "right", "right"), strict=True):
+            table.add_column(column, justify=side)  # pyright: ignore[reportArgumentType]
+        for row in self.rows():
+            table.add_row(*map(Text, row))
+        return table
+
+
+def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwargs: Any) -> Summary:
+    """What every layer of a model returns, holds and computes, for an input of that shape.
+
+    The model stays as it is, lazy where it is lazy: its forward runs on a copy without values, in evaluation.
+
+    Args:
+        module: Any module.
+        inputs: The forward's arguments. A tuple of ints such as ``(1, 3, 224, 224)`` stands for a tensor of that shape.
+        depth: How far below the model the table goes; by default all the way.
+        kwargs: The forward's keyword arguments, likewise.
+
+    Raises:
+        TypeError: If ``module`` is no module.
+        ShapeInferenceError: If a layer cannot infer what it needs.
+
+    Example:
+        >>> import lazytorch
+        >>> model = lazytorch.models.resnet18(num_classes=10)
+        >>> lazytorch.summary(model, (1, 12, 64, 64), depth=1)
+        layer                    output shape     parameters  multiply-adds
+        Backbone                 (1, 10)          11,209,866    176,952,320
+          stem: NamedSequential  (1, 64, 16, 16)      37,760     38,535,168
+          stages: Sequential     (1, 512, 2, 2)   11,166,976    138,412,032
+          final: Identity        (1, 512, 2, 2)            0              0
+          head: NamedSequential  (1, 10)               5,130          5,120
+        parameters: 11,209,866 (11,209,866 trainable), multiply-adds: 176,952,320
+        >>> lazytorch.is_lazy(model)
+        True
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"summary: what is summarised must be a module, got {module!r}.")
+
+    _, dtype = placement(module)
+
+    def meta(value: Any) -> Any:
+        if is_shape(value):
+            return torch.empty(tuple(value), dtype=dtype, device="meta")
+        return tree_map_only(Tensor, lambda tensor: tensor.to("meta"), value)
+
+    args, named = tuple(map(meta, inputs)), {name: meta(value) for name, value in kwargs.items()}
+    skeleton = materialize(without_values(module), *args, **named).eval()
+    layers: dict[nn.Module, LayerSummary] = {}
+    for name, each in skeleton.named_modules():
+        held = sum(parameter.numel() for parameter in each.parameters())
+        layers[each] = LayerSummary(name, type(each).__name__, [], held)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        before: list[int] = []
+
+        def enter(*_: Any) -> None:
+            before.append(counter.get_total_flops())
+
+        def leave(each: nn.Module, _: Any, output: Any) -> None:
+            layers[each].macs += (counter.get_total_flops() - before.pop()) // 2
+            layers[each].output_shapes = [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+        for each in layers:
+            each.register_forward_pre_hook(enter, prepend=True)
+            each.register_forward_hook(leave)
+        skeleton(*args, **named)
+    trainable = sum(parameter.numel() for parameter in skeleton.parameters() if parameter.requires_grad)
+    return Summary(list(layers.values()), trainable, depth)
+
+
+def without_values(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` on the meta device, without copying what it holds."""
+    memo: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if not torch.nn.parameter.is_lazy(tensor):
+            empty = torch.empty_like(tensor, device="meta")
+            memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, memo).to("meta")

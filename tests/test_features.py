@@ -1,0 +1,159 @@
+"""Feature maps are timm's and known before any input; freezing and groups of parameters."""
+
+import pytest
+import timm
+import timm.optim
+import torch
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from lazytorch import is_lazy, materialize
+from lazytorch.models import Features, get_model, list_models, load_reference_state_dict, references, resnet10t
+from scripts import parity
+
+SAMPLES = [
+    "resnet18", "resnet26t", "resnetrs50", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050",
+    "mobilenetv4_conv_small_035", "efficientnet_es", "lcnet_050", "tinynet_e",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if "timm" in references(name)])
+def test_what_is_known_of_features_is_what_timm_knows(name):
+    with torch.device("meta"):
+        theirs = timm.create_model(name, features_only=True)
+    ours = get_model(name)
+    assert ours.feature_info.channels() == theirs.feature_info.channels()
+    assert ours.feature_info.reduction() == theirs.feature_info.reduction()
+    assert is_lazy(ours)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"out_indices": (1, -1)}, {"out_indices": (0,)}, {"output_stride": 16}], ids=str
+)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_feature_maps_are_those_of_timm(name, options):
+    if "output_stride" in options and name.startswith(("mobilenetv3", "mobilenetv4", "lcnet")):
+        pytest.skip("timm's MobileNetV3 has no output_stride")
+    theirs = timm.create_model(name, features_only=True, **options).eval()
+    parity.randomize(theirs)
+    # timm names what it keeps of a network by flattening the path: of the whole, it is the same.
+    whole = timm.create_model(name, **{key: value for key, value in options.items() if key != "out_indices"})
+    parity.randomize(whole)
+    backbone = get_model(name, **{key: value for key, value in options.items() if key != "out_indices"}).eval()
+    load_reference_state_dict(backbone, whole.state_dict(), "timm")
+    ours = Features(backbone, options.get("out_indices")).eval()
+    x = torch.randn(2, 3, 64, 64)
+    expected = whole.eval().forward_intermediates(
+        x, indices=list(options.get("out_indices", range(5))), intermediates_only=True
+    )
+    torch.testing.assert_close(ours(x), expected)
+    assert [tuple(each.shape) for each in theirs(x)] == [tuple(each.shape) for each in expected]
+    assert ours.feature_info.channels() == theirs.feature_info.channels()
+
+
+def test_an_index_that_is_not_there_is_an_error():
+    for wrong in ((5,), (-6,), (1, 7), ()):
+        with pytest.raises(
+            ValueError, match=r"feature maps must be of the 5 there are, of reductions \[2, 4, 8, 16, 32\]"
+        ):
+            get_model("resnet18", features_only=True, out_indices=wrong)
+    with pytest.raises(TypeError, match=r"out_indices are of feature maps, got \(1,\)\. Pass features_only=True"):
+        get_model("resnet18", out_indices=(1,))
+
+
+def test_features_keep_nothing_that_they_do_not_need():
+    model = get_model("resnet18", features_only=True, out_indices=(0, 2))
+    model(torch.zeros(2, 1, 64, 64))[1].sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"stem", "stages"}
+    assert len(model.stages) == 2
+    stem = get_model("resnetrs50", features_only=True, out_indices=(0,))
+    assert [tuple(each.shape) for each in stem(torch.zeros(2, 4, 32, 32, 32))] == [(2, 64, 16, 16, 16)]
+    assert not is_lazy(stem)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
+def test_forward_intermediates(name, checkpointing):
+    model = get_model(name, gradient_checkpointing=checkpointing).eval()
+    x = torch.randn(2, 3, 64, 64)
+    features, maps = model.forward_intermediates(x)
+    torch.testing.assert_close(features, model.forward_features(x))
+    assert [each.shape[1] for each in maps] == model.feature_info.channels()
+    assert [64 // each.shape[2] for each in maps] == model.feature_info.reduction()
+    torch.testing.assert_close(model.forward_intermediates(x, 2, intermediates_only=True), maps[-2:])
+    torch.testing.assert_close(model.forward_intermediates(x, [-1, 0], intermediates_only=True), [maps[0], maps[-1]])
+
+
+def test_weights_of_features(tmp_path):
+    source = materialize(resnet10t(num_classes=7), (1, 3, 64, 64)).eval()
+    parity.randomize(source)
+    torch.save(source.state_dict(), tmp_path / "weights.pt")
+    model = get_model("resnet10t", features_only=True, weights=tmp_path / "weights.pt").eval()
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model(x), source.forward_intermediates(x, intermediates_only=True))
+
+
+def test_torchvisions_extractor_works_after_the_build():
+    model = materialize(resnet10t(), (2, 3, 64, 64)).eval()
+    names = {info.module: str(info.reduction) for info in model.feature_info}
+    extractor = create_feature_extractor(
+        model, {name + ".0" if "stages" in name else name: key for name, key in names.items()}
+    )
+    maps = extractor(torch.randn(2, 3, 64, 64))
+    assert {key: tuple(value.shape[1:]) for key, value in maps.items()} == {
+        str(info.reduction): (info.channels, 64 // info.reduction, 64 // info.reduction) for info in model.feature_info
+    }
+
+
+@pytest.mark.parametrize("built", [False, True], ids=["lazy", "built"])
+def test_frozen_stages_do_not_train(built):
+    model = get_model("resnet10t", num_classes=3)
+    if built:
+        materialize(model, (2, 3, 64, 64))
+    model.freeze_stages(2)
+    model.train()
+    x = torch.randn(2, 3, 64, 64)
+    model(x).sum().backward()
+    frozen = [*model.stem.modules(), *model.stages[0].modules(), *model.stages[1].modules()]
+    assert not any(module.training for module in frozen)
+    for name, parameter in model.named_parameters():
+        inside = name.startswith(("stem.", "stages.0.", "stages.1."))
+        assert parameter.requires_grad is not inside
+        assert (parameter.grad is None) is inside
+    counters = {name: int(value) for name, value in model.named_buffers() if name.endswith("num_batches_tracked")}
+    assert {name.split(".")[0] + name.split(".")[1][:1] for name, count in counters.items() if count} == {
+        "stages2",
+        "stages3",
+    }
+    model.freeze_stages(None)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(module.training for module in model.modules())
+    with pytest.raises(ValueError, match="there are 4 stages to freeze, got 5"):
+        model.freeze_stages(5)
+    with pytest.raises(ValueError, match="count must be a whole number of at least 0, got -1"):
+        model.freeze_stages(-1)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_035"])
+def test_groups_of_parameters_in_timms_form(name):
+    model = materialize(get_model(name, num_classes=3), (2, 3, 64, 64))
+    optimizer = timm.optim.create_optimizer_v2(model, opt="adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    scale, decay = {}, {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            scale[id(parameter)], decay[id(parameter)] = group["lr_scale"], group["weight_decay"]
+    blocks = sum(len(stage) for stage in model.stages)
+    for key, parameter in model.named_parameters():
+        assert decay[id(parameter)] == (0 if parameter.dim() < 2 else 0.1)
+        if key.startswith("stem."):
+            assert scale[id(parameter)] == pytest.approx(0.5 ** (blocks + 1))
+        if key.startswith("head."):
+            assert scale[id(parameter)] == 1
+    first, last = model.stages[0][0], model.stages[-1][-1]
+    assert scale[id(next(first.parameters()))] == pytest.approx(0.5**blocks)
+    assert scale[id(next(last.parameters()))] == pytest.approx(0.5)
+    assert model.no_weight_decay() == set()
+    coarse = timm.optim.param_groups_layer_decay(model, layer_decay=0.5)
+    assert len(coarse) > len(model.stages)
+    assert isinstance(model, nn.Module)

@@ -1,0 +1,109 @@
+"""A summary shows every layer of a model that stays as it is, and allocates nothing."""
+
+import io
+import resource
+
+import pytest
+import rich.console
+import torch
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import lazytorch
+from lazytorch import is_lazy, materialize, summary
+from lazytorch.models import get_model, resnet10t
+from tests.modules import every_depth, image
+
+
+@every_depth
+def test_a_lazy_model_stays_lazy_and_is_told_as_what_it_becomes(make):
+    model = make()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    table = summary(model, (2, 3, 16, 16))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert is_lazy(model)
+    assert "Lazy" not in str(table)
+    model(image())
+    assert table.parameters == sum(parameter.numel() for parameter in model.parameters())
+    named = dict(model.named_modules())
+    assert [layer.name for layer in table.layers] == list(named)
+    assert [layer.kind for layer in table.layers] == [type(each).__name__ for each in named.values()]
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "resnetrs50", "efficientnet_b0"])
+def test_shapes_and_totals_are_those_of_a_real_call(name):
+    model = get_model(name, num_classes=7).eval()
+    table = summary(model, (2, 5, 64, 64))
+    shapes = {}
+    x = torch.randn(2, 5, 64, 64)
+    model(x)
+    for key, each in model.named_modules():
+        each.register_forward_hook(lambda _, __, out, key=key: shapes.update({key: [tuple(out.shape)]}))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    assert {layer.name: layer.output_shapes for layer in table.layers if layer.output_shapes} == shapes
+    assert table.macs == counter.get_total_flops() // 2
+    assert table.macs == sum(layer.macs for layer in table.layers if layer.depth == 1)
+    parts = [layer.parameters for layer in table.layers if layer.depth == 1]
+    assert table.parameters == sum(parts) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_any_module_built_or_not():
+    model = torchvision.models.resnet18()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    table = summary(model, (1, 3, 224, 224))
+    assert (table.parameters, table.macs) == (11_689_512, 1_814_073_344)
+    assert model.training
+    assert not any(value.is_meta for value in model.state_dict().values())
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    double = summary(materialize(resnet10t().double(), (1, 3, 64, 64)), (1, 3, 64, 64))
+    assert double.parameters == summary(resnet10t(), (1, 3, 64, 64)).parameters
+
+
+def test_what_is_shared_is_counted_once_and_computed_as_often_as_it_is_called():
+    shared = lazytorch.layers.LazyPointwiseConv(4)
+    table = summary(nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), shared, shared), (1, 4, 8, 8))
+    assert table.parameters == 16 + 16 + 8
+    assert table.macs == 3 * 4 * 4 * 64
+
+
+def test_frozen_parameters_are_told_apart():
+    model = resnet10t(num_classes=3)
+    model.freeze_stages(4)
+    table = summary(model, (1, 3, 64, 64))
+    assert table.trainable_parameters == 512 * 3 + 3
+    assert f"({table.trainable_parameters:,} trainable)" in str(table)
+
+
+def test_nothing_is_allocated():
+    model = get_model("resnet152")
+    summary(model, (1, 3, 64, 64))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    summary(model, (64, 3, 224, 224))  # its parameters alone are 230 MiB, its activations gigabytes
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 30
+
+
+def test_as_text_html_and_rich_table():
+    table = summary(resnet10t(num_classes=3), (1, 3, 64, 64), depth=2)
+    lines = str(table).splitlines()
+    assert lines[0].split() == ["layer", "output", "shape", "parameters", "multiply-adds"]
+    assert lines[1].split() == ["Backbone", "(1,", "3)", f"{table.parameters:,}", f"{table.macs:,}"]
+    assert any(line.startswith("    conv1: ConvNormActivation") for line in lines)
+    assert not any(line.startswith("      ") for line in lines)
+    assert repr(table) == str(table)
+    page = table._repr_html_()
+    assert page.count("<tr>") == len(lines) - 1
+    assert "conv1: ConvNormActivation" in page
+    console = rich.console.Console(file=io.StringIO(), width=120)
+    console.print(table)
+    assert "conv1: ConvNormActivation" in console.file.getvalue()
+    assert f"{table.macs:,}" in console.file.getvalue()
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match="what is summarised must be a module, got 3"):
+        summary(3, (1, 3, 8, 8))
+    with pytest.raises(lazytorch.ShapeInferenceError):
+        summary(resnet10t(), (1, 3))
