@@ -20,7 +20,14 @@ every_layer = pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case
 def test_every_public_lazy_layer_and_model_is_listed():
     lazy_names = {name for name in layers.__all__ if name.startswith("Lazy")}
     assert {layer.lazy_class.__name__ for layer in LAYERS} == lazy_names
-    tools = {"get_model", "list_models", "load_reference_state_dict", "reference_state_dict", "references"}
+    tools = {
+        "get_model",
+        "inflate_state_dict",
+        "list_models",
+        "load_reference_state_dict",
+        "reference_state_dict",
+        "references",
+    }
     assert set(MODELS) == {name for name in models.__all__ if name.islower()} - tools
 
 

@@ -14,6 +14,7 @@ from lazytorch.models.backbone import Backbone
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
 from lazytorch.models.features import Features, StageInfo
+from lazytorch.models.inflation import inflate_state_dict
 from lazytorch.models.mnasnet import *
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.mobilenet import *
@@ -33,6 +34,7 @@ __all__ = [
     "Stage",
     "StageInfo",
     "get_model",
+    "inflate_state_dict",
     "list_models",
     "load_reference_state_dict",
     "reference_state_dict",

@@ -10,7 +10,7 @@ from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
 from lazytorch.lazify import whole
 from lazytorch.materialize import is_lazy, materialize, placement
-from lazytorch.models.features import FeatureInfo, StageInfo, collect
+from lazytorch.models.features import FeatureInfo, StageInfo, collect, note_path
 from lazytorch.named_sequential import NamedSequential
 
 __all__ = ["Backbone"]
@@ -131,7 +131,11 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""
-        return self.forward_head(self.forward_features(x))
+        try:
+            return self.forward_head(self.forward_features(x))
+        except Exception as error:
+            note_path(self, error)
+            raise
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_features, *reduced)``, before pooling."""

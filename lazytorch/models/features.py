@@ -12,7 +12,7 @@ from lazytorch.named_sequential import NamedSequential
 if TYPE_CHECKING:
     from lazytorch.models.backbone import Backbone
 
-__all__ = ["FeatureInfo", "Features", "StageInfo", "collect"]
+__all__ = ["FeatureInfo", "Features", "StageInfo", "collect", "note_path"]
 
 
 class StageInfo(NamedTuple):
@@ -108,7 +108,11 @@ class Features(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Shape: ``(N, C, *spatial)`` to a list of ``(N, info.channels, *spatial / info.reduction)``."""
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
-        return collect(self.stem, self.stages, x, self.feature_info.module_name(), checkpointing)[1]
+        try:
+            return collect(self.stem, self.stages, x, self.feature_info.module_name(), checkpointing)[1]
+        except Exception as error:
+            note_path(self, error)
+            raise
 
 
 def collect(
@@ -134,3 +138,17 @@ def collect(
         if f"stages.{name}" in names:
             maps.append(x)
     return x, maps
+
+
+def note_path(model: nn.Module, error: Exception) -> None:
+    """Have ``error`` say in which of the model's modules it was raised, if it does not yet."""
+    if any(note.startswith("at ") for note in getattr(error, "__notes__", ())):
+        return
+    names = {module: name for name, module in model.named_modules()}
+    path, traceback = "", error.__traceback__
+    while traceback is not None:
+        frame, traceback = traceback.tb_frame, traceback.tb_next
+        if frame.f_code is nn.Module._call_impl.__code__:
+            path = names.get(frame.f_locals["self"], "") or path
+    if path:
+        error.add_note(f"at {path}")

@@ -1,0 +1,109 @@
+"""Every model of the zoo takes signals, images and volumes, with the parameters that the kernels' volumes say."""
+
+import pytest
+import torch
+from torch import nn
+
+from lazytorch import ShapeInferenceError, is_lazy, materialize
+from lazytorch.layers import LazyConvNormActivation, LazyDepthwiseConv2d
+from lazytorch.models import (
+    ResNet,
+    get_model,
+    inflate_state_dict,
+    list_models,
+    load_reference_state_dict,
+    reference_state_dict,
+)
+from scripts.parity import randomize
+
+SIDES = {1: (64,), 2: (64, 64), 3: (64, 64, 64)}
+FOR_ONE_RANK = ("Conv", "BatchNorm", "MaxPool", "AvgPool", "AdaptiveAvgPool", "ZeroPad")
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_parameters_follow_from_the_volumes_of_the_kernels(name):
+    shapes = {}
+    for rank, sides in SIDES.items():
+        with torch.device("meta"):
+            model = get_model(name, num_classes=7)
+        materialize(model, (1, 2, *sides))
+        shapes[rank] = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        for each in model.modules():
+            kind = type(each).__name__
+            if kind[:-2] in FOR_ONE_RANK and type(each).__module__.startswith("torch.nn"):
+                of_attention = kind == "Conv1d" and each.in_channels == each.out_channels == 1
+                assert of_attention or kind.endswith(f"{rank}d")
+    assert shapes[1].keys() == shapes[2].keys() == shapes[3].keys()
+    for key, shape in shapes[2].items():
+        is_kernel = len(shape) == 4
+        assert shapes[1][key] == (shape[:3] if is_kernel else shape)
+        assert shapes[3][key] == ((*shape, shape[3]) if is_kernel else shape)
+    assert any(len(shape) == 4 for shape in shapes[2].values())
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "ecaresnet26t", "mobilenetv3_small_050", "mobilenetv4_conv_blur_medium"])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_trains_on_signals_and_volumes(name, rank):
+    model = get_model(name, num_classes=3)
+    x = torch.randn(2, 4, *(64,) if rank == 1 else (32, 32, 32))
+    model(x).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model.eval()(x).shape == (2, 3)
+
+
+def test_a_rank_that_a_layer_cannot_take_is_an_error():
+    model = get_model("resnet18")
+    for shape in ((2, 3), (2, 3, 8, 8, 8, 8)):
+        with pytest.raises(ShapeInferenceError, match=rf"the input must be .*, got {len(shape)} dimensions"):
+            model(torch.zeros(shape))
+        assert is_lazy(model)
+    with pytest.raises(ShapeInferenceError, match="got 3 dimensions"):
+        LazyDepthwiseConv2d()(torch.zeros(2, 3, 8))
+    materialize(model, (1, 3, 64, 64))
+    with pytest.raises(RuntimeError, match=r"Expected 3D .* or 4D"):
+        model(torch.zeros(2, 3, 8, 8, 8))
+
+
+def inflated(flat):
+    model = ResNet(5, depths=(1, 1), widths=(8, 16), stem=(8,)).eval()
+    model.load_state_dict(inflate_state_dict(flat.state_dict()))
+    return model
+
+
+def test_inflated_weights_answer_a_constant_volume_as_its_slice():
+    """Exactly where the receptive field, here 83 voxels, ends before the volume does; elsewhere zeros are seen."""
+    flat = materialize(ResNet(5, depths=(1, 1), widths=(8, 16), stem=(8,)), (1, 3, 32, 32)).eval()
+    randomize(flat)
+    model = inflated(flat)
+    image = torch.randn(1, 3, 32, 32)
+    volume = image.unsqueeze(2).expand(-1, -1, 160, -1, -1)
+    expected, actual = flat.forward_features(image), model.forward_features(volume)
+    assert actual.shape == (1, 64, 20, 4, 4)
+    for place in range(6, 14):
+        torch.testing.assert_close(actual[:, :, place], expected)
+    assert not torch.allclose(actual[:, :, 0], expected)
+
+
+def test_inflated_weights_answer_exactly_where_nothing_is_padded():
+    flat = nn.Sequential(
+        LazyConvNormActivation(8, 3, padding=0), nn.MaxPool2d(2), LazyConvNormActivation(4, 1), nn.AdaptiveAvgPool2d(1)
+    )
+    deep = nn.Sequential(
+        LazyConvNormActivation(8, 3, padding=0), nn.MaxPool3d(2), LazyConvNormActivation(4, 1), nn.AdaptiveAvgPool3d(1)
+    )
+    image = torch.randn(2, 3, 16, 16)
+    materialize(flat, (2, 3, 16, 16)).eval()
+    randomize(flat)
+    deep.load_state_dict(inflate_state_dict(flat.state_dict()))
+    volume = image.unsqueeze(2).expand(-1, -1, 10, -1, -1)
+    torch.testing.assert_close(deep.eval()(volume).flatten(1), flat(image).flatten(1))
+
+
+@pytest.mark.parametrize("source", ["torchvision", "timm"])
+def test_weights_of_other_zoos_are_inflated_under_their_names(source):
+    flat = materialize(get_model("resnet18", num_classes=5), (1, 3, 64, 64)).eval()
+    randomize(flat)
+    model = get_model("resnet18", num_classes=5)
+    load_reference_state_dict(model, inflate_state_dict(reference_state_dict(flat, source)), source)
+    assert isinstance(model.stem.conv.conv, nn.Conv3d)
+    torch.testing.assert_close(model.stem.conv.conv.weight.sum(2), flat.stem.conv.conv.weight)
