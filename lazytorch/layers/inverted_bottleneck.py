@@ -55,12 +55,13 @@ class InvertedBottleneck(LinearResidual):
         stride: Step of the depthwise kernel, in pixels.
         expansion_ratio: Channels of the depthwise convolution over those of the input; at 1, nothing is expanded.
         rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
-        expand_always: Whether the 1x1 convolution that expands is there also at an ``expansion_ratio`` of 1.
+        expand_always: Whether the 1x1 convolution that expands is there also at an ``expansion_ratio`` of 1, as in
+            FBNet.
         dilation: Distance between the pixels that the depthwise kernel sees.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the depthwise convolution:
             ``SqueezeExcitation``, or a ``functools.partial`` of it. None for nothing.
-        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides,
-            from the expanded channels.
+        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to, as EfficientNet counts;
+            by default it decides, from the expanded channels, as MobileNetV3 counts.
         anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
             the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
         shortcut: Whether the input is added where it can be.
@@ -149,14 +150,16 @@ class FusedInvertedBottleneck(LinearResidual):
         stride: Step of the kernel, in pixels.
         expansion_ratio: Channels of the convolution over those of the input.
         rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
-        expand_from_output: Whether ``expansion_ratio`` counts from the channels produced.
-        project_always: Whether the 1x1 convolution that projects is there also at an ``expansion_ratio`` of 1.
+        expand_from_output: Whether ``expansion_ratio`` counts from the channels produced, as in the first stage of
+            EfficientNet-EdgeTPU.
+        project_always: Whether the 1x1 convolution that projects is there also at an ``expansion_ratio`` of 1, as in
+            timm's first EfficientNetV2.
         group_size: Channels produced by each group that the convolution keeps apart; by default there is one group.
         dilation: Distance between the pixels that the kernel sees.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the convolution; None for
             nothing.
-        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides,
-            from the expanded channels.
+        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to, as EfficientNet counts;
+            by default it decides, from the expanded channels, as MobileNetV3 counts.
         anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
             the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
         shortcut: Whether the input is added where it can be.
