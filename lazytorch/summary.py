@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
 
 from lazytorch.materialize import is_shape, materialize, placement
 
@@ -145,6 +144,8 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         >>> lazytorch.is_lazy(model)
         True
     """
+    from torch.utils.flop_counter import FlopCounterMode  # brings triton, which `import torch` alone does not
+
     if not isinstance(module, nn.Module):
         raise TypeError(f"summary: what is summarised must be a module, got {module!r}.")
 
