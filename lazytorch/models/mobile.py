@@ -3,7 +3,6 @@
 The tables stand in a file for each family; what the families share is here.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -297,4 +296,4 @@ def uniform(module: nn.Linear, gain: float = 1.0) -> None:
     nn.init.uniform_(module.weight, -bound, bound)
 
 
-as_tensorflow = functools.partial(draw, per_group=True, draw_linear=uniform)
+as_tensorflow = partial(draw, per_group=True, draw_linear=uniform)

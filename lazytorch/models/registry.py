@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec, overload
 
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import Features
-from lazytorch.models.weights import Reference
+from lazytorch.models.sources import Reference
 from lazytorch.recording import show
 
 __all__ = ["get_model", "list_models", "model", "references"]
