@@ -107,3 +107,10 @@ def test_wrong_arguments():
         summary(3, (1, 3, 8, 8))
     with pytest.raises(lazytorch.ShapeInferenceError):
         summary(resnet10t(), (1, 3))
+
+
+def test_what_two_modules_share_is_in_both_of_their_rows():
+    shared = nn.Linear(4, 4)
+    table = summary(nn.Sequential(nn.Sequential(shared, nn.ReLU()), nn.Sequential(nn.Linear(4, 4), shared)), (1, 4))
+    assert {layer.name: layer.parameters for layer in table.layers if layer.depth == 1} == {"0": 20, "1": 40}
+    assert table.parameters == 40

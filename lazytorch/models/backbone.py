@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from lazytorch.drawing import Scheme
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
 from lazytorch.lazify import whole
@@ -121,10 +122,10 @@ class Backbone(nn.Module):
         self.feature_info += [info for info, stride in zip(self.stage_info, after, strict=True) if stride > 1]
         self.frozen: list[str] = []
         self.gradient_checkpointing = gradient_checkpointing
-        self.initialize = initialize
+        self.initialize = None if initialize is None else Scheme(initialize)
         self.reference_names = dict(reference_names or {})
-        if initialize is not None:
-            self.apply(initialize)
+        if self.initialize is not None:
+            self.apply(self.initialize)
         if num_classes is None:
             num_classes = 0 if global_pool is None else 1000
         self.reset_classifier(num_classes)

@@ -257,7 +257,7 @@ def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> State:
 
     To one channel they are summed; to others they are repeated, and scaled so that equal channels give what they gave.
     """
-    own = module.state_dict()
+    own = dict(module.named_parameters())  # for their shapes; they may not have been drawn
     result = dict(state)
     for key, value in state.items():
         if key in own and value.dim() > 2:
