@@ -75,16 +75,15 @@ COLOURS = {
     "SE- and ECA-ResNet": "#cc79a7",
     "ResNet-RS": "#8c7ae6",
 }
-LABELLED = {  # and the side of the point on which its name stands
-    "mobilenetv4_conv_small": "end",
-    "mobilenet_v2": "end",
-    "efficientnet_b0": "start",
-    "efficientnet_b7": "end",
-    "efficientnet_l2": "end",
-    "resnet18": "end",
-    "resnet50": "end",
-    "efficientnetv2_xl": "start",
-    "resnetrs420": "end",
+# Named in the picture; above the point to its left, or below to its right.
+LABELLED = {
+    "mobilenetv4_conv_small": "below",
+    "mobilenet_v2": "above",
+    "efficientnet_b0": "below",
+    "efficientnet_b7": "below",
+    "resnet50": "above",
+    "efficientnetv2_xl": "below",
+    "resnetrs420": "above",
 }
 
 
@@ -177,8 +176,8 @@ def run_of(found: Sequence[dict[str, Any]]) -> str:
 
 def picture(rows: Iterable[Model]) -> str:
     """Parameters against multiply-adds, both logarithmic, as an SVG that suits a light and a dark page."""
-    width, height, left, right, top, bottom = 640, 470, 62, 16, 64, 52
-    scales = {"x": (1e6, 1e9, left, width - right), "y": (1e7, 1e12, height - bottom, top)}
+    width, height, left, right, top, bottom = 640, 500, 78, 24, 86, 52
+    scales = {"x": (1e6, 1e9, left, width - right), "y": (1e7, 2e11, height - bottom, top)}
 
     def place(axis: str, value: float) -> float:
         low, high, start, end = scales[axis]
@@ -201,14 +200,14 @@ def picture(rows: Iterable[Model]) -> str:
     for value, words in {1e6: "1 M", 1e7: "10 M", 1e8: "100 M", 1e9: "1 G"}.items():
         x = place("x", value)
         parts += [line(x, top, x, height - bottom), text(x, height - bottom + 20, words)]
-    for value, words in {1e7: "10 M", 1e8: "100 M", 1e9: "1 G", 1e10: "10 G", 1e11: "100 G", 1e12: "1 T"}.items():
+    for value, words in {1e7: "10 M", 1e8: "100 M", 1e9: "1 G", 1e10: "10 G", 1e11: "100 G"}.items():
         y = place("y", value)
         parts += [line(left, y, width - right, y), text(left - 8, y + 4, words, "end")]
     parts.append(text((left + width - right) / 2, height - 8, "parameters"))
     turned = f' transform="rotate(-90 14 {(top + height - bottom) / 2})"'
     parts.append(text(14, (top + height - bottom) / 2, "multiply-adds of one image of 224x224 pixels", more=turned))
     for index, (kind, colour) in enumerate(COLOURS.items()):
-        x, y = left + 145 * (index % 4), 18 + 22 * (index // 4)
+        x, y = left + 190 * (index % 3), 18 + 22 * (index // 3)
         parts += [f'<circle cx="{x}" cy="{y - 4}" r="5" fill="{colour}"/>', text(x + 11, y, kind, "start")]
     names = []
     for row in rows:
@@ -219,8 +218,8 @@ def picture(rows: Iterable[Model]) -> str:
             f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}" fill-opacity=".75"><title>{title}</title></circle>'
         )
         if row.name in LABELLED:
-            side = LABELLED[row.name]
-            names.append(text(x + (9 if side == "start" else -9), y + 4, row.name, side, ' font-size="12"'))
+            x, y, anchor = (x - 7, y - 9, "end") if LABELLED[row.name] == "above" else (x + 7, y + 16, "start")
+            names.append(text(x, round(y, 1), row.name, anchor, ' font-size="12"'))
     return "\n".join([*parts, *names, "</svg>"]) + "\n"
 
 
