@@ -28,7 +28,7 @@ def test_every_model_and_reference_has_a_verdict_once():
 
 def test_classes_are_counted_as_summary_counts_them():
     rows = {row.name: row for row in zoo_pages.models(FOUND)}
-    for name in ("resnet18", "mobilenetv3_small_050", "efficientnet_b0"):
+    for name in ("resnet10t", "mobilenetv3_small_050"):
         summary = lazytorch.summary(lazytorch.models.get_model(name), (1, 3, 224, 224))
         assert (rows[name].parameters, rows[name].macs) == (summary.parameters, summary.macs)
 
