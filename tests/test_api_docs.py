@@ -20,8 +20,11 @@ NAMES = [(where, name) for where, module in MODULES.items() for name in module._
 
 def test_every_public_name_has_an_entry_in_the_site(tmp_path):
     """And the site builds without a warning."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    subprocess.run(command, check=True, cwd=DOCS.parent, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(
+        command, capture_output=True, text=True, cwd=DOCS.parent, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert built.returncode == 0, built.stderr
     pages = [tmp_path / page / "index.html" for page in ("api", "api_zoo")]
     entries = {name for page in pages for name in re.findall(r'id="(lazytorch[\w.]*)"', page.read_text())}
     # A function that has its module's name is entered by both.
