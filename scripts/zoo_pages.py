@@ -67,7 +67,7 @@ COLUMNS = ("Model", "Family", "Paper", "Parameters, M", "Multiply-adds, M", "Ran
 # Okabe and Ito's colours, which differ for every reader and on both backgrounds.
 COLOURS = {
     "MobileNet": "#009e73",
-    "MNASNet": "#b8860b",
+    "MNASNet": "#8a8a8a",
     "EfficientNet": "#56b4e9",
     "EfficientNetV2": "#0072b2",
     "ResNet": "#d55e00",
