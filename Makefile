@@ -36,6 +36,7 @@ docs: $(VENV)/dev.installed
 smoke: $(VENV)/test.installed
 	$(BIN)/python scripts/train.py --epochs 1 --limit-batches 2 --output runs/smoke
 	$(BIN)/python scripts/parity.py resnet18
+	$(BIN)/python scripts/zoo_pages.py
 
 check: test lint types imports docs smoke
 

@@ -1,4 +1,11 @@
-"""Networks made of lazy layers, each equal to its reference."""
+"""Networks made of lazy layers, each equal to its reference.
+
+Example:
+    >>> import torch, lazytorch
+    >>> model = lazytorch.models.resnet18(num_classes=10)
+    >>> model(torch.zeros(2, 1, 64, 64)).shape
+    torch.Size([2, 10])
+"""
 
 from lazytorch.models import (
     efficientnet,
