@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lazytorch.tree import modules_of
+
 __all__ = ["Drawing", "Scheme", "undrawn"]
 
 # Their constructors end with reset_parameters(), which gives all of their weights values, and nothing else does.
@@ -62,6 +64,11 @@ class Scheme:
 
     def __call__(self, module: nn.Module) -> None:
         self.initialize(module)
+
+    def draw(self, model: nn.Module) -> None:
+        """Call it with all modules of ``model``, parts first, as ``nn.Module.apply`` does."""
+        for each in reversed(modules_of(model)):
+            self.initialize(each)
 
 
 class Drawing:
@@ -158,8 +165,7 @@ class Draw:
         self.kwargs = kwargs
 
     def __call__(self, tensor: Tensor, generator: torch.Generator | None = None) -> None:
-        with torch.no_grad():  # which does not reach other threads by itself
-            self.draw(tensor, *self.args, **self.kwargs, generator=generator)
+        self.draw(tensor, *self.args, **self.kwargs, generator=generator)
 
     def parts(self) -> Sequence[Tensor]:
         """The tensor in parts that may be drawn apart: one, where the distribution depends on the shape."""
@@ -205,11 +211,12 @@ class SideBySide(TorchFunctionMode):
         draws, self.draws = list(self.draws.values()), {}
         on_cpu = [draw for draw in draws if draw.tensor.device.type == "cpu"]
         worth_threads = sum(draw.tensor.numel() for draw in on_cpu) > WORTH_A_THREAD
-        for draw in draws:
-            if draw.tensor.device.type != "cpu":
-                draw(draw.tensor)
-            elif not worth_threads:
-                draw(draw.tensor, self.seeds)
+        with torch.no_grad():
+            for draw in draws:
+                if draw.tensor.device.type != "cpu":
+                    draw(draw.tensor)
+                elif not worth_threads:
+                    draw(draw.tensor, self.seeds)
         if worth_threads:
             parts = [(draw, part) for draw in on_cpu for part in draw.parts()]
             seeds: list[int] = torch.randint(2**63 - 1, (len(parts),), generator=self.seeds).tolist()
@@ -222,8 +229,9 @@ class SideBySide(TorchFunctionMode):
 
 
 def side_by_side(jobs: list[Callable[[], None]]) -> None:
-    """Call every one of ``jobs``, as many at a time as PyTorch has threads."""
+    """Call every one of ``jobs``, as many at a time as PyTorch has threads, without gradients."""
 
+    @torch.no_grad()  # which no thread inherits
     def work() -> None:
         while jobs:
             try:

@@ -26,6 +26,7 @@ from lazytorch.first_call import as_one_call, on_failure
 from lazytorch.lazy_module import LazyModule
 from lazytorch.pending import plain_torch
 from lazytorch.shapes import shapes_only
+from lazytorch.tree import modules_of
 
 __all__ = ["is_lazy", "materialize"]
 
@@ -43,13 +44,17 @@ def is_lazy(module: nn.Module) -> bool:
         >>> lazytorch.is_lazy(lazytorch.materialize(conv, (1, 3, 8, 8)))
         False
     """
-    return any(needs_building(each) for each in module.modules())
+    return any(map(needs_building, modules_of(module)))
 
 
 def needs_building(module: nn.Module) -> bool:
     """Whether ``module`` itself is ours or PyTorch's, and lazy."""
-    held = (*module._parameters.values(), *module._buffers.values())
-    return isinstance(module, LazyModule) or any(each is not None and is_uninitialized(each) for each in held)
+    if isinstance(module, LazyModule):
+        return True
+    for each in (*module._parameters.values(), *module._buffers.values()):
+        if each is not None and is_uninitialized(each):
+            return True
+    return False
 
 
 def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
@@ -133,7 +138,7 @@ def torchs_own_built_for_real(module: nn.Module) -> Iterator[None]:
     """Have PyTorch's lazy modules make real parameters, and forget them if the call fails."""
     own: list[Any] = [
         each
-        for each in module.modules()
+        for each in modules_of(module)
         if isinstance(each, LazyModuleMixin) and not isinstance(each, LazyModule) and needs_building(each)
     ]
 
@@ -174,7 +179,7 @@ STORES = ("__dict__", "_parameters", "_buffers")
 
 def stored_tensors(module: nn.Module) -> Iterator[tuple[Place, Tensor]]:
     """Every tensor that a module below ``module`` holds, and where."""
-    for each in module.modules():
+    for each in modules_of(module):
         for store in STORES:
             for name, value in getattr(each, store).items():
                 if isinstance(value, Tensor):
@@ -183,7 +188,7 @@ def stored_tensors(module: nn.Module) -> Iterator[tuple[Place, Tensor]]:
 
 def stored_containers(module: nn.Module) -> Iterator[list[Any] | dict[Any, Any]]:
     """Every list and dict that a module below ``module`` holds as an attribute of its own: caches, say."""
-    for each in module.modules():
+    for each in modules_of(module):
         for name, value in vars(each).items():
             if name not in MODULE_STATE and isinstance(value, (list, dict)):
                 yield value
@@ -191,7 +196,7 @@ def stored_containers(module: nn.Module) -> Iterator[list[Any] | dict[Any, Any]]
 
 def forget_fakes(module: nn.Module, kept: Mapping[Place, Tensor]) -> None:
     """Put back what the forward replaced by something computed from its input."""
-    for owner in module.modules():
+    for owner in modules_of(module):
         for store in STORES:
             values = getattr(owner, store)
             if FakeTensor not in map(type, values.values()):
@@ -214,7 +219,7 @@ def is_shape(value: Any) -> bool:
 
 def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where the module's floating-point tensors are or will be, and their dtype; PyTorch's defaults if it has none."""
-    for each in module.modules():
+    for each in modules_of(module):
         if isinstance(each, LazyModule):
             return each._pending.device, each._pending.dtype
         for tensor in (*each.parameters(recurse=False), *each.buffers(recurse=False)):

@@ -141,7 +141,7 @@ class Pending:
         for index, (method, args, kwargs) in enumerate(self.deeds):
             if drawing is not None and is_scheme(self.deeds[index]):
                 if index >= overwritten and self.device.type != "meta":
-                    drawing.finish(functools.partial(built.apply, *args))
+                    drawing.finish(functools.partial(args[0].draw, built))
                 continue
             if method == "to" and kwargs.keys() == {"dtype"} and has_dtype(built, kwargs["dtype"]):
                 continue

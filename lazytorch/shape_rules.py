@@ -35,10 +35,10 @@ def is_plain(*tensors: Any) -> bool:
     if type(first) is not FakeTensor or not first.is_floating_point() or first.numel() == 0:
         return False
     dtype, device = first.dtype, first.fake_device
-    return all(
-        isinstance(each, Tensor) and each.dtype is dtype and each.device == device and each.is_contiguous()
-        for each in tensors
-    )
+    for each in tensors:
+        if not isinstance(each, Tensor) or each.dtype is not dtype or each.device != device or not each.is_contiguous():
+            return False
+    return True
 
 
 def is_bias(bias: Any, input: FakeTensor, out_channels: int) -> bool:
@@ -47,21 +47,21 @@ def is_bias(bias: Any, input: FakeTensor, out_channels: int) -> bool:
 
 def each_of(value: Sizes, dims: int) -> Sequence[int] | None:
     """One number for each dimension; None for what is no such thing."""
-    values: Any = (value,) * dims if type(value) is int else value
-    fits = isinstance(values, (tuple, list)) and len(values) == dims and all(type(each) is int for each in values)
-    return values if fits else None
+    if type(value) is int:
+        return (value,) * dims
+    return value if isinstance(value, (tuple, list)) and len(value) == dims else None
 
 
 def slid(sizes: Sequence[int], *window: Sizes) -> list[int] | None:
     """Places of a window along each side: ``window`` is its sides, steps, paddings and dilations."""
-    kernel, stride, padding, dilation = (each_of(value, len(sizes)) for value in window)
+    kernel, stride, padding, dilation = [each_of(value, len(sizes)) for value in window]
     if kernel is None or stride is None or padding is None or dilation is None or min(stride) < 1:
         return None
     places = [
         (size + 2 * pad - apart * (side - 1) - 1) // step + 1
         for size, side, step, pad, apart in zip(sizes, kernel, stride, padding, dilation, strict=True)
     ]
-    return places if min(places) > 0 else None
+    return places if min(places) > 0 and set(map(type, places)) == {int} else None
 
 
 def convolution(dims: int) -> Callable[..., FakeTensor | None]:
@@ -113,9 +113,8 @@ def batch_norm(
     vectors = [each for each in (running_mean, running_var, weight, bias) if each is not None]
     if not is_plain(input, *vectors) or input.dim() < 2 or not (training or running_mean is not None):
         return None
-    if any(each.shape != input.shape[1:2] for each in vectors):
-        return None
-    return shapes.like(input, input.shape)
+    shape = input.shape
+    return shapes.like(input, shape) if {each.shape for each in vectors} <= {shape[1:2]} else None
 
 
 def elementwise(func: Callable[..., Any]) -> Callable[..., FakeTensor | None]:
@@ -154,7 +153,7 @@ def broadcast(shapes: Shapes, input: Any, other: Any, **kwargs: Any) -> FakeTens
 
 def in_place(shapes: Shapes, input: Any, *args: Any, **kwargs: Any) -> Tensor | None:
     """The rule of what changes values by numbers: parameters and buffers keep theirs, as only shapes are wanted."""
-    numbers = all(isinstance(each, (int, float)) for each in (*args, *kwargs.values()))
+    numbers = not kwargs and {*map(type, args)} <= {int, float}
     return input if numbers and isinstance(input, Tensor) else None
 
 

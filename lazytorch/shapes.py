@@ -34,6 +34,7 @@ class Shapes(TorchFunctionMode):
         super().__init__()
         self.fake_mode = fake_mode
         self.macs = 0
+        self.templates: dict[torch.device, FakeTensor] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -63,7 +64,16 @@ class Shapes(TorchFunctionMode):
 
     def fake(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> FakeTensor:
         with no_dispatch():
-            return FakeTensor(self.fake_mode, torch.empty(shape, dtype=dtype, device="meta"), device)
+            made = torch.empty(shape, dtype=dtype, device="meta")
+            if device not in self.templates:
+                self.templates[device] = FakeTensor(self.fake_mode, made, device)
+            # What the constructor does, but for its checks, which cost more than all the arithmetic here.
+            fake: Any = Tensor._make_subclass(
+                FakeTensor, made, False, dispatch_device=True, device_for_backend_keys=device
+            )
+            torch._C._set_throw_on_mutable_data_ptr(fake)
+            vars(fake).update(vars(self.templates[device]))
+            return fake
 
 
 class EverythingFake(TorchDispatchMode):
