@@ -18,6 +18,7 @@ from lazytorch.models import (
     resnets,
 )
 from lazytorch.models.backbone import Backbone
+from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
 from lazytorch.models.features import Features, StageInfo
@@ -44,6 +45,7 @@ __all__ = [
     "inflate_state_dict",
     "list_models",
     "load_reference_state_dict",
+    "optimize_for_inference",
     "reference_state_dict",
     "references",
 ]
