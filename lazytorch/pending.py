@@ -2,10 +2,8 @@
 
 import contextlib
 import copy
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import torch
@@ -16,9 +14,10 @@ from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from lazytorch.callers import callers, frame_of, is_asked_by
 from lazytorch.errors import UninitializedModuleError
 
-__all__ = ["Pending", "PendingParameters", "frame_of", "not_yet", "plain_torch"]
+__all__ = ["Pending", "PendingParameters", "not_yet", "plain_torch"]
 
 # Whose classes copy a model to average its weights: torch's AveragedModel, timm's ModelEma.
 AVERAGING = ("torch.optim.swa_utils", "timm.utils.model_ema")
@@ -177,6 +176,11 @@ class PendingParameters(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         raise self["_pending_parameter"].refusal(f"asking for {name!r}")
 
+    def items(self) -> Any:
+        if is_asked_by("torchinfo"):  # it would count none, or the parts of a layer for one
+            raise self["_pending_parameter"].refusal("counting them")
+        return super().items()
+
     def __contains__(self, name: object) -> bool:
         if frame_of(register_parametrization) is not None:
             raise self["_pending_parameter"].refusal(f"parametrizing {name!r}")
@@ -275,17 +279,6 @@ def draw_seed() -> int:
 
 def is_being_averaged() -> bool:
     """Whether a class that averages weights is being constructed."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "__init__" and frame.f_globals.get("__name__") in AVERAGING:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def frame_of(function: Callable[..., Any]) -> FrameType | None:
-    """The innermost running frame of ``function``."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not function.__code__:
-        frame = frame.f_back
-    return frame
+    return any(
+        frame.f_code.co_name == "__init__" and frame.f_globals.get("__name__") in AVERAGING for frame in callers()
+    )
