@@ -70,10 +70,29 @@ def test_features_keep_nothing_that_they_do_not_need():
     stem = get_model("resnetrs50", features_only=True, out_indices=(0,))
     assert [tuple(each.shape) for each in stem(torch.zeros(2, 4, 32, 32, 32))] == [(2, 64, 16, 16, 16)]
     assert not is_lazy(stem)
+    assert [name for name, _ in stem.stem.named_children()] == ["conv1", "conv2", "conv3"]
+
+
+def test_feature_maps_come_in_the_order_of_the_network():
+    model = get_model("resnet18", features_only=True, out_indices=(-1, 1, 4))
+    assert model.feature_info.reduction() == [4, 32]
+    assert model.feature_info.module_name() == ["stages.0", "stages.3"]
+    assert [each.shape[1] for each in model(torch.zeros(2, 3, 64, 64))] == model.feature_info.channels() == [64, 512]
+
+
+def test_checkpointed_features_are_computed_again_for_the_gradient():
+    model = get_model("resnet10t", features_only=True, gradient_checkpointing=True)
+    calls = []
+    model(torch.randn(2, 3, 64, 64))
+    model.stages[1][0].register_forward_pre_hook(lambda *_: calls.append(1))
+    maps = model(torch.randn(2, 3, 64, 64))
+    assert len(calls) == 1
+    maps[-1].sum().backward()
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_035"])
 def test_forward_intermediates(name, checkpointing):
     model = get_model(name, gradient_checkpointing=checkpointing).eval()
     x = torch.randn(2, 3, 64, 64)
