@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from lazytorch import is_lazy, materialize
+from lazytorch import UninitializedModuleError, is_lazy, materialize
 from lazytorch.models import Features, get_model, list_models, load_reference_state_dict, references, resnet10t
 from scripts import parity
 
@@ -114,15 +114,20 @@ def test_weights_of_features(tmp_path):
 
 
 def test_torchvisions_extractor_works_after_the_build():
-    model = materialize(resnet10t(), (2, 3, 64, 64)).eval()
+    model = resnet10t().eval()
+    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize\(.* before tracing"):
+        create_feature_extractor(model, {"stages.0": "4"})
+    materialize(model, (2, 3, 64, 64))
     names = {info.module: str(info.reduction) for info in model.feature_info}
     extractor = create_feature_extractor(
         model, {name + ".0" if "stages" in name else name: key for name, key in names.items()}
     )
-    maps = extractor(torch.randn(2, 3, 64, 64))
+    x = torch.randn(2, 3, 64, 64)
+    maps = extractor(x)
     assert {key: tuple(value.shape[1:]) for key, value in maps.items()} == {
         str(info.reduction): (info.channels, 64 // info.reduction, 64 // info.reduction) for info in model.feature_info
     }
+    torch.testing.assert_close(list(maps.values()), model.forward_intermediates(x, intermediates_only=True))
 
 
 @pytest.mark.parametrize("built", [False, True], ids=["lazy", "built"])
