@@ -14,9 +14,10 @@ from torch.nn.utils.stateless import _functional_call
 from torch.utils._pytree import tree_map_only
 
 from lazytorch.become import HOOKS, become
+from lazytorch.callers import frame_of
 from lazytorch.errors import UninitializedModuleError
 from lazytorch.first_call import CallForward, as_one_call, on_failure, path_in_running_model, run_constructors_hooks
-from lazytorch.pending import Pending, frame_of, not_yet, plain_torch
+from lazytorch.pending import Pending, not_yet, plain_torch
 from lazytorch.placeholder import PendingParameters
 from lazytorch.recording import RecordingModule
 

@@ -2,10 +2,8 @@
 
 import contextlib
 import functools
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import torch
@@ -16,10 +14,11 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lazytorch.callers import frame_of
 from lazytorch.drawing import Drawing, Scheme
 from lazytorch.shapes import with_arithmetic
 
-__all__ = ["Pending", "frame_of", "not_yet", "plain_torch"]
+__all__ = ["Pending", "not_yet", "plain_torch"]
 
 
 def not_yet(owner: str, lacks: str, before: str) -> str:
@@ -235,11 +234,3 @@ def branch_random_state() -> Tensor:
 
 def draw_seed() -> int:
     return int(torch.randint(2**63 - 1, (), device="cpu"))
-
-
-def frame_of(function: Callable[..., Any]) -> FrameType | None:
-    """The innermost running frame of ``function``."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not function.__code__:
-        frame = frame.f_back
-    return frame

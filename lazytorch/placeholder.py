@@ -1,9 +1,7 @@
 """The one parameter of a lazy module: it stands for those that there are none of yet, so that nobody overlooks them."""
 
 import copy
-import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import torch
@@ -11,8 +9,9 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._pytree import tree_leaves
 
+from lazytorch.callers import callers, frame_of, is_asked_by
 from lazytorch.errors import UninitializedModuleError
-from lazytorch.pending import Pending, frame_of, not_yet
+from lazytorch.pending import Pending, not_yet
 
 __all__ = ["PendingParameters"]
 
@@ -28,6 +27,11 @@ class PendingParameters(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise self["_pending_parameter"].refusal(f"asking for {name!r}")
+
+    def items(self) -> Any:
+        if is_asked_by("torchinfo"):  # it would count none, or the parts of a layer for one
+            raise self["_pending_parameter"].refusal("counting them")
+        return super().items()
 
     def __contains__(self, name: object) -> bool:
         if frame_of(register_parametrization) is not None:
@@ -99,9 +103,6 @@ class PendingParameter(UninitializedParameter):
 
 def is_being_averaged() -> bool:
     """Whether a class that averages weights is being constructed."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "__init__" and frame.f_globals.get("__name__") in AVERAGING:
-            return True
-        frame = frame.f_back
-    return False
+    return any(
+        frame.f_code.co_name == "__init__" and frame.f_globals.get("__name__") in AVERAGING for frame in callers()
+    )
