@@ -20,7 +20,10 @@ def callers() -> Iterator[FrameType]:
 
 def frame_of(function: Callable[..., Any]) -> FrameType | None:
     """The innermost running frame of ``function``."""
-    return next((frame for frame in callers() if frame.f_code is function.__code__), None)
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame
 
 
 def is_asked_by(packages: str | tuple[str, ...]) -> bool:

@@ -1,9 +1,10 @@
 """LazyModule: hold the arguments, build once from the first input, become the target."""
 
+import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,10 +22,12 @@ from lazytorch.pending import Pending, not_yet, plain_torch
 from lazytorch.placeholder import PendingParameters
 from lazytorch.recording import RecordingModule
 
-__all__ = ["LazyModule", "describe", "target_class"]
+__all__ = ["LazyModule", "describe", "target_class", "watching_builds"]
 
 # One lock, not one a module: locks neither copy nor pickle, and nothing else happens while parameters are made.
 _building = threading.RLock()
+# Who is to be called with what is built in this thread.
+_watching = threading.local()
 # Another one, as a constructor may make lazy modules in threads of its own while it is waited for.
 _branching = threading.Lock()
 
@@ -203,6 +206,8 @@ def build(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Non
     with _building:
         if isinstance(module, LazyModule):
             on_failure(module._build(args, kwargs))
+            for watch in getattr(_watching, "builds", ()):
+                watch(module)
 
 
 def build_from(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -222,6 +227,17 @@ def build_and_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return module(*args, **kwargs)
 
     return as_one_call(first_call)
+
+
+@contextlib.contextmanager
+def watching_builds(watch: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Have ``watch`` called with every module that this thread builds, before its forward runs."""
+    before = getattr(_watching, "builds", ())
+    _watching.builds = (*before, watch)
+    try:
+        yield
+    finally:
+        _watching.builds = before
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import copy
 import functools
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -25,10 +25,10 @@ from lazytorch.errors import ShapeInferenceError
 from lazytorch.first_call import as_one_call, on_failure
 from lazytorch.lazy_module import LazyModule
 from lazytorch.pending import plain_torch
-from lazytorch.shapes import shapes_only
+from lazytorch.shapes import Shapes, shapes_only
 from lazytorch.tree import modules_of
 
-__all__ = ["is_lazy", "materialize"]
+__all__ = ["is_lazy", "materialize", "run_on_shapes"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -86,6 +86,24 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"materialize: what is built must be a module, got {module!r}.")
+    run_on_shapes(module, inputs, kwargs)
+    return module
+
+
+def run_on_shapes(
+    module: nn.Module,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    count_macs: Callable[[Shapes], None] | None = None,
+) -> None:
+    """Run the forward on shapes alone, and so build everything lazy in ``module``.
+
+    Args:
+        module: The module.
+        inputs: The forward's arguments, as ``materialize`` takes them.
+        kwargs: Its keyword arguments.
+        count_macs: Called, before the forward, with what will count its multiply-adds.
+    """
     device, dtype = placement(module)
     with plain_torch():
         mode = FakeTensorMode()
@@ -106,7 +124,12 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
             containers = [(each, copy.copy(each)) for each in stored_containers(module)]
             states = random.getstate(), numpy.random.get_state() if numpy else None
             try:
-                with shapes_only(mode), torchs_own_built_for_real(module):
+                with (
+                    shapes_only(mode, count_macs is not None) as shapes,
+                    torchs_own_built_for_real(module),
+                ):
+                    if count_macs is not None:
+                        count_macs(shapes)
                     module(*args, **named)
             finally:
                 forget_fakes(module, kept)
@@ -130,7 +153,6 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
                 f"materialize({type(module).__name__}): the forward must not depend on the values in tensors, as only "
                 f"their shapes are known, got {error.func}. Call the model on a real batch instead."
             ) from error
-    return module
 
 
 @contextlib.contextmanager

@@ -56,6 +56,16 @@ class Pending:
             dtype = args[0] if method == "type" else kwargs.get("dtype", dtype)
         return dtype
 
+    def copied_as(self) -> dict[int, Any]:
+        """What ``copy.deepcopy`` is to take, by identity, for what a copy without values may share or need not hold."""
+        loaded = (self.loaded() or {}).values()
+        given = (*self.module_args, *self.module_kwargs.values())
+        return {
+            id(self.random_state): self.random_state,
+            **{id(each): each for each in given if isinstance(each, functools.partial)},
+            **{id(each): torch.empty_like(each, device="meta") for each in loaded if isinstance(each, Tensor)},
+        }
+
     def log(self, method: str, *args: Any, **kwargs: Any) -> None:
         """Note a method to call, in order, on what is built. A second of the same kind in a row replaces the first."""
         if method in ("train", "requires_grad_") and self.deeds and self.deeds[-1][0] == method:

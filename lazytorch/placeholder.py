@@ -103,6 +103,7 @@ class PendingParameter(UninitializedParameter):
 
 def is_being_averaged() -> bool:
     """Whether a class that averages weights is being constructed."""
-    return any(
-        frame.f_code.co_name == "__init__" and frame.f_globals.get("__name__") in AVERAGING for frame in callers()
-    )
+    for frame in callers():
+        if frame.f_code.co_name == "__init__" and frame.f_globals.get("__name__") in AVERAGING:
+            return True
+    return False

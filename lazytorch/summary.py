@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lazytorch.materialize import is_shape, materialize, placement
-from lazytorch.shapes import shapes_only
+from lazytorch.become import HOOKS
+from lazytorch.lazy_module import LazyModule, watching_builds
+from lazytorch.materialize import is_shape, placement, run_on_shapes
+from lazytorch.shapes import Shapes
+from lazytorch.tree import modules_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -157,30 +159,47 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         return tree_map_only(Tensor, lambda tensor: tensor.to("meta"), value)
 
     args, named = tuple(map(meta, inputs)), {name: meta(value) for name, value in kwargs.items()}
-    skeleton = materialize(without_values(module), *args, **named).eval()
-    layers: dict[nn.Module, LayerSummary] = {}
+    skeleton = without_values(module).eval()
+    counter: list[Shapes] = []
+    running: list[int] = []
+    macs: dict[nn.Module, int] = {}
+    output_shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
+
+    def enter(*_: Any) -> None:
+        running.append(counter[0].macs)
+
+    def leave(each: nn.Module, _: Any, output: Any) -> None:
+        macs[each] = macs.get(each, 0) + counter[0].macs - running.pop()
+        output_shapes[each] = [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+    watched: set[nn.Module] = set()
+
+    def watch(model: nn.Module) -> None:
+        for each in modules_of(model):
+            if each not in watched:
+                watched.add(each)
+                each.register_forward_pre_hook(enter, prepend=True)
+                each.register_forward_hook(leave)
+
+    watch(skeleton)
+    with watching_builds(watch):
+        run_on_shapes(skeleton, args, named, count_macs=counter.append)
+    for each in watched:  # or the skeleton and its hooks would hold each other until the next garbage collection
+        each._forward_pre_hooks.clear()
+        each._forward_hooks.clear()
     held: dict[nn.Module, set[nn.Parameter]] = {}
-    for name, each in skeleton.named_modules():
-        layers[each] = LayerSummary(name, type(each).__name__, [], sum(map(Tensor.numel, parameters_below(each, held))))
-
-    fake_mode = FakeTensorMode()
-    args, named = tree_map_only(Tensor, fake_mode.from_tensor, (args, named))
-    with shapes_only(fake_mode, count_macs=True) as shapes:
-        before: list[int] = []
-
-        def enter(*_: Any) -> None:
-            before.append(shapes.macs)
-
-        def leave(each: nn.Module, _: Any, output: Any) -> None:
-            layers[each].macs += shapes.macs - before.pop()
-            layers[each].output_shapes = [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-
-        for each in layers:
-            each.register_forward_pre_hook(enter, prepend=True)
-            each.register_forward_hook(leave)
-        skeleton(*args, **named)
+    layers = [
+        LayerSummary(
+            name,
+            type(each).__name__,
+            output_shapes.get(each, []),
+            sum(map(Tensor.numel, parameters_below(each, held))),
+            macs.get(each, 0),
+        )
+        for name, each in skeleton.named_modules()
+    ]
     trainable = sum(parameter.numel() for parameter in skeleton.parameters() if parameter.requires_grad)
-    return Summary(list(layers.values()), trainable, depth)
+    return Summary(layers, trainable, depth)
 
 
 def parameters_below(module: nn.Module, held: dict[nn.Module, set[nn.Parameter]]) -> set[nn.Parameter]:
@@ -194,8 +213,21 @@ def parameters_below(module: nn.Module, held: dict[nn.Module, set[nn.Parameter]]
 def without_values(module: nn.Module) -> nn.Module:
     """A copy of ``module`` on the meta device, without copying what it holds."""
     memo: dict[int, Any] = {}
-    for tensor in (*module.parameters(), *module.buffers()):
-        if not torch.nn.parameter.is_lazy(tensor):
-            empty = torch.empty_like(tensor, device="meta")
-            memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(module, memo).to("meta")
+    for each in modules_of(module):
+        # deepcopy takes what stands in its memo, which is many times faster than to find out what these are.
+        hooks = (vars(each)[name] for name in HOOKS)
+        memo.update({id(hook): type(hook)() for hook in hooks if not hook})
+        if isinstance(each, LazyModule):
+            memo.update(each._pending.copied_as())
+        for tensor in (*each._parameters.values(), *each._buffers.values()):
+            if tensor is not None and not torch.nn.parameter.is_lazy(tensor):
+                empty = torch.empty_like(tensor, device="meta")
+                is_parameter = isinstance(tensor, nn.Parameter)
+                memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+    copied = copy.deepcopy(module, memo)
+    for each in modules_of(copied):
+        if isinstance(each, LazyModule):
+            each._pending.device = torch.device("meta")
+        else:
+            each._apply(lambda tensor: tensor.to("meta"), recurse=False)
+    return copied

@@ -59,10 +59,13 @@ def model(
         sources: The zoos that have a model of that name.
         config: What makes this model of the family.
     """
-    signature = inspect.signature(family)
+    signature, sections = about(family)
     references = dict.fromkeys(sources, name)
     check = signature.replace(
-        parameters=[each.replace(default=config.get(each.name, each.default)) for each in signature.parameters.values()]
+        parameters=[
+            each.replace(default=config[each.name]) if each.name in config else each
+            for each in signature.parameters.values()
+        ]
     )
 
     @functools.wraps(family)
@@ -76,8 +79,7 @@ def model(
             options["weights"] = Reference(name, references, *weights.split(":", 1))
         return family(**options)  # pyright: ignore[reportCallIssue]
 
-    shown = ", ".join(f"{key}={show(value)}" for key, value in config.items())
-    sections = (inspect.getdoc(family) or "").partition("\n\n")[2].partition("Example:")[0]
+    shown = ", ".join(f"{key}={brief(value)}" for key, value in config.items())
     example = f">>> import lazytorch\n    >>> model = lazytorch.models.{name}(num_classes=10)"
     build.__module__ = "lazytorch.models"
     build.__name__ = build.__qualname__ = name
@@ -86,6 +88,18 @@ def model(
     build.__doc__ += f"Example:\n    {example}\n"
     _entries[name] = Entry(build, references)
     return build
+
+
+@functools.cache
+def about(family: Callable[..., Backbone]) -> tuple[inspect.Signature, str]:
+    """The signature of a family, and what its docstring says of arguments, shapes, errors and source."""
+    return inspect.signature(family), (inspect.getdoc(family) or "").partition("\n\n")[2].partition("Example:")[0]
+
+
+def brief(value: object) -> str:
+    """A value as code shows it; a table of stages, which is a page long, by its length alone."""
+    shown = show(value)
+    return shown if len(shown) < 80 or not isinstance(value, Sequence) else f"<{len(value)} stages>"
 
 
 def list_models(include: str | Iterable[str] = "*", exclude: str | Iterable[str] | None = None) -> list[str]:

@@ -1,0 +1,97 @@
+"""Measuring side by side: every round calls each contender once, so that a machine's ups and downs meet all alike."""
+
+import gc
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+__all__ = ["Comparison", "compare", "geometric_mean", "run_process", "seconds"]
+
+
+class Comparison(NamedTuple):
+    """Ours beside one peer, of one model, in one row.
+
+    Attributes:
+        row: The row's name.
+        model: The model's.
+        peer: What ours is measured beside.
+        unit: ``"s"`` or ``"bytes"``.
+        ours: Median of ours.
+        theirs: Median of the peer.
+        ratio: Median over the rounds of ours over the peer's.
+        low: First quartile of these.
+        high: Third quartile.
+        note: What else was found.
+    """
+
+    row: str
+    model: str
+    peer: str
+    unit: str
+    ours: float
+    theirs: float
+    ratio: float
+    low: float
+    high: float
+    note: str = ""
+
+
+def seconds(call: Callable[[], Any], device: str = "cpu") -> float:
+    """Wall time of a call, its result thrown away afterwards."""
+    gc.collect()
+    start = time.perf_counter()
+    result = call()
+    if device != "cpu":
+        torch.accelerator.synchronize()
+    passed = time.perf_counter() - start
+    del result
+    return passed
+
+
+def compare(
+    row: str,
+    model: str,
+    contenders: Mapping[str, Callable[[], float]],
+    rounds: int,
+    tick: Callable[[], None],
+    unit: str = "s",
+    note: str = "",
+) -> list[Comparison]:
+    """Measure all ``contenders``, ``"ours"`` among them, in turn, after one round that is not counted."""
+    figures: dict[str, list[float]] = {name: [] for name in contenders}
+    for index in range(rounds + 1):
+        for name, measure in contenders.items():
+            figure = measure()
+            if index > 0:
+                figures[name].append(figure)
+        tick()
+    ours = figures.pop("ours")
+    results = []
+    for peer, theirs in figures.items():
+        ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if rounds > 1 else ratios * 3
+        medians = statistics.median(ours), statistics.median(theirs)
+        results.append(Comparison(row, model, peer, unit, *medians, middle, low, high, note))
+    return results
+
+
+def geometric_mean(ratios: list[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def run_process(code: str, *arguments: str) -> str:
+    """What a fresh Python process prints for that code; it may keep bytecode, as an installed package has it."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
+    )
+    if done.returncode:
+        raise RuntimeError(f"A process that was to be measured failed:\n{done.stderr}")
+    return done.stdout
