@@ -111,17 +111,20 @@ def write_report(folder: Path, classifier: Classifier, data: Data, options: Opti
     write_pictures(folder, classifier, data, title)
     if history:
         write_whole(folder / "curves.png", picture(curves(history, title)))
+        figures = {
+            "epochs": len(history),
+            "test_loss": history[-1]["test_loss"],
+            "test_accuracy": history[-1]["test_accuracy"],
+            "best_epoch": best(history)["epoch"],
+            "best_test_accuracy": best(history)["test_accuracy"],
+        }
+    else:
+        figures = classifier.test_metrics()
     shape = (1, data.channels, data.image_size, data.image_size)
     summary = {
         "model": options.model,
         "data": options.data,
-        **({"epochs": len(history)} if history else {}),
-        **classifier.test_metrics(),
-        **(
-            {"best_epoch": best(history)["epoch"], "best_test_accuracy": best(history)["test_accuracy"]}
-            if history
-            else {}
-        ),
+        **figures,
         "training_images": len(data.train.labels),
         "test_images": len(data.val.labels),
         "parameters": sum(parameter.numel() for parameter in classifier.model.parameters()),
