@@ -21,6 +21,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tempfile.TemporaryDirectory(dir=options.output.parent).cleanup()
     except OSError as error:
         parser.error(f"argument --output: must be where a folder can be made, got {options.output} ({error.strerror})")
-    stop = Stop()
+    stop = Stop(partial(stopped_message, options.output))
     handlers = {each: signal.getsignal(each) for each in SIGNALS}
     stop.install()
     try:
         evaluate(options, stop) if options.evaluate else train(options, stop)
     except Stopped:
-        end(stop.exit_code, stopped_message(options, stop))
+        end(stop.exit_code, stop.text())
     except NonFiniteError as error:
         last = next(iter(checkpoints.listed(options.output)), None)
         kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
@@ -92,14 +93,13 @@ def end(code: int, message: str) -> None:
     sys.exit(code)
 
 
-def stopped_message(options: Options, stop: Stop) -> str:
-    name = signal.Signals(stop.signal or signal.SIGTERM).name
-    last = next(iter(checkpoints.listed(options.output)), None)
+def stopped_message(output: Path, name: str) -> str:
+    last = next(iter(checkpoints.listed(output)), None)
     if last is None:
         return f"Stopped by {name} before there was anything to save."
     return (
         f"Stopped by {name}. The last checkpoint is {last}. Go on with the same command and --resume:\n"
-        f"    python scripts/train.py --output {options.output} --resume"
+        f"    python scripts/train.py --output {output} --resume"
     )
 
 

@@ -5,12 +5,15 @@ A process that imports torch and Lightning anew takes seconds, and the tests her
 
 import multiprocessing
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from scripts import train
@@ -20,18 +23,20 @@ CONTEXT.set_forkserver_preload(["tests.scripts.forks"])
 
 
 def start(
-    arguments: list[str], log: Path, sabotage: Callable[[], None] | None = None
+    arguments: list[Any], log: Path, sabotage: Callable[[], None] | None = None, env: dict[str, str] | None = None
 ) -> multiprocessing.process.BaseProcess:
     """A process that runs the script, after ``sabotage``, with what it prints appended to ``log``."""
-    process = CONTEXT.Process(target=run, args=([str(each) for each in arguments], str(log), sabotage))
+    process = CONTEXT.Process(target=run, args=([str(each) for each in arguments], str(log), sabotage, env or {}))
     process.start()
     return process
 
 
-def run(arguments: list[str], log: str, sabotage: Callable[[], None] | None) -> None:
+def run(arguments: list[str], log: str, sabotage: Callable[[], None] | None, env: dict[str, str]) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    os.environ.update(env)
+    rank_zero_only.rank = int(env.get("RANK", 0))  # which Lightning has read when it was imported
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     if sabotage is not None:
@@ -39,7 +44,18 @@ def run(arguments: list[str], log: str, sabotage: Callable[[], None] | None) -> 
     train.main(arguments)
 
 
-def finish(arguments: list[str], log: Path, sabotage: Callable[[], None] | None = None) -> int:
+def start_two(arguments: list[Any], log: Path) -> list[multiprocessing.process.BaseProcess]:
+    """Two processes of one run, told what torchrun would tell them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    shared |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 0}
+    envs = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(2)]
+    return [start(arguments, log, env={key: str(value) for key, value in env.items()}) for env in envs]
+
+
+def finish(arguments: list[Any], log: Path, sabotage: Callable[[], None] | None = None) -> int:
     """The exit code of a run that is waited for."""
     process = start(arguments, log, sabotage)
     process.join(300)
