@@ -198,7 +198,7 @@ def train(options: Options, stop: Stop) -> None:
         (options.output / "summary.json").unlink(missing_ok=True)
     trainer.fit(classifier, datamodule=loading, ckpt_path=str(found.path) if found else None)
     if trainer.is_global_zero:
-        summary = report.write_report(options.output, classifier.cpu(), data, options)
+        summary = report.write_report(options.output, classifier, data, options)
         seconds = summary["seconds"]
         say(f"test accuracy {summary['test_accuracy']:.2%} after {seconds:.0f} s; results in {options.output}")
 
@@ -213,7 +213,7 @@ def evaluate(options: Options, stop: Stop) -> None:
     trainer.validate(classifier, datamodule=loading, verbose=False)
     if trainer.is_global_zero:
         folder = options.output / "evaluation"
-        summary = report.write_report(folder, classifier.cpu(), data, options)
+        summary = report.write_report(folder, classifier, data, options)
         say(f"test accuracy {summary['test_accuracy']:.2%} of {summary['test_images']} images; results in {folder}")
 
 

@@ -11,6 +11,8 @@ import torch
 from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torchvision.transforms import v2 as transforms
 
@@ -39,14 +41,25 @@ def describe(data: Data, options: Options) -> dict[str, Any]:
     }
 
 
-def build(description: dict[str, Any], weights: str | None = None) -> Backbone:
-    """The model that ``describe`` describes, built."""
-    size = description["image_size"]
+def unbuilt(description: dict[str, Any], weights: str | None = None) -> Backbone:
+    """The model that ``describe`` describes, lazy."""
     config: dict[str, Any] = {**description["model_option"], "num_classes": len(description["classes"])}
     try:
-        model = lazytorch.models.get_model(description["model"], weights=weights, **config)
-        return lazytorch.materialize(model, (2, description["channels"], size, size))
+        return lazytorch.models.get_model(description["model"], weights=weights, **config)
     except (TypeError, ValueError, RuntimeError, ImportError, OSError) as error:
+        raise RunError(f"The model {description['model']} cannot be built: {error}") from error
+
+
+def input_shape(description: dict[str, Any]) -> tuple[int, int, int, int]:
+    """The shape of one image, as a batch."""
+    return 1, description["channels"], description["image_size"], description["image_size"]
+
+
+def build(description: dict[str, Any], weights: str | None = None) -> Backbone:
+    """The model that ``describe`` describes, built."""
+    try:
+        return lazytorch.materialize(unbuilt(description, weights), input_shape(description))
+    except (ValueError, RuntimeError) as error:
         raise RunError(f"The model {description['model']} cannot be built: {error}") from error
 
 
@@ -81,8 +94,11 @@ class Classifier(lightning.LightningModule):
                 raise RunError(f"--freeze: {error}") from error
         if options.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.average = None if options.ema is None else ModelEmaV3(self.model, decay=options.ema, use_warmup=True)
-        if self.average is not None:
+        self.average = None
+        if options.ema is not None:
+            # Operators on lists of tensors refuse those of which each process has a part, beside others.
+            whole = options.strategy == "ddp"
+            self.average = ModelEmaV3(self.model, decay=options.ema, use_warmup=True, foreach=whole)
             self.average.requires_grad_(False)
         if options.compile:
             self.model.compile()
@@ -90,6 +106,7 @@ class Classifier(lightning.LightningModule):
         mixes = [(transforms.MixUp, options.mixup), (transforms.CutMix, options.cutmix)]
         chosen = [mix(alpha=alpha, num_classes=classes) for mix, alpha in mixes if alpha > 0]
         self.mix = transforms.RandomChoice(chosen) if chosen else None
+        self.sharded = False
         self.seconds = 0.0  # of training, before this process
         self.started = time.perf_counter()
         self.history: list[dict[str, float]] = []
@@ -110,6 +127,16 @@ class Classifier(lightning.LightningModule):
     def elapsed(self) -> float:
         """Seconds of training, those before a resumption included."""
         return self.seconds + time.perf_counter() - self.started
+
+    def configure_model(self) -> None:
+        """Have each process hold a part of the model, if there is a mesh of devices to share it."""
+        if self.device_mesh is None or self.sharded:
+            return
+        for model in (self.model, *([self.average.module] if self.average is not None else [])):
+            for stage in model.stages:
+                fully_shard(stage, mesh=self.device_mesh["data_parallel"])
+            fully_shard(model, mesh=self.device_mesh["data_parallel"])
+        self.sharded = True
 
     def configure_optimizers(self) -> Any:
         options, epochs = self.options, self.options.epochs
@@ -203,7 +230,9 @@ class Classifier(lightning.LightningModule):
         self.val_loss = self.sum(self.val_loss).cpu()
         self.confusion = self.sum(self.confusion).cpu()
         padded = F.pad(self.mistakes, (0, 0, 0, WORST - len(self.mistakes)), value=-1)
-        gathered = torch.as_tensor(self.all_gather(padded.to(self.device))).reshape(-1, 4).cpu()
+        gathered = torch.zeros(self.trainer.world_size, WORST, 4, dtype=torch.float64)
+        gathered[self.trainer.global_rank] = padded
+        gathered = self.sum(gathered).cpu().reshape(-1, 4)
         self.mistakes = worst(gathered[gathered[:, 0] >= 0])
         if not math.isfinite(self.val_loss):
             raise NonFiniteError(f"The validation loss is {self.val_loss.item()} after epoch {self.current_epoch + 1}.")
@@ -233,7 +262,8 @@ class Classifier(lightning.LightningModule):
 
     def refuse_non_finite_weights(self) -> None:
         """A checkpoint with weights that are no numbers would not be a good one."""
-        finite = torch.stack([torch.isfinite(each).all() for each in self.model.parameters()]).all()
+        parts = [each.to_local() if isinstance(each, DTensor) else each for each in self.model.parameters()]
+        finite = torch.stack([torch.isfinite(each).all() for each in parts]).all()
         if self.sum(torch.tensor([not bool(finite)], dtype=torch.float32)).item():
             raise NonFiniteError(f"A weight is no finite number after step {self.trainer.global_step}.")
 

@@ -18,13 +18,12 @@ import timm
 import torch
 import torchvision
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 import lazytorch
 from scripts.training.data import Data
 from scripts.training.files import write_whole
-from scripts.training.module import Classifier
+from scripts.training.module import Classifier, input_shape, unbuilt
 from scripts.training.options import Options, as_dict
 
 matplotlib.use("Agg")
@@ -97,13 +96,6 @@ def safetensors_file(state: dict[str, Tensor], description: dict[str, Any]) -> b
     return safetensors.torch.save(tensors, {DESCRIPTION: json.dumps(description)})
 
 
-def multiply_adds(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of the convolutions and linear layers for one input of ``shape``."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(shape, device=next(model.parameters()).device))
-    return counter.get_total_flops() // 2
-
-
 def write_report(folder: Path, classifier: Classifier, data: Data, options: Options) -> dict[str, Any]:
     """The pictures, and the summary last: where it is, the run is over."""
     title = f"{options.model} on {options.data}"
@@ -120,15 +112,16 @@ def write_report(folder: Path, classifier: Classifier, data: Data, options: Opti
         }
     else:
         figures = classifier.test_metrics()
-    shape = (1, data.channels, data.image_size, data.image_size)
+    shape = input_shape(classifier.description)
+    counts = lazytorch.summary(unbuilt(classifier.description), shape)
     summary = {
         "model": options.model,
         "data": options.data,
         **figures,
         "training_images": len(data.train.labels),
         "test_images": len(data.val.labels),
-        "parameters": sum(parameter.numel() for parameter in classifier.model.parameters()),
-        "multiply_adds": multiply_adds(classifier.evaluated, shape),
+        "parameters": counts.parameters,
+        "multiply_adds": counts.macs,
         "input_shape": shape,
         **{key: classifier.description[key] for key in ("mean", "deviation", "classes")},
         "seconds": round(classifier.elapsed(), 2),
