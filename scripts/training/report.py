@@ -202,7 +202,7 @@ def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
         top = 255 if pixels.dtype == numpy.uint8 else 1.0
         axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=top)
         names = [data.classes[int(each)] for each in (label, predicted)]
-        text = " as ".join(name if len(name) <= 9 else f"{name[:8]}…" for name in names)
+        text = " \N{RIGHTWARDS ARROW} ".join(name if len(name) <= 9 else f"{name[:8]}…" for name in names)
         axis.set_title(f"{text}\nloss {loss:.2f}", fontsize=8)
-    figure.suptitle(f"{title}: worst mistakes (true class as the one predicted)", fontsize=9)
+    figure.suptitle(f"{title}: worst mistakes (true \N{RIGHTWARDS ARROW} predicted)", fontsize=9, wrap=True)
     return figure

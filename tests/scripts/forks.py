@@ -44,7 +44,9 @@ def run(arguments: list[str], log: str, sabotage: Callable[[], None] | None, env
     train.main(arguments)
 
 
-def start_two(arguments: list[Any], log: Path) -> list[multiprocessing.process.BaseProcess]:
+def start_two(
+    arguments: list[Any], log: Path, sabotage: Callable[[], None] | None = None
+) -> list[multiprocessing.process.BaseProcess]:
     """Two processes of one run, told what torchrun would tell them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -52,7 +54,7 @@ def start_two(arguments: list[Any], log: Path) -> list[multiprocessing.process.B
     shared = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     shared |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 0}
     envs = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(2)]
-    return [start(arguments, log, env={key: str(value) for key, value in env.items()}) for env in envs]
+    return [start(arguments, log, sabotage, {key: str(value) for key, value in env.items()}) for env in envs]
 
 
 def finish(arguments: list[Any], log: Path, sabotage: Callable[[], None] | None = None) -> int:

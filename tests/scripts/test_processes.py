@@ -6,20 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from scripts import train
 from scripts.training import checkpoints
+from scripts.training.module import Classifier
 from tests.scripts import forks
 from tests.scripts.runs import RUN, assert_same
 
 TWO = [*RUN, "--epochs", "8", "--checkpoint-steps", "2"]
 
 
-def finish_two(output: Path, log: Path) -> str:
-    processes = forks.start_two([*TWO, "--output", output, "--resume"], log)
+def finish_two(output: Path, log: Path, *arguments: str, spy: Callable[[], None] | None = None) -> str:
+    processes = forks.start_two([*TWO, "--output", output, "--resume", *arguments], log, spy)
     for process in processes:
         process.join(300)
     assert [process.exitcode for process in processes] == [0, 0], log.read_text()
@@ -85,3 +90,59 @@ def test_another_number_of_processes_is_refused(whole, capsys):
     finally:
         (whole / "summary").rename(whole / "summary.json")
     assert "there must be as many processes as the run had, 2, got 1" in capsys.readouterr().err
+
+
+def record(folder: Path) -> None:
+    """Have each process leave its parameters, and the images that it saw, after every epoch."""
+    step, end, seen = Classifier.training_step, Classifier.on_train_epoch_end, []
+
+    def training_step(self, batch, batch_idx):
+        seen.append(batch[2].tolist())
+        return step(self, batch, batch_idx)
+
+    def on_train_epoch_end(self):
+        end(self)
+        parameters = [each.detach().clone() for each in self.model.parameters()]
+        name = f"{self.current_epoch} {self.trainer.global_rank}.pt"
+        torch.save({"parameters": parameters, "seen": list(seen), "row": self.history[-1]}, folder / name)
+        seen.clear()
+
+    Classifier.training_step, Classifier.on_train_epoch_end = training_step, on_train_epoch_end
+
+
+@pytest.mark.slow
+def test_same_parameters_everywhere_and_each_image_once(tmp_path):
+    everything = ["--epochs", "2", "--limit-batches", "1000", "--batch-size", "15", "--checkpoint-steps", "1000"]
+    finish_two(tmp_path / "run", tmp_path / "log", *everything, spy=partial(record, tmp_path))
+    for epoch in range(2):
+        one, other = (torch.load(tmp_path / f"{epoch} {rank}.pt") for rank in range(2))
+        for left, right in zip(one["parameters"], other["parameters"], strict=True):
+            torch.testing.assert_close(left, right, rtol=0, atol=0)
+        assert len(one["seen"]) == len(other["seen"]) == 9
+        seen = [index for each in (one, other) for batch in each["seen"] for index in batch]
+        assert sorted(seen) == list(range(256))
+        assert one["row"] == other["row"]
+    run = checkpoints.read(checkpoints.listed(tmp_path / "run")[0])["run"]
+    assert run["confusion"].sum(dim=1).tolist() == [16] * 4  # all 64 test images, each once
+    assert run["confusion"].trace() / 64 == run["history"][-1]["test_accuracy"]
+    assert [path.name for path in tmp_path.glob("run/*.partial")] == []
+
+
+@pytest.mark.slow
+def test_shared_models_train_as_whole_ones_and_resume(tmp_path):
+    # Larger images and batches: BatchNorm of a few values makes much of a rounding error.
+    stable = ["--image-size", "64", "--batch-size", "16", "--epochs", "2", "--optimizer", "sgd", "--device", "cpu"]
+    for name, strategy in (("whole", "ddp"), ("shared", "fsdp")):
+        finish_two(tmp_path / name, tmp_path / f"{name} log", *stable, "--strategy", strategy)
+    shared, whole = (load_file(tmp_path / name / "last.safetensors") for name in ("shared", "whole"))
+    torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-5)
+
+    output, log = tmp_path / "run", tmp_path / "log"
+    processes = forks.start_two([*TWO, *stable, "--strategy", "fsdp", "--output", output], log)
+    while not checkpoints.listed(output) and processes[0].is_alive():
+        time.sleep(0.01)
+    for process in processes:
+        process.kill()
+        process.join()
+    assert "going on from" in finish_two(output, log, *stable, "--strategy", "fsdp")
+    assert_same(output, tmp_path / "shared")
