@@ -286,9 +286,10 @@ def refuse_another_run(run: dict[str, Any], data: Data, options: Options) -> Non
     ]
     given = as_dict(options)
     for name, value in run["options"].items():
-        if name in FREE or name == "image_size" or given[name] == value or (name in EXTENDABLE and given[name] > value):
-            continue
-        differences.append(f"{flag(name)}: {value} there, {given[name]} here")
+        may_differ = name in FREE or name == "image_size" or (name in EXTENDABLE and given[name] > value)
+        may_differ |= name == "data" and all(each.startswith("folder:") for each in (value, given[name]))  # moved
+        if given[name] != value and not may_differ:
+            differences.append(f"{flag(name)}: {value} there, {given[name]} here")
     if differences:
         raise RunError(
             f"--resume: the run in {options.output} is another one: {'; '.join(differences)}. Give its options, or "

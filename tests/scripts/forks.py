@@ -36,7 +36,9 @@ def run(arguments: list[str], log: str, sabotage: Callable[[], None] | None, env
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.environ.update(env)
-    rank_zero_only.rank = int(env.get("RANK", 0))  # which Lightning has read when it was imported
+    rank_zero_only.rank = int(
+        env.get("RANK", env.get("SLURM_PROCID", 0))
+    )  # which Lightning has read when it was imported
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     if sabotage is not None:
@@ -45,15 +47,22 @@ def run(arguments: list[str], log: str, sabotage: Callable[[], None] | None, env
 
 
 def start_two(
-    arguments: list[Any], log: Path, sabotage: Callable[[], None] | None = None
+    arguments: list[Any], log: Path, sabotage: Callable[[], None] | None = None, *, slurm: bool = False
 ) -> list[multiprocessing.process.BaseProcess]:
-    """Two processes of one run, told what torchrun would tell them."""
+    """Two processes of one run, told what torchrun, or Slurm, would tell them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    shared |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 0}
-    envs = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(2)]
+    if slurm:
+        shared = {"SLURM_JOB_ID": 1, "SLURM_JOB_NAME": "run", "SLURM_NTASKS": 2, "SLURM_NTASKS_PER_NODE": 2}
+        shared |= {"SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_NODELIST": "localhost", "MASTER_PORT": port}
+        ranks = ("SLURM_PROCID", "SLURM_LOCALID")
+    else:
+        shared = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_ADDR": "localhost"}
+        shared |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 0}
+        shared["MASTER_PORT"] = port
+        ranks = ("RANK", "LOCAL_RANK")
+    envs = [{**shared, **dict.fromkeys(ranks, rank)} for rank in range(2)]
     return [start(arguments, log, sabotage, {key: str(value) for key, value in env.items()}) for env in envs]
 
 

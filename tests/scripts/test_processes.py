@@ -82,6 +82,14 @@ def test_started_by_torchrun_and_stopped_through_it(whole, tmp_path):
     assert_same(output, whole)
 
 
+def test_started_by_slurm(whole, tmp_path):
+    processes = forks.start_two([*TWO, "--output", tmp_path / "run"], tmp_path / "log", slurm=True)
+    for process in processes:
+        process.join(100)
+    assert [process.exitcode for process in processes] == [0, 0], (tmp_path / "log").read_text()
+    assert_same(tmp_path / "run", whole)
+
+
 def test_another_number_of_processes_is_refused(whole, capsys):
     (whole / "summary.json").rename(whole / "summary")
     try:
