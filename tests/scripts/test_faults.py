@@ -49,12 +49,14 @@ def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, number, exit_code
     output, log = tmp_path / "run", tmp_path / "log"
     process = forks.start([*LONG, "--checkpoint-steps", "1000", "--output", output], log)
     forks.wait_for("Epoch 3", process, log)
+    before = checkpoints.listed(output)[0]
     os.kill(process.pid, number)
     process.join(60)
     text = log.read_text()
     assert process.exitcode == exit_code, text
     assert "Traceback" not in text
     last = checkpoints.listed(output)[0]
+    assert last > before
     assert f"Stopped by {number.name}. The last checkpoint is {last}." in text
     assert f"--output {output} --resume" in text
     assert not (output / "summary.json").exists()
