@@ -116,7 +116,7 @@ class Options:
         "optimization", 32, "images a step in each process; 2 or more for BatchNorm", type=at_least(2), metavar="IMAGES"
     )
     accumulate: int = option(
-        "optimization", 1, "steps whose gradients are summed for one update", type=at_least(1), metavar="STEPS"
+        "optimization", 1, "steps whose gradients are averaged for one update", type=at_least(1), metavar="STEPS"
     )
     optimizer: str = option(
         "optimization", "adamw", "one of timm.optim.list_optimizers()", choices=list_optimizers(),
