@@ -39,6 +39,7 @@ smoke: $(VENV)/test.installed
 	$(BIN)/python scripts/train.py --epochs 2 --output runs/smoke --resume
 	$(BIN)/python scripts/export.py runs/smoke/best.safetensors --format onnx
 	$(BIN)/python scripts/parity.py resnet18
+	$(BIN)/python scripts/zoo_pages.py
 
 check: test lint types imports docs smoke
 

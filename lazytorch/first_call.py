@@ -2,6 +2,7 @@
 
 import dis
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from types import FrameType, MethodType
@@ -16,6 +17,8 @@ __all__ = ["CallForward", "as_one_call", "on_failure", "path_in_running_model", 
 # By the identity of an object that lives exactly as long as the outermost module call: that object, and how to undo
 # what was built in it. An entry goes when the call ends, so nothing is kept of a call that succeeded.
 _undo: dict[int, tuple[weakref.ref[Any], list[Callable[[], None]]]] = {}
+# The outermost call, while one of ours is running in this thread: below it, it need not be looked for again.
+_local = threading.local()
 
 
 def on_failure(undo: Callable[[], None]) -> None:
@@ -35,7 +38,8 @@ def as_one_call(call: Callable[[], Any]) -> Any:
     not if it may be caught by an ``except`` on its way out.
     """
     token = _Token()
-    outermost = outermost_call()
+    enclosing = getattr(_local, "outermost", None)
+    outermost = _local.outermost = outermost_call()
     done = len(_undo[id(outermost)][1]) if id(outermost) in _undo else 0
     try:
         return call()
@@ -45,7 +49,8 @@ def as_one_call(call: Callable[[], Any]) -> Any:
             undos.pop()()
         raise
     finally:
-        del token  # the traceback of an exception may keep this frame
+        _local.outermost = enclosing
+        del token, outermost, enclosing  # the traceback of an exception may keep this frame
 
 
 def may_be_caught() -> bool:
@@ -82,7 +87,9 @@ def outermost_call() -> Any:
     A plain parent knows nothing of lazytorch, but ``nn.Module._call_impl`` holds one bound method for each call; where
     that is itself traced by Dynamo, Dynamo holds one context for each trace.
     """
-    token = None
+    token = getattr(_local, "outermost", None)
+    if token is not None:
+        return token
     for frame in running_frames():
         if frame.f_code is as_one_call.__code__:
             token = frame.f_locals["token"]

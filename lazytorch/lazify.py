@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from lazytorch.drawing import undrawn
 from lazytorch.errors import ShapeInferenceError
 from lazytorch.lazy_module import LazyModule, describe, target_class
 from lazytorch.signature import constructor_signature, create_lazy_signature
@@ -101,7 +102,7 @@ class _Lazified(LazyModule):
                 keyword.pop(name, None)
             elif name in values:
                 keyword[name] = values[name]
-        return self._target(*positional, **keyword)
+        return undrawn(self._target)(*positional, **keyword)
 
     def _infer(self, name: str, rule: Rule, inputs: tuple[Any, ...]) -> Any:
         if not isinstance(rule, int):
@@ -275,6 +276,8 @@ T = TypeVar("T", int, float)
 
 def positive(name: str, value: T, owner: object, kind: type = Real) -> T:
     """``value``, which must be a positive number."""
+    if type(value) is int and value > 0:
+        return value
     if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
         what = "a positive whole number" if kind is Integral else "positive"
         raise ValueError(f"{type(owner).__name__.removeprefix('Lazy')}: {name} must be {what}, got {value!r}.")

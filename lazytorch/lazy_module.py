@@ -14,9 +14,11 @@ from torch.nn.utils.stateless import _functional_call
 from torch.utils._pytree import tree_map_only
 
 from lazytorch.become import HOOKS, become
+from lazytorch.callers import frame_of
 from lazytorch.errors import UninitializedModuleError
 from lazytorch.first_call import CallForward, as_one_call, on_failure, path_in_running_model, run_constructors_hooks
-from lazytorch.pending import Pending, PendingParameters, frame_of, not_yet, plain_torch
+from lazytorch.pending import Pending, not_yet, plain_torch
+from lazytorch.placeholder import PendingParameters
 from lazytorch.recording import RecordingModule
 
 __all__ = ["LazyModule", "describe", "target_class"]
@@ -112,10 +114,8 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
             if frame_of(_functional_call) is not None:  # it puts back what it found, also into what is built
                 raise UninitializedModuleError(not_yet(pending.owner, "parameters", "functional_call"))
             inputs, input_kwargs = self._bind(args, kwargs)
-            more = (
-                (input_kwargs,) if "input_kwargs" in inspect.signature(self.get_initialized_module).parameters else ()
-            )
-            with plain_torch(), pending.world():
+            more = (input_kwargs,) if takes_input_kwargs(type(self).get_initialized_module) else ()
+            with plain_torch(), pending.world() as drawing:
                 # The only reference to the new module: become() asks whether its constructor has kept another.
                 built = [
                     self.get_initialized_module(inputs, tuple(pending.module_args), dict(pending.module_kwargs), *more)
@@ -125,7 +125,7 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
                     raise TypeError(f"{pending.owner}.get_initialized_module must return a new module, got {got}.")
                 if isinstance(built[0], LazyModule):
                     built[0]._build(args, kwargs)
-                pending.replay(built[0])
+                pending.replay(built[0], drawing)
             drop_call_forward(self)
             undo = become(
                 self,
@@ -222,6 +222,11 @@ def build_and_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return module(*args, **kwargs)
 
     return as_one_call(first_call)
+
+
+@functools.cache
+def takes_input_kwargs(get_initialized_module: Callable[..., nn.Module]) -> bool:
+    return "input_kwargs" in inspect.signature(get_initialized_module).parameters
 
 
 def with_known_shape(tensor: Tensor) -> Tensor:

@@ -3,10 +3,9 @@
 import contextlib
 import copy
 import functools
-import inspect
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -17,11 +16,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
 )
-from torch.nn import functional as F
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy as is_uninitialized
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from lazytorch.become import HOOKS, MODULE_STATE
@@ -29,6 +25,8 @@ from lazytorch.errors import ShapeInferenceError
 from lazytorch.first_call import as_one_call, on_failure
 from lazytorch.lazy_module import LazyModule
 from lazytorch.pending import plain_torch
+from lazytorch.shapes import shapes_only
+from lazytorch.tree import modules_of
 
 __all__ = ["is_lazy", "materialize"]
 
@@ -46,14 +44,17 @@ def is_lazy(module: nn.Module) -> bool:
         >>> lazytorch.is_lazy(lazytorch.materialize(conv, (1, 3, 8, 8)))
         False
     """
-    return any(needs_building(each) for each in module.modules())
+    return any(map(needs_building, modules_of(module)))
 
 
 def needs_building(module: nn.Module) -> bool:
     """Whether ``module`` itself is ours or PyTorch's, and lazy."""
-    return isinstance(module, LazyModule) or any(
-        map(is_uninitialized, (*module.parameters(recurse=False), *module.buffers(recurse=False)))
-    )
+    if isinstance(module, LazyModule):
+        return True
+    for each in (*module._parameters.values(), *module._buffers.values()):
+        if each is not None and is_uninitialized(each):
+            return True
+    return False
 
 
 def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
@@ -105,7 +106,7 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
             containers = [(each, copy.copy(each)) for each in stored_containers(module)]
             states = random.getstate(), numpy.random.get_state() if numpy else None
             try:
-                with torch.no_grad(), mode, _EverythingFake(mode), _ShapesOnly(), torchs_own_built_for_real(module):
+                with shapes_only(mode), torchs_own_built_for_real(module):
                     module(*args, **named)
             finally:
                 forget_fakes(module, kept)
@@ -115,8 +116,8 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
                 random.setstate(states[0])
                 if numpy:
                     numpy.random.set_state(states[1])
-            left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
-            if left:
+            if is_lazy(module):
+                left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
                 raise RuntimeError(
                     f"materialize({type(module).__name__}): the forward must reach every lazy part, got none for "
                     f"{', '.join(left)}. Give an input that reaches them, or remove them."
@@ -132,50 +133,12 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
     return module
 
 
-class _ShapesOnly(TorchFunctionMode):
-    """Passes over what would refuse a single example of 1 x 1 pixels in training mode; the shape is the same."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is not F.batch_norm and func is not F.instance_norm:
-            return func(*args, **(kwargs or {}))
-        given = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
-        if given.get("running_mean") is None:
-            return torch.empty_like(given["input"])
-        return func(**given | {"training" if func is F.batch_norm else "use_input_stats": False})
-
-
-class _EverythingFake(TorchDispatchMode):
-    """Hands parameters and buffers to operators as fakes, so that one that writes in place changes nothing."""
-
-    def __init__(self, mode: FakeTensorMode) -> None:
-        super().__init__()
-        self.mode = mode
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        real: dict[int, Tensor] = {}
-
-        def fake(tensor: Tensor) -> Tensor:
-            if isinstance(tensor, FakeTensor):
-                return tensor
-            made = self.mode.from_tensor(tensor)
-            real[id(made)] = tensor
-            return made
-
-        faked_args, faked_kwargs = tree_map_only(Tensor, fake, (args, kwargs or {}))
-        # What an operator returns of what it was given must be that: ``self.count += 1`` keeps its buffer.
-        return tree_map_only(Tensor, lambda out: real.get(id(out), out), func(*faked_args, **faked_kwargs))
-
-
 @contextlib.contextmanager
 def torchs_own_built_for_real(module: nn.Module) -> Iterator[None]:
     """Have PyTorch's lazy modules make real parameters, and forget them if the call fails."""
     own: list[Any] = [
         each
-        for each in module.modules()
+        for each in modules_of(module)
         if isinstance(each, LazyModuleMixin) and not isinstance(each, LazyModule) and needs_building(each)
     ]
 
@@ -211,12 +174,13 @@ def torchs_own_built_for_real(module: nn.Module) -> Iterator[None]:
 
 
 Place = tuple[nn.Module, str, str]
+STORES = ("__dict__", "_parameters", "_buffers")
 
 
 def stored_tensors(module: nn.Module) -> Iterator[tuple[Place, Tensor]]:
     """Every tensor that a module below ``module`` holds, and where."""
-    for each in module.modules():
-        for store in ("__dict__", "_parameters", "_buffers"):
+    for each in modules_of(module):
+        for store in STORES:
             for name, value in getattr(each, store).items():
                 if isinstance(value, Tensor):
                     yield (each, store, name), value
@@ -224,7 +188,7 @@ def stored_tensors(module: nn.Module) -> Iterator[tuple[Place, Tensor]]:
 
 def stored_containers(module: nn.Module) -> Iterator[list[Any] | dict[Any, Any]]:
     """Every list and dict that a module below ``module`` holds as an attribute of its own: caches, say."""
-    for each in module.modules():
+    for each in modules_of(module):
         for name, value in vars(each).items():
             if name not in MODULE_STATE and isinstance(value, (list, dict)):
                 yield value
@@ -232,18 +196,21 @@ def stored_containers(module: nn.Module) -> Iterator[list[Any] | dict[Any, Any]]
 
 def forget_fakes(module: nn.Module, kept: Mapping[Place, Tensor]) -> None:
     """Put back what the forward replaced by something computed from its input."""
-    for place, value in list(stored_tensors(module)):
-        if isinstance(value, FakeTensor):
-            owner, store, name = place
-            if place in kept:
-                getattr(owner, store)[name] = kept[place]
-            elif store == "__dict__":
-                del vars(owner)[name]
-            else:
-                raise ShapeInferenceError(
-                    f"materialize({type(module).__name__}): the forward must not compute state from its input, got "
-                    f"{type(owner).__name__}.{name}. Call the model on a real batch instead."
-                )
+    for owner in modules_of(module):
+        for store in STORES:
+            values = getattr(owner, store)
+            if FakeTensor not in map(type, values.values()):
+                continue
+            for name in [name for name, value in values.items() if type(value) is FakeTensor]:
+                if (owner, store, name) in kept:
+                    values[name] = kept[owner, store, name]
+                elif store == "__dict__":
+                    del values[name]
+                else:
+                    raise ShapeInferenceError(
+                        f"materialize({type(module).__name__}): the forward must not compute state from its input, got "
+                        f"{type(owner).__name__}.{name}. Call the model on a real batch instead."
+                    )
 
 
 def is_shape(value: Any) -> bool:
@@ -252,7 +219,7 @@ def is_shape(value: Any) -> bool:
 
 def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where the module's floating-point tensors are or will be, and their dtype; PyTorch's defaults if it has none."""
-    for each in module.modules():
+    for each in modules_of(module):
         if isinstance(each, LazyModule):
             return each._pending.device, each._pending.dtype
         for tensor in (*each.parameters(recurse=False), *each.buffers(recurse=False)):

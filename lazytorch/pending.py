@@ -1,27 +1,24 @@
 """What a lazy module holds until it is built: its constructor's arguments, and everything asked of it since."""
 
 import contextlib
-import copy
-import sys
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C._functorch import peek_interpreter_stack
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.nn.parameter import UninitializedParameter
-from torch.nn.utils.parametrize import register_parametrization
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
-from lazytorch.errors import UninitializedModuleError
+from lazytorch.callers import frame_of
+from lazytorch.drawing import Drawing, Scheme
+from lazytorch.shapes import with_arithmetic
 
-__all__ = ["Pending", "PendingParameters", "frame_of", "not_yet", "plain_torch"]
-
-# Whose classes copy a model to average its weights: torch's AveragedModel, timm's ModelEma.
-AVERAGING = ("torch.optim.swa_utils", "timm.utils.model_ema")
+__all__ = ["Pending", "not_yet", "plain_torch"]
 
 
 def not_yet(owner: str, lacks: str, before: str) -> str:
@@ -130,9 +127,25 @@ class Pending:
         states = [state for state, strict in loads if state or strict]
         return {key: value for state in states for key, value in state.items()} if states else None
 
-    def replay(self, built: nn.Module) -> None:
+    def drawing(self) -> Drawing | None:
+        """What puts off the drawing of weights, where some may be overwritten or have no values; else None."""
+        moot = self.device.type == "meta" or any(method == "load_state_dict" for method, _, _ in self.deeds)
+        if any(map(is_scheme, self.deeds)):
+            return Drawing(self.random_state, constants=moot)
+        return Drawing(constants=True) if moot else None
+
+    def replay(self, built: nn.Module, drawing: Drawing | None) -> None:
         """Do to ``built`` all that was asked of the lazy module, in order."""
-        for method, args, kwargs in self.deeds:
+        overwritten = self.overwritten(built)
+        for index, (method, args, kwargs) in enumerate(self.deeds):
+            if drawing is not None and is_scheme(self.deeds[index]):
+                if index >= overwritten and self.device.type != "meta":
+                    drawing.finish(functools.partial(args[0].draw, built))
+                continue
+            if method == "to" and kwargs.keys() == {"dtype"} and has_dtype(built, kwargs["dtype"]):
+                continue
+            if drawing is not None and method not in ("train", "requires_grad_", "load_state_dict"):
+                drawing.finish()  # it may read values
             if method == "to_empty" and not any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
                 built.to(**kwargs)  # weights that are drawn are as good as weights of any value
             elif method == "load_state_dict":
@@ -140,17 +153,25 @@ class Pending:
             else:
                 getattr(built, method)(*args, **kwargs)
 
+    def overwritten(self, built: nn.Module) -> int:
+        """The place among the deeds of a load that has every parameter of ``built``, from which on values count."""
+        loads = [place for place, (method, *_) in enumerate(self.deeds) if method == "load_state_dict"]
+        names = {name for name, _ in built.named_parameters()} if loads else set()
+        return next((place for place in reversed(loads) if names <= self.deeds[place][1][0].keys()), 0)
+
     @contextlib.contextmanager
-    def world(self) -> Iterator[None]:
-        """The device, default dtype and random numbers that the eager constructor would have met."""
+    def world(self) -> Iterator[Drawing | None]:
+        """The device, default dtype and random numbers that the eager constructor would have met.
+
+        What it yields puts off the drawing of weights until the end, where that is of use.
+        """
         accelerated = self.device.type not in ("cpu", "meta")
         default_dtype = torch.get_default_dtype()
         with contextlib.ExitStack() as stack:
             if accelerated:  # seeding reaches every device of a kind
                 devices = range(torch.get_device_module(self.device).device_count())
                 stack.enter_context(torch.random.fork_rng(devices, device_type=self.device.type))
-            else:
-                stack.enter_context(torch.random.fork_rng([]))
+            stack.callback(torch.set_rng_state, torch.get_rng_state())
             torch.set_rng_state(self.random_state)
             if accelerated:
                 torch.manual_seed(draw_seed())
@@ -159,7 +180,11 @@ class Pending:
             if default_dtype != self.default_dtype:
                 stack.callback(torch.set_default_dtype, default_dtype)
                 torch.set_default_dtype(self.default_dtype)
-            yield
+            drawing = self.drawing()
+            with drawing or contextlib.nullcontext():
+                yield drawing
+            if drawing is not None:
+                drawing.finish()
 
 
 def fitted(built: nn.Module, state: OrderedDict[str, Any]) -> dict[str, Any]:
@@ -168,90 +193,28 @@ def fitted(built: nn.Module, state: OrderedDict[str, Any]) -> dict[str, Any]:
     return state if fit is None else fit(built, state)
 
 
-class PendingParameters(dict[str, Any]):
-    """The ``_parameters`` of a lazy module: what looks there for a weight by name is told that there is none yet."""
-
-    def __init__(self, pending: Pending) -> None:
-        super().__init__(_pending_parameter=PendingParameter(pending))  # pyright: ignore[reportArgumentType]
-
-    def __missing__(self, name: str) -> Any:
-        raise self["_pending_parameter"].refusal(f"asking for {name!r}")
-
-    def __contains__(self, name: object) -> bool:
-        if frame_of(register_parametrization) is not None:
-            raise self["_pending_parameter"].refusal(f"parametrizing {name!r}")
-        return super().__contains__(name)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return type(self), (self["_pending_parameter"].pending,), None, None, iter(list(self.items()))
+def has_dtype(module: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether all floating-point values of ``module`` are of that dtype."""
+    tensors = (*module.parameters(), *module.buffers())
+    return all(tensor.dtype is dtype for tensor in tensors if tensor.is_floating_point() or tensor.is_complex())
 
 
-class PendingParameter(UninitializedParameter):
-    """Stands for the parameters that a lazy module does not have yet, so that nobody overlooks them.
-
-    What can be kept for later is (``requires_grad``); everything else raises ``UninitializedModuleError``.
-    """
-
-    pending: Pending
-
-    def __new__(cls, pending: Pending) -> "PendingParameter":
-        self = cls._make_subclass(cls, torch.empty(0), True)
-        self.pending = pending
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "PendingParameter":
-        if is_being_averaged():
-            raise self.refusal("making an average of them")
-        return memo.setdefault(id(self), type(self)(copy.deepcopy(self.pending, memo)))  # pyright: ignore[reportArgumentType]
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return type(self), (self.pending,)
-
-    @property
-    def requires_grad(self) -> bool:
-        asked = [args[0] for method, args, _ in self.pending.deeds if method == "requires_grad_"]
-        return asked[-1] if asked else True
-
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
-        self.pending.log("requires_grad_", bool(value))
-
-    def requires_grad_(self, requires_grad: bool = True) -> "PendingParameter":  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.requires_grad = requires_grad
-        return self
-
-    @property
-    def is_leaf(self) -> bool:  # asked by every optimizer  # pyright: ignore[reportIncompatibleVariableOverride]
-        raise self.refusal("making an optimizer")
-
-    @property
-    def shape(self) -> torch.Size:  # pyright: ignore[reportIncompatibleVariableOverride]
-        raise self.refusal("asking for their shapes")
-
-    def share_memory_(self) -> "PendingParameter":
-        raise self.refusal("sharing them")
-
-    def refusal(self, what: str) -> UninitializedModuleError:
-        return UninitializedModuleError(not_yet(self.pending.owner, "parameters", what))
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        try:
-            return super().__torch_function__(func, types, args, kwargs)
-        except ValueError:
-            held = next(each for each in tree_leaves((args, kwargs)) if isinstance(each, cls))
-            raise held.refusal(f"calling {getattr(func, '__name__', func)}") from None
+def is_scheme(deed: tuple[str, tuple[Any, ...], dict[str, Any]]) -> bool:
+    return deed[0] == "apply" and isinstance(deed[1][0], Scheme)
 
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
     """No fake tensors, function transforms, inference mode or autocast: what is built is real and can be trained."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(temporarily_clear_interpreter_stack())
-        stack.enter_context(_disable_current_modes())
-        stack.enter_context(torch.inference_mode(False))
+        if peek_interpreter_stack() is not None:
+            stack.enter_context(temporarily_clear_interpreter_stack())
+        if _len_torch_dispatch_stack() or _len_torch_dispatch_stack_pre_dispatch():
+            stack.enter_context(_disable_current_modes())
+        if _len_torch_function_stack():
+            stack.enter_context(with_arithmetic())
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
         for device_type in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device_type):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
@@ -271,21 +234,3 @@ def branch_random_state() -> Tensor:
 
 def draw_seed() -> int:
     return int(torch.randint(2**63 - 1, (), device="cpu"))
-
-
-def is_being_averaged() -> bool:
-    """Whether a class that averages weights is being constructed."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "__init__" and frame.f_globals.get("__name__") in AVERAGING:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def frame_of(function: Callable[..., Any]) -> FrameType | None:
-    """The innermost running frame of ``function``."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not function.__code__:
-        frame = frame.f_back
-    return frame

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.hooks import RemovableHandle
 
+from lazytorch.callers import frame_of, is_asked_by
 from lazytorch.errors import UninitializedAttributeError, UninitializedModuleError
-from lazytorch.pending import Pending, frame_of, not_yet
+from lazytorch.pending import Pending, not_yet
 
 __all__ = ["RecordingModule"]
 
 
 GETTERS = [each.__code__ for each in (nn.Module.get_submodule, nn.Module.get_parameter, nn.Module.get_buffer)]
+# These replace layers by quantized ones, and would pass over those that are not there yet.
+QUANTIZING = ("torchao.quantization", "torch.ao.quantization")
 
 
 class RecordingModule(nn.Module):
@@ -90,6 +93,8 @@ class RecordingModule(nn.Module):
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
         if frame_of(nn.SyncBatchNorm.convert_sync_batchnorm) is not None:
             raise UninitializedModuleError(not_yet(self._pending.owner, "BatchNorm", "convert_sync_batchnorm"))
+        if is_asked_by(QUANTIZING):
+            raise UninitializedModuleError(not_yet(self._pending.owner, "parameters", "quantizing them"))
         return nn.Module.named_children(self)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:

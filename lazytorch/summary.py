@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lazytorch.materialize import is_shape, materialize, placement
+from lazytorch.shapes import shapes_only
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -144,8 +146,6 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         >>> lazytorch.is_lazy(model)
         True
     """
-    from torch.utils.flop_counter import FlopCounterMode  # brings triton, which `import torch` alone does not
-
     if not isinstance(module, nn.Module):
         raise TypeError(f"summary: what is summarised must be a module, got {module!r}.")
 
@@ -159,18 +159,20 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
     args, named = tuple(map(meta, inputs)), {name: meta(value) for name, value in kwargs.items()}
     skeleton = materialize(without_values(module), *args, **named).eval()
     layers: dict[nn.Module, LayerSummary] = {}
+    held: dict[nn.Module, set[nn.Parameter]] = {}
     for name, each in skeleton.named_modules():
-        held = sum(parameter.numel() for parameter in each.parameters())
-        layers[each] = LayerSummary(name, type(each).__name__, [], held)
+        layers[each] = LayerSummary(name, type(each).__name__, [], sum(map(Tensor.numel, parameters_below(each, held))))
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    fake_mode = FakeTensorMode()
+    args, named = tree_map_only(Tensor, fake_mode.from_tensor, (args, named))
+    with shapes_only(fake_mode, count_macs=True) as shapes:
         before: list[int] = []
 
         def enter(*_: Any) -> None:
-            before.append(counter.get_total_flops())
+            before.append(shapes.macs)
 
         def leave(each: nn.Module, _: Any, output: Any) -> None:
-            layers[each].macs += (counter.get_total_flops() - before.pop()) // 2
+            layers[each].macs += shapes.macs - before.pop()
             layers[each].output_shapes = [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
         for each in layers:
@@ -179,6 +181,14 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         skeleton(*args, **named)
     trainable = sum(parameter.numel() for parameter in skeleton.parameters() if parameter.requires_grad)
     return Summary(list(layers.values()), trainable, depth)
+
+
+def parameters_below(module: nn.Module, held: dict[nn.Module, set[nn.Parameter]]) -> set[nn.Parameter]:
+    """The parameters in ``module`` and below it, each once; ``held`` has those of every module that was asked for."""
+    if module not in held:
+        own = {parameter for parameter in module._parameters.values() if parameter is not None}
+        held[module] = own.union(*(parameters_below(part, held) for part in module.children()))
+    return held[module]
 
 
 def without_values(module: nn.Module) -> nn.Module:

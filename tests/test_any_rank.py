@@ -44,8 +44,11 @@ def test_parameters_follow_from_the_volumes_of_the_kernels(name):
 @pytest.mark.parametrize("name", ["resnet10t", "ecaresnet26t", "mobilenetv3_small_050", "mobilenetv4_conv_blur_medium"])
 @pytest.mark.parametrize("rank", [1, 3])
 def test_trains_on_signals_and_volumes(name, rank):
-    model = get_model(name, num_classes=3)
+    model = get_model(name, num_classes=3, dropout=0.5, drop_path_rate=0.5)
     x = torch.randn(2, 4, *(64,) if rank == 1 else (32, 32, 32))
+    model(x)
+    outputs = [model(x) for _ in range(2)]
+    assert not torch.equal(*outputs)  # some dropped
     model(x).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert model.eval()(x).shape == (2, 3)
@@ -62,6 +65,28 @@ def test_a_rank_that_a_layer_cannot_take_is_an_error():
     materialize(model, (1, 3, 64, 64))
     with pytest.raises(RuntimeError, match=r"Expected 3D .* or 4D"):
         model(torch.zeros(2, 3, 8, 8, 8))
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_stem_weight_that_is_loaded_decides(rank):
+    source = materialize(get_model("resnet10t", num_classes=3), (1, 4, *(32,) * rank)).eval()
+    model = get_model("resnet10t", num_classes=3).eval()
+    model.load_state_dict(source.state_dict())
+    for wrong in ((2, 4, 32, 32), (2, 5, *(32,) * rank)):
+        with pytest.raises(
+            RuntimeError, match=r"size mismatch for conv\.weight: .* shape torch\.Size\(\[24, 4,"
+        ) as error:
+            model(torch.zeros(wrong))
+        assert "at stem.conv1" in error.value.__notes__
+        assert is_lazy(model)
+    x = torch.randn(2, 4, *(32,) * rank)
+    torch.testing.assert_close(model(x), source(x), rtol=0, atol=0)
+    named = get_model("resnet18", num_classes=3)
+    state = reference_state_dict(materialize(get_model("resnet18", num_classes=3), (1, 4, *(32,) * rank)), "timm")
+    load_reference_state_dict(named, state, "timm")
+    assert isinstance(named.stem.conv.conv, {1: nn.Conv1d, 3: nn.Conv3d}[rank])
+    assert named.stem.conv.conv.in_channels == 4
+    assert not is_lazy(named)
 
 
 def inflated(flat):

@@ -1,32 +1,121 @@
-"""DistributedDataParallel on two gloo processes."""
+"""DistributedDataParallel and FSDP2 on two gloo processes."""
+
+import warnings
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.fsdp import fully_shard
 
 from lazytorch import materialize
+from lazytorch.layers import BlurPool
 from lazytorch.models import get_model
 
 SHAPE = (2, 5, 32, 32)
+WHOLE = StateDictOptions(full_state_dict=True)
+
+
+def join(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+
+
+def leave(rank, folder):
+    dist.destroy_process_group()
+    (folder / f"done{rank}").touch()
+
+
+def run_twice(function, folder):
+    mp.spawn(function, (folder,), nprocs=2)
+    assert {path.name for path in folder.glob("done*")} == {"done0", "done1"}
+
+
+def assert_same_everywhere(tensors):
+    """Of whole tensors: gloo aborts a process that gathers shares of unequal size."""
+    for tensor in tensors:
+        others = [torch.empty_like(tensor) for _ in range(2)]
+        dist.all_gather(others, tensor.detach())
+        assert torch.equal(*others)
 
 
 def train_in_parallel(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    join(rank, folder)
     torch.manual_seed(rank)
     model = nn.parallel.DistributedDataParallel(materialize(get_model("resnet10t", num_classes=3), SHAPE))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
     model(torch.randn(SHAPE)).square().sum().backward()
     optimizer.step()
-    for parameter in model.parameters():
-        others = [torch.empty_like(parameter) for _ in range(2)]
-        dist.all_gather(others, parameter.detach())
-        assert torch.equal(*others)
-    (folder / f"done{rank}").touch()
-    dist.destroy_process_group()
+    assert_same_everywhere(model.parameters())
+    leave(rank, folder)
 
 
 def test_every_process_has_the_same_parameters_after_a_step(tmp_path):
-    mp.spawn(train_in_parallel, (tmp_path,), nprocs=2)
-    assert {path.name for path in tmp_path.glob("done*")} == {"done0", "done1"}
+    run_twice(train_in_parallel, tmp_path)
+
+
+def sharded(name, **options):
+    """On the meta device, stage by stage, then given room for its share."""
+    with torch.device("meta"):
+        model = materialize(get_model(name, num_classes=3, **options), SHAPE)
+    for stage in model.stages:
+        fully_shard(stage)
+    fully_shard(model)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.fill_(77)
+    return model
+
+
+def answer(model, x):
+    torch.manual_seed(8)  # for dropout
+    return model(x)
+
+
+def train_sharded(rank, folder):
+    warnings.simplefilter("error")
+    join(rank, folder)
+    for name, options in {"resnet10t": {"zero_init": True, "anti_aliasing": BlurPool}, "lcnet_050": {}}.items():
+        model = sharded(name, **options)
+        torch.manual_seed(rank)  # alike by what the first process draws, not by what it is seeded with
+        model.init_weights()
+        whole = materialize(get_model(name, num_classes=3, **options), SHAPE)
+        torch.manual_seed(0)
+        whole.init_weights()
+        # Drawn whole and shared out: what a process without others would have drawn.
+        torch.testing.assert_close(get_model_state_dict(model, options=WHOLE), whole.state_dict(), rtol=0, atol=0)
+        assert all(parameter.to_local().numel() < parameter.numel() for parameter in model.parameters())
+
+        torch.manual_seed(7)
+        batches = torch.randn(2, *SHAPE)
+        output = answer(model, batches[rank])
+        output.square().sum().backward()
+        for index, batch in enumerate(batches):  # the gradient is the mean of both processes'
+            expected = answer(whole, batch)
+            (expected.square().sum() / 2).backward()
+            if index == rank:
+                torch.testing.assert_close(output, expected)
+        for each in (model, whole):
+            torch.optim.SGD(each.parameters(), lr=1e-2).step()
+        after = {key: parameter.full_tensor() for key, parameter in model.named_parameters()}
+        torch.testing.assert_close(after, dict(whole.named_parameters()))
+        assert_same_everywhere(after.values())
+
+        # As from a file that the first process alone has read; running statistics as well.
+        model = sharded(name, **options)
+        model.init_weights()  # for constants that no state_dict holds
+        state = whole.state_dict() if rank == 0 else {}
+        set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+        torch.testing.assert_close(answer(model.eval(), batches[0]), answer(whole.eval(), batches[0]))
+    leave(rank, folder)
+
+
+def test_built_on_meta_then_sharded_then_initialised_or_loaded(tmp_path):
+    run_twice(train_sharded, tmp_path)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from lazytorch import is_lazy, materialize
+from lazytorch import UninitializedModuleError, is_lazy, materialize
 from lazytorch.models import Features, get_model, list_models, load_reference_state_dict, references, resnet10t
 from scripts import parity
 
@@ -70,10 +70,29 @@ def test_features_keep_nothing_that_they_do_not_need():
     stem = get_model("resnetrs50", features_only=True, out_indices=(0,))
     assert [tuple(each.shape) for each in stem(torch.zeros(2, 4, 32, 32, 32))] == [(2, 64, 16, 16, 16)]
     assert not is_lazy(stem)
+    assert [name for name, _ in stem.stem.named_children()] == ["conv1", "conv2", "conv3"]
+
+
+def test_feature_maps_come_in_the_order_of_the_network():
+    model = get_model("resnet18", features_only=True, out_indices=(-1, 1, 4))
+    assert model.feature_info.reduction() == [4, 32]
+    assert model.feature_info.module_name() == ["stages.0", "stages.3"]
+    assert [each.shape[1] for each in model(torch.zeros(2, 3, 64, 64))] == model.feature_info.channels() == [64, 512]
+
+
+def test_checkpointed_features_are_computed_again_for_the_gradient():
+    model = get_model("resnet10t", features_only=True, gradient_checkpointing=True)
+    calls = []
+    model(torch.randn(2, 3, 64, 64))
+    model.stages[1][0].register_forward_pre_hook(lambda *_: calls.append(1))
+    maps = model(torch.randn(2, 3, 64, 64))
+    assert len(calls) == 1
+    maps[-1].sum().backward()
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_035"])
 def test_forward_intermediates(name, checkpointing):
     model = get_model(name, gradient_checkpointing=checkpointing).eval()
     x = torch.randn(2, 3, 64, 64)
@@ -95,15 +114,20 @@ def test_weights_of_features(tmp_path):
 
 
 def test_torchvisions_extractor_works_after_the_build():
-    model = materialize(resnet10t(), (2, 3, 64, 64)).eval()
+    model = resnet10t().eval()
+    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize\(.* before tracing"):
+        create_feature_extractor(model, {"stages.0": "4"})
+    materialize(model, (2, 3, 64, 64))
     names = {info.module: str(info.reduction) for info in model.feature_info}
     extractor = create_feature_extractor(
         model, {name + ".0" if "stages" in name else name: key for name, key in names.items()}
     )
-    maps = extractor(torch.randn(2, 3, 64, 64))
+    x = torch.randn(2, 3, 64, 64)
+    maps = extractor(x)
     assert {key: tuple(value.shape[1:]) for key, value in maps.items()} == {
         str(info.reduction): (info.channels, 64 // info.reduction, 64 // info.reduction) for info in model.feature_info
     }
+    torch.testing.assert_close(list(maps.values()), model.forward_intermediates(x, intermediates_only=True))
 
 
 @pytest.mark.parametrize("built", [False, True], ids=["lazy", "built"])

@@ -8,9 +8,10 @@ from torch import nn
 from lazytorch.layers import LazyBasicBlock, LazyMaxPool
 from lazytorch.models import list_models, references
 from lazytorch.models.mobilenet import MOBILENET_V2
-from scripts import parity
+from scripts import parity, zoo_pages
 
 PAIRS = [(name, source) for name in list_models() for source in references(name)]
+SHOWN = {(each["name"], each["reference"]): each for each in zoo_pages.read()}
 # Too large to compute in the memory and time of CI: structure alone, on the meta device. The script computes them all.
 LARGEST = [
     "efficientnet_l2",
@@ -28,6 +29,9 @@ def test_equals_its_reference(name, source):
     assert found.problems == []
     assert found.parameters > 0
     assert found.macs > 0
+    # What the documentation's table of the zoo is made of; scripts/zoo_pages.py says how to make it anew.
+    shown = SHOWN[name, found.reference]
+    assert (shown["problems"], shown["parameters"], shown["macs"]) == ([], found.parameters, found.macs)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import io
 import resource
+from collections import OrderedDict
+from xml.etree import ElementTree
 
 import pytest
 import rich.console
@@ -107,3 +109,69 @@ def test_wrong_arguments():
         summary(3, (1, 3, 8, 8))
     with pytest.raises(lazytorch.ShapeInferenceError):
         summary(resnet10t(), (1, 3))
+
+
+def test_what_two_modules_share_is_in_both_of_their_rows():
+    shared = nn.Linear(4, 4)
+    table = summary(nn.Sequential(nn.Sequential(shared, nn.ReLU()), nn.Sequential(nn.Linear(4, 4), shared)), (1, 4))
+    assert {layer.name: layer.parameters for layer in table.layers if layer.depth == 1} == {"0": 20, "1": 40}
+    assert table.parameters == 40
+
+
+def test_every_form_shows_the_same_cells_and_totals():
+    """Also what HTML and rich would take for markup of theirs."""
+    model = nn.Sequential(OrderedDict({"<i>[red]": lazytorch.layers.LazyConvNormActivation(4), "last": nn.Flatten()}))
+    table = summary(model, (2, 3, 8, 8))
+    rows = [
+        ("layer", "output shape", "parameters", "multiply-adds"),
+        ("Sequential", "(2, 256)", "116", "13,824"),
+        ("  <i>[red]: ConvNormActivation", "(2, 4, 8, 8)", "116", "13,824"),
+        ("    conv: Conv2d", "(2, 4, 8, 8)", "108", "13,824"),
+        ("    norm: BatchNorm2d", "(2, 4, 8, 8)", "8", "0"),
+        ("    activation: ReLU", "(2, 4, 8, 8)", "0", "0"),
+        ("  last: Flatten", "(2, 256)", "0", "0"),
+    ]
+    totals = "parameters: 116 (116 trainable), multiply-adds: 13,824"
+    *lines, below = str(table).splitlines()
+    starts = [lines[0].index(column) for column in ("layer", "output shape")]
+    assert below == totals
+    for line, (layer, shape, *numbers) in zip(lines, rows, strict=True):
+        assert line[starts[0] :].startswith(layer + " ")
+        assert line[starts[1] :].startswith(shape + " ")
+        assert line[starts[1] + len(shape) :].split() == numbers
+    assert len({len(line) for line in lines}) == 1
+    page = ElementTree.fromstring(f"<div>{table._repr_html_()}</div>")
+    assert [tuple("".join(cell.itertext()) for cell in row) for row in page.iter("tr")] == rows
+    assert [part.text for part in page.iter("p")] == [totals]
+    for row in page.iter("tr"):
+        styles = [cell.get("style", "") for cell in row]
+        assert "white-space: pre" in styles[0]  # or the depth is not seen
+        assert "right" in styles[2] and "right" in styles[3]  # noqa: PT018
+    console = rich.console.Console(file=io.StringIO(), width=120)
+    console.print(table)
+    printed = console.file.getvalue()
+    shown = [tuple(part.strip() for part in line.split("│")[1:-1]) for line in printed.splitlines() if "│" in line]
+    assert shown == [tuple(cell.strip() for cell in row) for row in rows[1:]]
+    assert "    norm: BatchNorm2d" in printed
+    assert totals in printed
+
+
+def test_tensors_and_a_single_pixel_are_inputs_too():
+    model = resnet10t(num_classes=3)
+    expected = summary(model, (1, 3, 32, 32))  # one example of one pixel at the end, where training would refuse it
+    assert str(summary(model, torch.zeros(1, 3, 32, 32))) == str(summary(model, x=(1, 3, 32, 32))) == str(expected)
+    assert model.training
+
+
+def test_a_part_called_twice_shows_its_last_shape():
+    shared = lazytorch.layers.LazyConvNormActivation(4, stride=2)
+    (layer,) = (each for each in summary(nn.Sequential(shared, shared), (1, 4, 8, 8)).layers if each.name == "0")
+    assert layer.output_shapes == [(1, 4, 2, 2)]
+
+
+def test_values_of_a_built_model_are_not_copied():
+    model = materialize(get_model("resnet152"), (1, 3, 64, 64))
+    summary(get_model("resnet10t"), (1, 3, 64, 64))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    summary(model, (1, 3, 64, 64))
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 30

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from lazytorch import is_lazy, materialize
-from lazytorch.layers import LazyBasicBlock, LazyConvNormActivation, LazyInvertedBottleneck, LazySqueezeExcitation
+from lazytorch.layers import (
+    LazyBasicBlock,
+    LazyConvNormActivation,
+    LazyInvertedBottleneck,
+    LazyLinear,
+    LazySqueezeExcitation,
+)
 from lazytorch.models import get_model
 
 SHAPE = (2, 5, 64, 64)
@@ -98,14 +104,48 @@ def test_what_is_shared_has_one_set_of_weights():
     assert all(each is other for each, other in zip(first.parameters(), again.parameters(), strict=True))
 
 
-def test_lazy_parts_of_a_built_model_fit_what_they_are_given():
+def new_stem(model):
+    model.stem = LazyConvNormActivation(64, kernel_size=5, stride=4)
+
+
+def new_blocks(model):
+    model.stages[1][1] = LazyBasicBlock(32, 128)
+    model.stages[1].insert(1, LazyInvertedBottleneck(128, kernel_size=7))
+
+
+def new_attention(model):
+    model.stages[1].append(LazySqueezeExcitation(reduction_ratio=4))
+
+
+def new_stage(model):
+    model.stages[0] = nn.Sequential(LazyBasicBlock(24, 64), LazyBasicBlock(24, 64))
+
+
+def new_last_stage_and_classifier(model):
+    model.stages[-1] = get_model("resnet26d").stages[-1]
+    model.head.classifier = LazyLinear(3)
+
+
+@pytest.mark.parametrize("how", ["call", "materialize"])
+@pytest.mark.parametrize("change", [new_stem, new_blocks, new_attention, new_stage, new_last_stage_and_classifier])
+def test_lazy_parts_of_a_built_model_fit_what_they_are_given(change, how):
     model = materialize(get_model("resnet18", num_classes=3), SHAPE)
     kept = model.stages[2][0].layers.conv1.conv.weight
-    model.stages[1][1] = LazyBasicBlock(32, 128)
-    model.stages[1].append(LazySqueezeExcitation(reduction_ratio=4))
-    model(torch.randn(SHAPE)).sum().backward()
-    assert model.stages[1][1].layers.conv1.conv.in_channels == 128
+    before = kept.clone()
+    change(model)
+    assert is_lazy(model)
+    x = torch.randn(SHAPE, requires_grad=True)
+    if how == "materialize":
+        materialize(model, SHAPE)
+        assert not is_lazy(model)
+    model(x).square().sum().backward()
+    assert not is_lazy(model)
+    assert x.grad.any()
+    assert all(parameter.grad is not None for parameter in model.parameters())
     assert model.stages[2][0].layers.conv1.conv.weight is kept
+    assert torch.equal(kept, before)
+    if change is new_blocks:
+        assert model.stages[1][2].layers.conv1.conv.in_channels == 128
 
 
 @pytest.mark.parametrize("features", [False, True], ids=["classes", "features"])

@@ -1,4 +1,11 @@
-"""Lazy layers of convolutional networks, each beside the eager layer that it becomes."""
+"""Lazy layers of convolutional networks, each beside the eager layer that it becomes.
+
+Example:
+    >>> import torch, lazytorch
+    >>> layer = lazytorch.layers.LazyInvertedBottleneck(24, stride=2, expansion_ratio=6)
+    >>> layer(torch.zeros(2, 16, 32, 32)).shape
+    torch.Size([2, 24, 16, 16])
+"""
 
 from lazytorch.layers.anti_aliasing import BlurPool, LazyBlurPool, average_blur
 from lazytorch.layers.basic import BasicBlock, LazyBasicBlock

@@ -62,10 +62,17 @@ class BlurPool(nn.Module):
         self.kernel_size = positive_whole("kernel_size", kernel_size, self)
         if kernel_size % 2 == 0:
             raise ValueError(f"{type(self).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
-        line = torch.tensor([comb(kernel_size - 1, k) for k in range(kernel_size)]) / 2 ** (kernel_size - 1)
-        kernel = reduce(lambda product, _: product.unsqueeze(-1) * line, range(spatial_dims - 1), line)
-        self.register_buffer("kernel", kernel.expand(in_channels, 1, *kernel.shape).contiguous(), persistent=False)
+        kernel = torch.empty(in_channels, 1, *(kernel_size,) * spatial_dims)
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.reset_parameters()
         self.padding = (kernel_size // 2,) * 2 * spatial_dims
+
+    def reset_parameters(self) -> None:
+        """Give the kernel its values."""
+        line = torch.tensor([comb(self.kernel_size - 1, k) for k in range(self.kernel_size)]) / 2 ** (
+            self.kernel_size - 1
+        )
+        self.kernel.copy_(reduce(lambda product, _: product.unsqueeze(-1) * line, range(self.kernel.dim() - 3), line))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, in_channels, *ceil(spatial / stride))``."""

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor, nn
 
+from lazytorch.drawing import undrawn
 from lazytorch.layers.rank import of_rank
 from lazytorch.lazify import LazyConvInChannelModule, positive_whole
 from lazytorch.signature import create_lazy_signature
@@ -45,7 +46,7 @@ class EfficientChannelAttention(nn.Module):
         if positive_whole("kernel_size", kernel_size, self) % 2 == 0:
             raise ValueError(f"{type(self).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
-        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = undrawn(nn.Conv1d)(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from lazytorch.drawing import undrawn
 from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d, PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import of_rank
 from lazytorch.lazify import (
@@ -44,7 +45,7 @@ class LazyExpansionConv(LazyConvExpansionModule):
     """
 
     def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
-        return of_rank(nn.Conv2d, spatial_dims)(*args, **kwargs)
+        return undrawn(of_rank(nn.Conv2d, spatial_dims))(*args, **kwargs)
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -119,7 +120,7 @@ class LazyReductionConv(LazyConvReductionModule):
     """
 
     def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
-        return of_rank(nn.Conv2d, spatial_dims)(*args, **kwargs)
+        return undrawn(of_rank(nn.Conv2d, spatial_dims))(*args, **kwargs)
 
 
 @create_lazy_signature(exclude=INFERRED)

@@ -1,4 +1,11 @@
-"""Networks made of lazy layers, each equal to its reference."""
+"""Networks made of lazy layers, each equal to its reference.
+
+Example:
+    >>> import torch, lazytorch
+    >>> model = lazytorch.models.resnet18(num_classes=10)
+    >>> model(torch.zeros(2, 1, 64, 64)).shape
+    torch.Size([2, 10])
+"""
 
 from lazytorch.models import (
     efficientnet,
@@ -11,6 +18,7 @@ from lazytorch.models import (
     resnets,
 )
 from lazytorch.models.backbone import Backbone
+from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
 from lazytorch.models.features import Features, StageInfo
@@ -37,6 +45,7 @@ __all__ = [
     "inflate_state_dict",
     "list_models",
     "load_reference_state_dict",
+    "optimize_for_inference",
     "reference_state_dict",
     "references",
 ]

@@ -6,12 +6,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from lazytorch.drawing import Scheme
+from lazytorch.errors import UninitializedModuleError
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
 from lazytorch.lazify import whole
 from lazytorch.materialize import is_lazy, materialize, placement
 from lazytorch.models.features import FeatureInfo, StageInfo, collect, note_path
+from lazytorch.models.initial_weights import draw_anew, without_initial_values
 from lazytorch.named_sequential import NamedSequential
+from lazytorch.pending import not_yet
 
 __all__ = ["Backbone"]
 
@@ -121,10 +125,10 @@ class Backbone(nn.Module):
         self.feature_info += [info for info, stride in zip(self.stage_info, after, strict=True) if stride > 1]
         self.frozen: list[str] = []
         self.gradient_checkpointing = gradient_checkpointing
-        self.initialize = initialize
+        self.initialize = None if initialize is None else Scheme(initialize)
         self.reference_names = dict(reference_names or {})
-        if initialize is not None:
-            self.apply(initialize)
+        if self.initialize is not None:
+            self.apply(self.initialize)
         if num_classes is None:
             num_classes = 0 if global_pool is None else 1000
         self.reset_classifier(num_classes)
@@ -170,6 +174,29 @@ class Backbone(nn.Module):
         Shape: ``(N, num_features, *reduced)`` to ``(N, num_classes)``, or ``(N, hidden_channels)`` with ``pre_logits``.
         """
         return self.head[:-1](x) if pre_logits else self.head(x)
+
+    def init_weights(self) -> None:
+        """Draw the initial weights anew: for a model built on the meta device, once ``to_empty`` has given it room.
+
+        Running statistics start anew as well, and constants get their values: a ``state_dict`` does not hold them, so
+        call this before loading one, too. Of parameters that are sharded, each process keeps its share of what the
+        first one draws.
+
+        Raises:
+            UninitializedModuleError: If the model is lazy: it draws its weights when it is built.
+            TypeError: If a module has parameters or buffers, but no ``reset_parameters`` to give them their values.
+        """
+        kind = type(self).__name__
+        if is_lazy(self):
+            raise UninitializedModuleError(not_yet(kind, "parameters", "init_weights()"))
+        silent = without_initial_values(self)
+        if silent:
+            raise TypeError(
+                f"{kind}.init_weights: a module with parameters or buffers must have reset_parameters(), to give them "
+                f"their values, got none in {', '.join(silent)}."
+            )
+        for part in (self.stem, *self.stages, self.final, self.head):  # one by one: each is whole for a while
+            draw_anew(part, self.initialize)
 
     def freeze_stages(self, count: int | None) -> None:
         """Freeze the stem and the first stages: no gradients, and no training of their BatchNorm and dropout.

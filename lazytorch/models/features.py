@@ -22,6 +22,11 @@ class StageInfo(NamedTuple):
         channels: Channels that it has.
         reduction: Input pixels along a side over its pixels along it.
         module: The name, within the backbone, of the module that produces it.
+
+    Example:
+        >>> from lazytorch.models import resnet18
+        >>> resnet18().feature_info[1]
+        StageInfo(channels=64, reduction=4, module='stages.0')
     """
 
     channels: int

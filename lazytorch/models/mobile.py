@@ -44,6 +44,13 @@ class Stage(NamedTuple):
         activation: Called without arguments; None for the network's.
         block: ``LazyInvertedBottleneck``, ``LazyFusedInvertedBottleneck``, ``LazyUniversalInvertedBottleneck``, a
             ``functools.partial`` of one, or the like.
+
+    Example:
+        >>> from lazytorch.models import MobileNet, Stage
+        >>> row = Stage(24, repeats=2, stride=2, expansion_ratio=6)
+        >>> row._replace(kernel_size=5).kernel_size
+        5
+        >>> model = MobileNet(10, stages=[Stage(16), row])
     """
 
     out_channels: int

@@ -255,9 +255,10 @@ def checked(
 def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> State:
     """``state`` with convolutions' weights changed to the input channels that ``module`` has.
 
-    To one channel they are summed; to others they are repeated, and scaled so that equal channels give what they gave.
+    To one channel they are summed; to others they are repeated and scaled, as timm does it. Equal channels give what
+    they gave if their number is one, or a multiple of that of the weights.
     """
-    own = module.state_dict()
+    own = dict(module.named_parameters())  # for their shapes; they may not have been drawn
     result = dict(state)
     for key, value in state.items():
         if key in own and value.dim() > 2:

@@ -1,0 +1,57 @@
+"""Deployment: a trained model as fast as it can be without another runtime."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lazytorch.errors import UninitializedModuleError
+from lazytorch.layers import ConvNormActivation
+from lazytorch.materialize import is_lazy
+
+__all__ = ["optimize_for_inference"]
+
+M = TypeVar("M", bound=nn.Module)
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def optimize_for_inference(model: M) -> M:
+    """A copy of ``model`` for evaluation: every BatchNorm folded into its convolution, channels last in memory.
+
+    The outputs are the same, but for rounding. The copy has no use for training: its norms are gone. Inputs may be of
+    any memory format.
+
+    Args:
+        model: A built model; every ``ConvNormActivation`` in it is folded.
+
+    Raises:
+        UninitializedModuleError: If the model is lazy.
+
+    Example:
+        >>> import torch, lazytorch
+        >>> from lazytorch.models import optimize_for_inference, resnet18
+        >>> model = lazytorch.materialize(resnet18(), (1, 3, 64, 64))
+        >>> optimize_for_inference(model).stem.conv
+        ConvNormActivation(
+          (conv): Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3))
+          (activation): ReLU(inplace=True)
+        )
+    """
+    if is_lazy(model):
+        raise UninitializedModuleError(
+            f"{type(model).__name__} has no weights to fold yet: they are built from its first input. "
+            "Call lazytorch.materialize(model, (1, 3, 224, 224)) before optimize_for_inference."
+        )
+    folded = copy.deepcopy(model).eval()
+    for layer in list(folded.modules()):
+        norm = getattr(layer, "norm", None)
+        if isinstance(layer, ConvNormActivation) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+            layer.conv = fuse_conv_bn_eval(layer.conv, norm)  # pyright: ignore[reportArgumentType]
+            del layer.norm
+    for each in (*folded.parameters(), *folded.buffers()):
+        if each.dim() in LAST:
+            each.data = each.data.contiguous(memory_format=LAST[each.dim()])
+    return folded

@@ -1,0 +1,73 @@
+"""A folded model answers as the model that it is a copy of."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lazytorch import UninitializedModuleError, is_lazy, materialize
+from lazytorch.layers import ConvNormActivation
+from lazytorch.models import get_model, optimize_for_inference
+from scripts.parity import randomize
+from tests.catalogue import SAMPLES
+
+SIDES = {1: (64,), 2: (64, 64), 3: (32, 32, 32)}
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_outputs_are_the_same(name, rank):
+    x = torch.randn(2, 4, *SIDES[rank])
+    model = materialize(get_model(name, num_classes=5), x)
+    randomize(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    folded = optimize_for_inference(model)
+    assert model.training
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert not folded.training
+    assert not any(isinstance(each, _BatchNorm) for each in folded.modules())
+    with torch.no_grad():
+        logits, maps = model.eval()(x), model.forward_intermediates(x, intermediates_only=True)
+        # The finest tells the examples apart; random networks hardly do further on.
+        assert (maps[0][0] - maps[0][1]).abs().max() > 1e-2 * maps[0].abs().max()
+        given = [x, x.contiguous(memory_format=torch.channels_last)] if rank == 2 else [x]
+        for each in given:
+            folded_maps = folded.forward_intermediates(each, intermediates_only=True)
+            for actual, expected in zip([folded(each), *folded_maps], [logits, *maps], strict=True):
+                scale = expected.abs().max()
+                torch.testing.assert_close(actual / scale, expected / scale, rtol=0, atol=1e-4)
+            if rank == 2:
+                assert all(each.is_contiguous(memory_format=torch.channels_last) for each in folded_maps)
+
+
+def test_what_cannot_be_folded_stays():
+    norms = {
+        "no statistics": lambda channels: nn.BatchNorm2d(channels, track_running_stats=False),
+        "groups": lambda channels: nn.GroupNorm(2, channels),
+    }
+    for norm in norms.values():
+        model = nn.Sequential(ConvNormActivation(3, 8, norm_layer=norm), nn.BatchNorm2d(8))
+        model[1].running_mean.fill_(2)
+        x = torch.randn(2, 3, 8, 8)
+        folded = optimize_for_inference(model)
+        assert [type(each) for each in folded.modules()] == [type(each) for each in model.modules()]
+        torch.testing.assert_close(folded(x), copy.deepcopy(model).eval()(x))
+
+
+def test_norms_without_weights_and_frozen_convolutions():
+    layer = ConvNormActivation(3, 8, bias=True, norm_layer=lambda channels: nn.BatchNorm2d(channels, affine=False))
+    layer.norm.running_mean.uniform_()
+    layer.requires_grad_(False)
+    x = torch.randn(2, 3, 8, 8)
+    folded = optimize_for_inference(layer)
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    torch.testing.assert_close(folded(x), layer.eval()(x))
+
+
+def test_a_lazy_model_is_refused_and_stays_lazy():
+    model = get_model("resnet10t")
+    with pytest.raises(UninitializedModuleError, match=r"no weights to fold yet.*before optimize_for_inference"):
+        optimize_for_inference(model)
+    assert is_lazy(model)

@@ -1,0 +1,187 @@
+"""The shapes that operators are answered by are those of PyTorch's own meta kernels."""
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from lazytorch import materialize
+from lazytorch.models import get_model
+from lazytorch.shape_rules import ELEMENTWISE, RULES
+from lazytorch.shapes import shapes_only
+
+DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64])
+FORMATS = st.sampled_from(["contiguous", "contiguous", "contiguous", "channels_last", "transposed"])
+SMALL = st.integers(0, 3)
+POSITIVE = st.integers(1, 3)
+
+
+def tensor(shape, dtype=torch.float32, memory_format="contiguous"):
+    made = torch.zeros(shape, dtype=dtype)
+    if memory_format == "channels_last" and len(shape) == 4:
+        return made.to(memory_format=torch.channels_last)
+    if memory_format == "transposed" and len(shape) > 1:
+        return made.transpose(-1, -2).contiguous().transpose(-1, -2)
+    return made
+
+
+@st.composite
+def inputs(draw, dims, channels=None):
+    shape = (draw(SMALL), draw(st.integers(1, 6)) if channels is None else channels)
+    return tensor(shape + tuple(draw(st.integers(0, 9)) for _ in range(dims)), draw(DTYPES), draw(FORMATS))
+
+
+def each(draw, numbers, dims):
+    return draw(st.one_of(numbers, st.tuples(*[numbers] * dims), st.lists(numbers, min_size=dims, max_size=dims)))
+
+
+@st.composite
+def convolutions(draw):
+    dims, groups = draw(POSITIVE), draw(POSITIVE)
+    x = draw(inputs(dims, channels=groups * draw(POSITIVE)))
+    right = draw(st.integers(0, 5)) > 0
+    weight_shape = (groups * draw(POSITIVE), x.size(1) // groups if right else draw(POSITIVE))
+    weight = tensor(
+        weight_shape + tuple(draw(st.integers(1, 4)) for _ in range(dims)),
+        x.dtype if right else draw(DTYPES),
+        draw(FORMATS),
+    )
+    bias = draw(st.sampled_from([None, tensor(weight_shape[:1], x.dtype), tensor((3,), x.dtype)]))
+    padding = draw(st.sampled_from(["same", "valid"])) if draw(st.integers(0, 5)) == 0 else each(draw, SMALL, dims)
+    stride, dilation = each(draw, SMALL, dims), each(draw, POSITIVE, dims)
+    func = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[dims]
+    return func, (x, weight, bias, stride, padding, dilation, groups), {}
+
+
+@st.composite
+def linears(draw):
+    x = draw(inputs(draw(st.integers(0, 2))))
+    weight = tensor((draw(POSITIVE), draw(st.sampled_from([x.size(-1), 3]))), x.dtype)
+    bias = draw(st.sampled_from([None, tensor(weight.shape[:1], x.dtype), tensor((7,), x.dtype)]))
+    return F.linear, (x, weight, bias), {}
+
+
+@st.composite
+def norms(draw):
+    x = draw(inputs(draw(SMALL)))
+    vector = tensor(
+        (draw(st.sampled_from([x.size(1), x.size(1), 7])),), draw(st.sampled_from([x.dtype, torch.float32]))
+    )
+    affine = {"weight": vector, "bias": vector} if draw(st.booleans()) else {}
+    # In training PyTorch refuses one value a channel, which here is passed over on purpose.
+    return F.batch_norm, (x, vector, vector), affine | {"training": False}
+
+
+@st.composite
+def elementwise(draw):
+    func = draw(st.sampled_from([*ELEMENTWISE, F.dropout]))
+    takes_inplace = func not in (F.gelu, torch.sigmoid, torch.tanh)
+    return func, (draw(inputs(draw(SMALL))),), {"inplace": draw(st.booleans())} if takes_inplace else {}
+
+
+@st.composite
+def sums(draw):
+    x = draw(inputs(draw(SMALL)))
+    sides = tuple(draw(st.sampled_from([side, side, 1, 2])) for side in x.shape)
+    other = draw(st.one_of(st.just(tensor(sides, draw(DTYPES), draw(FORMATS))), st.just(2), st.just(1.5)))
+    return draw(st.sampled_from([Tensor.add, Tensor.mul])), (x, other), {}
+
+
+@st.composite
+def pools(draw):
+    dims = draw(POSITIVE)
+    kind = draw(st.sampled_from(["max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool"]))
+    func, x = getattr(F, f"{kind}{dims}d"), draw(inputs(dims))
+    if kind.startswith("adaptive"):
+        return func, (x, each(draw, st.one_of(SMALL, st.none()) if dims > 1 else SMALL, dims)), {}
+    options = {"stride": each(draw, POSITIVE, dims), "padding": each(draw, st.integers(0, 1), dims)}
+    return func, (x, each(draw, POSITIVE, dims)), {**options, "ceil_mode": draw(st.booleans())}
+
+
+@st.composite
+def flattenings(draw):
+    start, end = draw(st.sampled_from([(1, -1), (0, -1), (1, 2), (2, -1)]))
+    return draw(st.sampled_from([torch.flatten, Tensor.flatten])), (draw(inputs(draw(SMALL))), start, end), {}
+
+
+def outcome(func, args, kwargs, answered):
+    """What a call returns, or the kind of error that it raises."""
+    fake_mode = FakeTensorMode()
+    fakes = [fake_mode.from_tensor(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    fakes[1:] = args[1:] if answered else fakes[1:]  # weights are real where shapes are answered
+    kwargs = {
+        name: fake_mode.from_tensor(value) if isinstance(value, Tensor) and not answered else value
+        for name, value in kwargs.items()
+    }
+    if func in (Tensor.add, Tensor.mul) and isinstance(args[1], Tensor):
+        fakes[1] = fake_mode.from_tensor(args[1])
+    try:
+        with shapes_only(fake_mode) if answered else fake_mode:
+            result = func(*fakes, **kwargs)
+    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, ZeroDivisionError) as error:
+        return type(error)
+    formats = [
+        torch.contiguous_format,
+        *({4: [torch.channels_last], 5: [torch.channels_last_3d]}.get(result.dim(), [])),
+    ]
+    contiguous = [result.is_contiguous(memory_format=each) for each in formats]
+    return tuple(result.shape), result.dtype, contiguous, result.device, result is fakes[0]
+
+
+CALLS = {
+    "convolution": convolutions(),
+    "linear": linears(),
+    "batch_norm": norms(),
+    "elementwise": elementwise(),
+    "sum": sums(),
+    "pool": pools(),
+    "flatten": flattenings(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("kind", CALLS)
+def test_answers_are_those_of_the_meta_kernels(kind):
+    @hypothesis.given(CALLS[kind])
+    def check(call):
+        func, args, kwargs = call
+        assert outcome(func, args, kwargs, answered=True) == outcome(func, args, kwargs, answered=False)
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "mobilenetv4_conv_small"])
+@pytest.mark.parametrize("training", [True, False])
+def test_everything_that_a_network_calls_is_answered(name, training):
+    model = materialize(get_model(name), (2, 3, 64, 64)).train(training)
+    fake_mode = FakeTensorMode()
+    x = fake_mode.from_tensor(torch.zeros(2, 3, 64, 64))
+    with shapes_only(fake_mode) as shapes:
+        left = []
+        fall_back = shapes.fall_back
+        shapes.fall_back = lambda func, *given: left.append(func) or fall_back(func, *given)
+        assert model(x).shape == (2, 1000)
+    # Those that only ask what is known cost nothing.
+    assert {func for func in left if getattr(func, "__name__", "") not in ("dim", "size", "__get__")} == set()
+
+
+def test_every_rule_answers():
+    assert RULES.keys() >= {*ELEMENTWISE, F.conv1d, F.conv2d, F.conv3d, F.linear, F.batch_norm}
+
+
+def test_multiply_adds_are_those_that_pytorch_counts():
+    x = torch.zeros(2, 6, 9, 9)
+    model = nn.Sequential(
+        nn.Conv2d(6, 12, 3, stride=2, padding=1, groups=3), nn.Conv2d(12, 4, (1, 5), padding="same"), nn.Flatten(2),
+        nn.Linear(25, 7), nn.TransformerEncoderLayer(7, 7, 11, batch_first=True),
+    )  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    fake_mode = FakeTensorMode()
+    with shapes_only(fake_mode, count_macs=True) as shapes:
+        model(fake_mode.from_tensor(x))
+    assert shapes.macs == counter.get_total_flops() // 2 > 0
