@@ -34,7 +34,10 @@ docs: $(VENV)/dev.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 smoke: $(VENV)/test.installed
+	rm -rf runs/smoke
 	$(BIN)/python scripts/train.py --epochs 1 --limit-batches 2 --output runs/smoke
+	$(BIN)/python scripts/train.py --epochs 2 --output runs/smoke --resume
+	$(BIN)/python scripts/export.py runs/smoke/best.safetensors --format onnx
 	$(BIN)/python scripts/parity.py resnet18
 	$(BIN)/python scripts/zoo_pages.py
 

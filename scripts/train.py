@@ -1,286 +1,300 @@
-"""Train a model of the zoo on scikit-learn's handwritten digits: 1,797 real 8x8 images, one channel, ten classes.
+"""Train a model of the zoo on images, so that the run survives what happens to it.
 
     python scripts/train.py --epochs 1 --limit-batches 2     # a look at whether everything runs, in seconds
-    python scripts/train.py                                  # at least 98 % accuracy, about a minute on two CPU cores
-    python scripts/train.py --model mobilenet_v2 --seed 1 --output runs/seed1
+    python scripts/train.py                                  # digits: at least 98 % accuracy, a minute on two CPU cores
+    python scripts/train.py --data folder:flowers --model resnet50 --weights timm --output runs/flowers
+    python scripts/train.py --output runs/flowers --resume   # after a crash, a kill or Ctrl-C: as if nothing had been
+    torchrun --nproc-per-node 2 scripts/train.py --data torchvision:CIFAR10 --download --output runs/cifar
+    python scripts/train.py --data folder:flowers --evaluate --weights runs/flowers/best.safetensors --model resnet50
 
-One folder holds what a run leaves: ``metrics.csv`` (one row an epoch), ``curves.png``, ``model.pt`` (the weights, as a
-``state_dict``) and ``summary.json``. It is written when the run is over, so it is whole or it is not there.
+One folder holds what a run leaves: ``options.yaml`` (the effective options, for ``--config``), ``checkpoints/`` (the
+last two), ``metrics.csv`` (one row an epoch), ``tensorboard/``, ``best.safetensors`` and ``last.safetensors`` (weights,
+for ``get_model(name, weights=FILE)``), and at the end ``curves.png``, ``confusion.png``, ``mistakes.png`` and
+``summary.json``. docs/training.md tells more.
 """
 
-import argparse
-import csv
-import json
 import logging
-import math
-import platform
+import os
+import shutil
+import signal
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
-import matplotlib
-import numpy
-import sklearn
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision.transforms import v2 as transforms
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_only
 
-import lazytorch
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.training import checkpoints, report
+from scripts.training.data import Data, load
+from scripts.training.errors import NonFiniteError, RunError, Stopped
+from scripts.training.files import full, is_full, remove_partials, write_whole
+from scripts.training.loading import Loading, steps_per_epoch
+from scripts.training.module import Classifier, describe
+from scripts.training.options import FREE, Options, as_dict, flag, parse, to_yaml
+from scripts.training.stopping import SIGNALS, Listening, Stop
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
-NUM_CLASSES = 10
-MODELS = lazytorch.models.list_models()
-
-
-def make_parser() -> argparse.ArgumentParser:
-    description = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--model", default="mobilenet_v2", choices=MODELS, help="a function of lazytorch.models")
-    parser.add_argument("--image-size", type=at_least(1), default=32, help="side to resize the images to, in pixels")
-    parser.add_argument("--epochs", type=at_least(1), default=16, help="passes over the training images")
-    parser.add_argument("--batch-size", type=at_least(2), default=32, help="images a step; 2 or more for BatchNorm")
-    parser.add_argument(
-        "--learning-rate", type=positive_float, default=4e-3, help="peak of the one-cycle schedule (AdamW)"
-    )
-    parser.add_argument("--weight-decay", type=positive_float, default=1e-2, help="of AdamW")
-    parser.add_argument(
-        "--limit-batches",
-        type=at_least(1),
-        metavar="STEPS",
-        default=argparse.SUPPRESS,
-        help="steps an epoch at most, in training and test, to see whether everything runs (default: no limit)",
-    )
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, help="of the split, the weights and the order of the images"
-    )
-    parser.add_argument("--output", type=Path, default=Path("runs/digits"), help="folder for the results; replaced")
-    return parser
+OURS = {
+    "options.yaml",
+    "checkpoints",
+    "metrics.csv",
+    "tensorboard",
+    "best.safetensors",
+    "last.safetensors",
+    "curves.png",
+}
+OURS |= {"confusion.png", "mistakes.png", "summary.json", "evaluation", "model.pt"}
+EXTENDABLE = {"epochs"}  # what a resumed run may have more of
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
-        return int(text)
-
-    return convert
-
-
-def positive_float(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text}")
-    return value
-
-
-class Augmented(Dataset[tuple[Tensor, Tensor]]):
-    """Each image shifted, turned and scaled a little, anew each time it is asked for."""
-
-    def __init__(self, images: TensorDataset) -> None:
-        self.images = images
-        self.transform = transforms.RandomAffine(
-            degrees=(-10, 10),
-            translate=(0.08, 0.08),
-            scale=(0.9, 1.1),
-            interpolation=transforms.InterpolationMode.BILINEAR,
-            fill=-1,
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, label = self.images[index]
-        return self.transform(image), label
-
-
-def load_data(image_size: int, seed: int) -> tuple[TensorDataset, TensorDataset]:
-    """Training images, and a stratified fifth held out for the test; pixels from -1 (paper) to 1 (ink)."""
-    images, labels = load_digits(return_X_y=True)
-    pixels = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1
-    pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", align_corners=False)
-    train, test = train_test_split(numpy.arange(len(labels)), test_size=0.2, stratify=labels, random_state=seed)
-    targets = torch.tensor(labels)
-    return TensorDataset(pixels[train], targets[train]), TensorDataset(pixels[test], targets[test])
-
-
-class Classifier(lightning.LightningModule):
-    """Trains ``model`` by cross-entropy, and keeps one row of metrics an epoch in ``history``."""
-
-    def __init__(
-        self, model: nn.Module, example_shape: tuple[int, ...], learning_rate: float, weight_decay: float
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.example_shape = example_shape
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.history: list[dict[str, float]] = []
-
-    def configure_model(self) -> None:
-        lazytorch.materialize(self.model, self.example_shape)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def step(self, batch: list[Tensor], split: str) -> Tensor:
-        images, labels = batch
-        logits = self.model(images)
-        loss = F.cross_entropy(logits, labels)
-        accuracy = (logits.argmax(dim=1) == labels).float().mean()
-        metrics = {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
-        return loss
-
-    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
-        return self.step(batch, "train")
-
-    def validation_step(self, batch: list[Tensor], batch_index: int) -> None:
-        self.step(batch, "test")
-
-    def on_train_epoch_end(self) -> None:
-        values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        self.history.append({"epoch": self.current_epoch + 1, **values})
-
-
-def count_multiply_adds(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of the convolutions and linear layers for one input of ``shape``."""
-    training = model.training
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(shape))
-    model.train(training)
-    return counter.get_total_flops() // 2
-
-
-def plot_curves(history: list[dict[str, float]], path: Path, title: str) -> None:
-    """Loss and accuracy over the epochs, side by side."""
-    epochs = [row["epoch"] for row in history]
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
-        for split, style in (("train", "--"), ("test", "-")):
-            scale = 100 if metric == "accuracy" else 1
-            values = [scale * row[f"{split}_{metric}"] for row in history]
-            axis.plot(epochs, values, style, marker="o", markersize=3, label=f"{split} ({values[-1]:.3g} at the end)")
-        axis.set(xlabel="epoch", ylabel="accuracy, %" if metric == "accuracy" else "cross-entropy loss")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
-def write_results(folder: Path, classifier: Classifier, summary: dict[str, Any]) -> None:
-    """Write everything beside ``folder``, then put it there in one step."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
-        new.mkdir()
-        with (new / "metrics.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(classifier.history[0]))
-            writer.writeheader()
-            writer.writerows(classifier.history)
-        title = f"{summary['model']} on handwritten digits: {summary['test_accuracy']:.2%} of the test images"
-        plot_curves(classifier.history, new / "curves.png", title)
-        torch.save(classifier.model.state_dict(), new / "model.pt")
-        (new / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-
-
-def is_replaceable(folder: Path) -> bool:
-    """Whether ``folder`` is absent, empty, or holds an earlier run: nobody's other work is deleted."""
-    return not folder.exists() or (
-        folder.is_dir() and (not any(folder.iterdir()) or (folder / "summary.json").exists())
-    )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    if not is_replaceable(options.output):
-        parser.error(f"argument --output: must be a new folder or that of an earlier run, got {options.output}")
+def main(arguments: Sequence[str] | None = None) -> None:
+    options, parser = parse((__doc__ or "").split("\n\n")[0], arguments)
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(dir=options.output.parent).cleanup()
     except OSError as error:
         parser.error(f"argument --output: must be where a folder can be made, got {options.output} ({error.strerror})")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data is in memory
-    warnings.filterwarnings("ignore", message=".*treespec.*is deprecated", category=FutureWarning)  # Lightning's own
-    lightning.seed_everything(options.seed, verbose=False)
-    train, test = load_data(options.image_size, options.seed)
-    limit_batches = getattr(options, "limit_batches", None)
-    if options.batch_size > len(train):
-        parser.error(
-            f"argument --batch-size: must be at most the {len(train)} training images, got {options.batch_size}"
-        )
-    model = getattr(lazytorch.models, options.model)(num_classes=NUM_CLASSES)
-    shape = (1, *train.tensors[0].shape[1:])
-    classifier = Classifier(model, shape, options.learning_rate, options.weight_decay)
-    trainer = lightning.Trainer(
-        max_epochs=options.epochs,
-        limit_train_batches=limit_batches,
-        limit_val_batches=limit_batches,
-        accelerator="auto",
-        devices=1,
-        callbacks=[TQDMProgressBar()],
-        logger=False,
-        enable_checkpointing=False,
+    stop = Stop(partial(stopped_message, options.output))
+    handlers = {each: signal.getsignal(each) for each in SIGNALS}
+    stop.install()
+    try:
+        evaluate(options, stop) if options.evaluate else train(options, stop)
+    except Stopped:
+        end(stop.exit_code, stop.text())
+    except NonFiniteError as error:
+        last = next(iter(checkpoints.listed(options.output)), None)
+        kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
+        end(1, f"{error} {kept}. A lower --learning-rate, --clip or --precision 32-true may help.")
+    except RunError as error:
+        # From a process that loads images, the message comes at the end of a traceback.
+        end(1, str(error).strip().splitlines()[-1].removeprefix(f"{RunError.__module__}.RunError: "))
+    except OSError as error:
+        if not is_full(error):
+            raise
+        end(1, full(Path(error.filename) if error.filename else None))
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+def end(code: int, message: str) -> None:
+    if is_first():
+        print(f"\n{message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def stopped_message(output: Path, name: str) -> str:
+    last = next(iter(checkpoints.listed(output)), None)
+    if last is None:
+        return f"Stopped by {name} before there was anything to save."
+    return (
+        f"Stopped by {name}. The last checkpoint is {last}. Go on with the same command and --resume:\n"
+        f"    python scripts/train.py --output {output} --resume"
+    )
+
+
+def make_trainer(options: Options, **keywords: Any) -> lightning.Trainer:
+    """A trainer on the processes that torchrun or Slurm has started, or on this one alone."""
+    devices, nodes, plugins = 1, 1, []
+    if TorchElasticEnvironment.detect():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    elif SLURMEnvironment.detect():
+        nodes = int(os.environ["SLURM_NNODES"])
+        devices = int(os.environ["SLURM_NTASKS"]) // nodes
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # its checkpoints are not ours; see docs/training.md
+    strategy: Any = "auto"
+    if options.strategy == "fsdp":
+        strategy = ModelParallelStrategy(devices * nodes, 1, save_distributed_checkpoint=False)
+    elif devices * nodes > 1:
+        strategy = "ddp"
+    return lightning.Trainer(
+        accelerator=options.device,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=options.precision,  # pyright: ignore[reportArgumentType]
+        deterministic=options.deterministic,
+        default_root_dir=options.output,
+        use_distributed_sampler=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        plugins=[*plugins, checkpoints.WholeFiles()],
+        **keywords,
     )
-    start = time.perf_counter()
-    try:
-        trainer.fit(
-            classifier,
-            DataLoader(Augmented(train), options.batch_size, shuffle=True, drop_last=True),
-            DataLoader(test, 256),
+
+
+def quieten() -> None:
+    """Lightning's advice that does not hold here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # --workers says so
+        ".*treespec.*is deprecated",  # Lightning's own
+        ".*dataloader is not resumable.*",  # it is: EvenBatches begins where the checkpoint was saved
+        ".*your dataloader is\n? ?not resumable.*",
+        ".*in eval mode at the start of training.*",  # the average, and what is frozen
+        ".*smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def train(options: Options, stop: Stop) -> None:
+    quieten()
+    found = checkpoints.last_whole(options.output) if options.resume else None
+    if is_first():
+        refuse_folder(options)
+    data = load(options)
+    run = found.content["run"] if found else None
+    if run is not None:
+        refuse_another_run(run, data, options)
+        if (options.output / "summary.json").exists() and len(run["history"]) >= options.epochs:
+            say(f"{options.output} holds a finished run of {len(run['history'])} epochs: nothing to do.")
+            return
+    say(
+        f"{options.data}: {len(data.train.labels)} training and {len(data.val.labels)} test images of "
+        f"{data.channels} x {data.image_size} x {data.image_size}, {len(data.classes)} classes"
+    )
+    logger = TensorBoardLogger(
+        options.output, name="", version="tensorboard", purge_step=found.content["global_step"] + 1 if found else None
+    )
+    saving = checkpoints.Saving(options.output / checkpoints.FOLDER, options.checkpoint_steps, found)
+    trainer = make_trainer(
+        options,
+        max_epochs=options.epochs,
+        accumulate_grad_batches=options.accumulate,
+        gradient_clip_val=options.clip,
+        logger=logger,
+        log_every_n_steps=10,
+        callbacks=[report.Progress(), Listening(stop), report.Reporting(options.output), saving],
+    )
+    if run is not None and run["processes"] != trainer.world_size:
+        raise RunError(
+            f"--resume: there must be as many processes as the run had, {run['processes']}, got {trainer.world_size}."
         )
-        stopped = trainer.interrupted or trainer.received_sigterm
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        stopped = True
-    if stopped:
-        sys.exit(f"\nStopped: nothing was written, {options.output} is as it was.")
-    seconds = time.perf_counter() - start
-    classifier.cpu()
-    summary = {
-        "model": options.model,
-        "test_accuracy": classifier.history[-1]["test_accuracy"],
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": count_multiply_adds(model, shape),
-        "input_shape": shape,
-        "seconds": round(seconds, 2),
-        "seed": options.seed,
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
-        "versions": {
-            "python": platform.python_version(),
-            **{each.__name__: each.__version__ for each in (lazytorch, torch, lightning, sklearn, numpy)},
-        },
-    }
-    write_results(options.output, classifier, summary)
-    print(f"test accuracy {summary['test_accuracy']:.2%} after {seconds:.0f} s; results in {options.output}")
+    torch.manual_seed(options.seed)
+    steps = steps_per_epoch(data, options, trainer.world_size)
+    loading = Loading(data, options)
+    classifier = Classifier(loading, stop, steps=steps, processes=trainer.world_size, fresh=found is None)
+    say(f"{steps} steps an epoch, of {options.batch_size} images at most in each of {trainer.world_size} processes")
+    say(f"learning rate {classifier.rate:g} for {classifier.images_an_update} images an update")
+    if found:
+        for reason in found.reasons:
+            say(f"{reason} The one before it is used.")
+        say(f"going on from {found.path}")
+    if is_first():
+        make_room(options)
+        write_whole(options.output / "options.yaml", to_yaml(options).encode())
+        (options.output / "summary.json").unlink(missing_ok=True)
+    trainer.fit(classifier, datamodule=loading, ckpt_path=str(found.path) if found else None)
+    if trainer.is_global_zero:
+        summary = report.write_report(options.output, classifier, data, options)
+        seconds = summary["seconds"]
+        say(f"test accuracy {summary['test_accuracy']:.2%} after {seconds:.0f} s; results in {options.output}")
+
+
+def evaluate(options: Options, stop: Stop) -> None:
+    """Measure the weights on the test images; pictures and a summary go to the folder ``evaluation``."""
+    quieten()
+    data = load(options)
+    loading = Loading(data, options)
+    classifier = Classifier(loading, stop)
+    trainer = make_trainer(options, logger=False, enable_checkpointing=False)
+    trainer.validate(classifier, datamodule=loading, verbose=False)
+    if trainer.is_global_zero:
+        folder = options.output / "evaluation"
+        summary = report.write_report(folder, classifier, data, options)
+        say(f"test accuracy {summary['test_accuracy']:.2%} of {summary['test_images']} images; results in {folder}")
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes, also before the others are known."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def previous(output: Path) -> Path:
+    """Where a finished run goes when another is to have its folder."""
+    return output.with_name(f"{output.name}.previous")
+
+
+def refuse_folder(options: Options) -> None:
+    """Refuse a folder that holds something else than a run, or a run that could be resumed.
+
+    Raises:
+        RunError: With what is there.
+    """
+    output, old = options.output, previous(options.output)
+    if output.exists() and not (output.is_dir() and is_a_run(output)):
+        raise RunError(f"--output: must be a new folder or that of an earlier run, got {output}.")
+    if options.resume:
+        return
+    if (output / "summary.json").exists():
+        if old.exists() and not (old.is_dir() and is_a_run(old) and {each.name for each in old.iterdir()} <= OURS):
+            raise RunError(f"{old} is where the run in {output} would go, and holds other files. Move it first.")
+    elif checkpoints.listed(output):
+        raise RunError(
+            f"{output} holds a run that is not over. Go on with --resume, give another --output, or remove the folder."
+        )
+
+
+def make_room(options: Options) -> None:
+    """Move a finished run aside, over the one that was moved there before; tidy up after one that was killed."""
+    output, old = options.output, previous(options.output)
+    if (output / "summary.json").exists() and not options.resume:
+        if old.exists():
+            shutil.rmtree(old)
+        output.rename(old)
+        say(f"the run that was in {output} is now in {old}")
+    elif output.is_dir():
+        remove_partials(output)
+
+
+def is_a_run(folder: Path) -> bool:
+    """Whether a folder is empty or holds what a run leaves."""
+    names = {each.name for each in folder.iterdir()}
+    return not names or bool(names & {"options.yaml", "summary.json"}) or names == {"evaluation"}
+
+
+def refuse_another_run(run: dict[str, Any], data: Data, options: Options) -> None:
+    """Refuse to go on with other options than the run has: it would be neither that run nor the new one.
+
+    Raises:
+        RunError: Listing the differences.
+    """
+    there, here = run["description"], describe(data, options)
+    differences = []
+    if there["classes"] != here["classes"]:
+        counts = len(there["classes"]), len(here["classes"])
+        differences.append(f"classes: {counts[0]} there, {counts[1]} here" if len(set(counts)) > 1 else "other classes")
+    differences += [
+        f"{key}: {there[key]} there, {here[key]} here" for key in ("channels", "image_size") if there[key] != here[key]
+    ]
+    given = as_dict(options)
+    for name, value in run["options"].items():
+        may_differ = name in FREE or name == "image_size" or (name in EXTENDABLE and given[name] > value)
+        may_differ |= name == "data" and all(each.startswith("folder:") for each in (value, given[name]))  # moved
+        if given[name] != value and not may_differ:
+            differences.append(f"{flag(name)}: {value} there, {given[name]} here")
+    if differences:
+        raise RunError(
+            f"--resume: the run in {options.output} is another one: {'; '.join(differences)}. Give its options, or "
+            "another --output."
+        )
 
 
 if __name__ == "__main__":

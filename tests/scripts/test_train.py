@@ -2,20 +2,27 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+import yaml
+from torch.nn import functional as F
 
 import lazytorch
 from scripts import train
+from scripts.training import checkpoints, options, report
+from scripts.training.data import load
+from scripts.training.loading import Images
 
-QUICK = ["--epochs", "2", "--limit-batches", "2", "--batch-size", "8"]
-SCRIPT = Path(train.__file__)
+QUICK = ["--epochs", "2", "--limit-batches", "2", "--batch-size", "8", "--device", "cpu"]
+SMALL = ["--data", "synthetic", *QUICK, "--model-option", "width=0.1", "final_channels=16"]
+LEFT = {
+    *("best.safetensors", "checkpoints", "confusion.png", "curves.png", "last.safetensors", "metrics.csv"),
+    *("mistakes.png", "options.yaml", "summary.json", "tensorboard"),
+}
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
@@ -24,50 +31,177 @@ pytestmark = [
 ]
 
 
-def test_leaves_one_whole_folder(tmp_path, capsys):
-    output = tmp_path / "run"
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    """A short run of the default model on the digits."""
+    output = tmp_path_factory.mktemp("digits") / "run"
     train.main([*QUICK, "--output", str(output)])
-    assert sorted(path.name for path in output.iterdir()) == ["curves.png", "metrics.csv", "model.pt", "summary.json"]
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    summary = json.loads((output / "summary.json").read_text())
-    assert f"test accuracy {summary['test_accuracy']:.2%}" in capsys.readouterr().out
+    return output
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A shorter run of a smaller model, with what the default one leaves out."""
+    output = tmp_path_factory.mktemp("small") / "run"
+    regular = ["--ema", "0.5", "--mixup", "0.2", "--cutmix", "1", "--label-smoothing", "0.1", "--erasing", "0.2"]
+    augmented = ["--crop", "0.5", "--flip", "0.5", "--randaugment", "2", "--randaugment-magnitude", "5"]
+    other = ["--optimizer", "sgd", "--schedule", "poly", "--warmup", "0.5", "--clip", "1", "--accumulate", "2"]
+    hardware = ["--precision", "bf16-mixed", "--channels-last", "--deterministic", "--workers", "1", "--freeze", "1"]
+    train.main([*SMALL, *regular, *augmented, *other, *hardware, "--seed", "3", "--output", str(output)])
+    return output
+
+
+def summary_of(output: Path) -> dict:
+    return json.loads((output / "summary.json").read_text())
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
     with (output / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        return list(csv.DictReader(file))
+
+
+def test_leaves_one_folder(digits):
+    assert {path.name for path in digits.iterdir()} == LEFT
+    assert [path.name for path in digits.parent.iterdir()] == ["run"]
+    assert len(checkpoints.listed(digits)) == 2
+    summary = summary_of(digits)
+    rows = rows_of(digits)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["test_accuracy"]) == summary["test_accuracy"]
-    model = lazytorch.models.mobilenet_v2(num_classes=10)
-    model.load_state_dict(torch.load(output / "model.pt", weights_only=True))
-    model.eval()(torch.zeros(summary["input_shape"]))
-    assert sum(parameter.numel() for parameter in model.parameters()) == summary["parameters"] == 2_236_106
+    assert max(float(row["test_accuracy"]) for row in rows) == summary["best_test_accuracy"]
+    assert summary["parameters"] == 2_236_106
     # A 32 x 32 image has (32 / 224)^2 of the pixels; the classifier and the first layer differ.
     assert 5e6 < summary["multiply_adds"] < 7e6
+    assert (summary["training_images"], summary["test_images"]) == (1437, 360)
     assert summary["seed"] == 0
     assert summary["versions"]["torch"] == str(torch.__version__)
-    assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("curves.png", "confusion.png", "mistakes.png"):
+        assert (digits / name).read_bytes().startswith(b"\x89PNG")
+    assert list((digits / "tensorboard").glob("events*"))
 
 
-def test_same_seed_same_result(tmp_path):
-    results = []
-    for name in ("a", "b"):
-        train.main([*QUICK, "--seed", "3", "--output", str(tmp_path / name)])
-        results.append(torch.load(tmp_path / name / "model.pt", weights_only=True))
-    torch.testing.assert_close(*results, rtol=0, atol=0)
+def test_weights_load_in_one_line_and_have_the_accuracy_that_was_measured(digits):
+    summary = summary_of(digits)
+    model = lazytorch.models.get_model("mobilenet_v2", weights=digits / "last.safetensors").eval()
+    data = load(options.parse("", [])[0])
+    images = Images(data.val, data, options.parse("", [])[0], training=False)
+    rows = [images[0, index] for index in range(16)]  # those of the two batches of the limited evaluation
+    with torch.no_grad():
+        logits = model(torch.stack([image for image, _, _ in rows]))
+    assert logits.shape == (16, 10)
+    right = (logits.argmax(1) == torch.tensor([label for _, label, _ in rows])).float().mean()
+    assert right.item() == pytest.approx(summary["test_accuracy"])
 
 
-def test_replaces_an_earlier_run_and_nothing_else(tmp_path, capsys):
+def test_everything_else_trains_too(small):
+    assert {path.name for path in small.iterdir()} == LEFT
+    best = safetensors.torch.load_file(small / "last.safetensors")
+    checkpoint = checkpoints.read(checkpoints.listed(small)[0])
+    weights = checkpoint["state_dict"]
+    # What is exported is the average, which the live weights differ from; what is frozen is as it was drawn.
+    for name, value in best.items():
+        torch.testing.assert_close(value, weights[f"average.module.{name}"], rtol=0, atol=0)
+    assert not torch.equal(weights["model.head.classifier.weight"], best["head.classifier.weight"])
+    frozen = "stages.0.0.layers.project.conv.weight"
+    torch.testing.assert_close(weights[f"model.{frozen}"], best[frozen], rtol=0, atol=0)
+    assert weights["model.stem.norm.num_batches_tracked"] == 0
+    assert weights["model.final.norm.num_batches_tracked"] == 4
+
+
+def test_norms_and_biases_have_no_weight_decay(small):
+    first, second = checkpoints.read(checkpoints.listed(small)[0])["optimizer_states"][0]["param_groups"]
+    assert sorted([first["weight_decay"], second["weight_decay"]]) == [0, 0.01]
+
+
+def test_effective_options_are_read_back(small, tmp_path):
+    again, _ = options.parse("", ["--config", str(small / "options.yaml"), "--output", str(tmp_path / "again")])
+    assert again.seed == 3
+    assert again.optimizer == "sgd"
+    assert again.model_option == {"width": 0.1, "final_channels": 16}
+    before = yaml.safe_load((small / "options.yaml").read_text())
+    assert yaml.safe_load(options.to_yaml(again)) == {**before, "output": str(tmp_path / "again")}
+
+
+def test_command_line_wins_over_the_file(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("epochs: 7\nbatch-size: 5\nchannels_last: true\nmodel_option: {dropout: 0.5}\n")
+    given, _ = options.parse("", ["--config", str(file), "--epochs", "3", "--no-channels-last"])
+    assert (given.epochs, given.batch_size, given.channels_last) == (3, 5, False)
+    assert given.model_option == {"dropout": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "'epoch', which is no option"),
+        ("epochs: many", "--epochs: must be a whole number of at least 1, got many"),
+        ("- 1", "must hold options by their names"),
+        ("a: [", "must be a YAML file"),
+    ],
+)
+def test_wrong_files_of_options(tmp_path, text, message, capsys):
+    (tmp_path / "options.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        options.parse("", ["--config", str(tmp_path / "options.yaml")])
+    assert message in capsys.readouterr().err
+
+
+def test_help_has_every_option_in_a_group(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    for name, field in options.FIELDS.items():
+        assert options.flag(name) in text
+        assert f"\n{field.metadata['group']}:" in text
+
+
+def test_same_seed_same_result(digits, tmp_path):
+    train.main([*QUICK, "--output", str(tmp_path / "again")])
+    for name in ("last.safetensors", "metrics.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (digits / name).read_bytes()
+
+
+def test_loading_processes_change_nothing(tmp_path):
+    for workers in ("0", "2"):
+        train.main([*SMALL, "--erasing", "0.5", "--workers", workers, "--output", str(tmp_path / workers)])
+    assert (tmp_path / "0/last.safetensors").read_bytes() == (tmp_path / "2/last.safetensors").read_bytes()
+
+
+def test_an_earlier_run_is_kept_and_other_folders_are_untouched(tmp_path, capsys):
     output = tmp_path / "run"
-    train.main([*QUICK, "--output", str(output)])
-    (output / "mine.txt").write_text("left by an earlier run")
-    train.main([*QUICK, "--output", str(output)])
-    assert not (output / "mine.txt").exists()
+    train.main([*SMALL, "--output", str(output)])
+    first = (output / "last.safetensors").read_bytes()
+    train.main([*SMALL, "--seed", "1", "--output", str(output)])
+    assert (tmp_path / "run.previous/last.safetensors").read_bytes() == first
+    assert (output / "last.safetensors").read_bytes() != first
+    (tmp_path / "run.previous/mine.txt").write_text("mine")
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter.tex").write_text("years of work")
-    for refused in (other, other / "chapter.tex"):
+    capsys.readouterr()
+    for refused, message in (
+        (output, "run.previous is where the run in"),
+        (other, f"must be a new folder or that of an earlier run, got {other}"),
+        (other / "chapter.tex", "must be a new folder or that of an earlier run"),
+    ):
         with pytest.raises(SystemExit):
-            train.main([*QUICK, "--output", str(refused)])
-        assert f"--output: must be a new folder or that of an earlier run, got {refused}" in capsys.readouterr().err
-    assert (other / "chapter.tex").exists()
+            train.main([*SMALL, "--output", str(refused)])
+        assert message in capsys.readouterr().err
+    assert (other / "chapter.tex").read_text() == "years of work"
+    assert (tmp_path / "run.previous/mine.txt").exists()
+    (output / "summary.json").unlink()
+    with pytest.raises(SystemExit):
+        train.main([*SMALL, "--output", str(output)])
+    assert "holds a run that is not over. Go on with --resume" in capsys.readouterr().err
+
+
+def test_evaluates_weights(small, tmp_path, capsys):
+    weights = shutil.copy(small / "last.safetensors", tmp_path / "mine.safetensors")
+    train.main([*SMALL, "--seed", "3", "--evaluate", "--weights", str(weights), "--output", str(tmp_path / "run")])
+    summary = summary_of(tmp_path / "run/evaluation")
+    assert summary["test_accuracy"] == summary_of(small)["test_accuracy"]
+    assert f"test accuracy {summary['test_accuracy']:.2%}" in capsys.readouterr().out
+    assert not (tmp_path / "run/checkpoints").exists()
 
 
 @pytest.mark.parametrize(
@@ -79,50 +213,52 @@ def test_replaces_an_earlier_run_and_nothing_else(tmp_path, capsys):
         (["--seed", "-1"], "--seed"),
         (["--learning-rate", "nan"], "--learning-rate: must be a number of at least 0, got nan"),
         (["--weight-decay", "none"], "--weight-decay: must be a number of at least 0, got none"),
+        (["--label-smoothing", "2"], "--label-smoothing: must be a number from 0 to 1, got 2"),
         (["--output", "/proc/run"], "--output: must be where a folder can be made, got /proc/run"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
         (["--model", "mobilenet_v9"], "invalid choice: 'mobilenet_v9'"),
-        (["--batch-size", "2000"], "--batch-size: must be at most the 1437 training images, got 2000"),
+        (["--model-option", "dropout"], "must be like dropout=0.1"),
+        (["--model-option", "width=wide"], "must be like dropout=0.1"),
+        (["--model-option", "dropuot=0.1"], "Did you mean 'dropout'?"),
+        (["--weights", "/nowhere.safetensors"], "weights must be a file that is there"),
+        (["--freeze", "9"], "there are 7 stages to freeze, got 9"),
+        (["--batch-size", "2000"], "--batch-size must be at most the 1437 training images"),
+        (["--data", "mnist"], "--data must be digits, folder:PATH, torchvision:NAME or synthetic, got mnist"),
+        (["--evaluate"], "--evaluate: needs --weights"),
     ],
 )
-def test_wrong_arguments(arguments, message, capsys):
-    with pytest.raises(SystemExit):
-        train.main(arguments)
+def test_wrong_arguments(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--output", str(tmp_path / "run"), *arguments])
+    assert caught.value.code != 0
     assert message in capsys.readouterr().err
 
 
-def test_split_is_stratified_seeded_and_disjoint():
-    train_set, test_set = train.load_data(8, seed=0)
-    again = train.load_data(8, seed=0)[1]
-    other = train.load_data(8, seed=1)[1]
-    assert (len(train_set), len(test_set)) == (1437, 360)
-    assert torch.equal(test_set.tensors[0], again.tensors[0])
-    assert not torch.equal(test_set.tensors[0], other.tensors[0])
-    counts = torch.bincount(test_set.tensors[1])
-    assert counts.min() >= 34
-    assert counts.max() <= 38
-    assert (train_set.tensors[0].min(), train_set.tensors[0].max()) == (-1, 1)
+def test_best_is_the_first_of_the_highest():
+    rows = [
+        {"epoch": 1, "test_accuracy": 0.5, "test_loss": 1},
+        {"epoch": 2, "test_accuracy": 0.7, "test_loss": 3},
+        {"epoch": 3, "test_accuracy": 0.7, "test_loss": 2},
+        {"epoch": 4, "test_accuracy": 0.7, "test_loss": 2},
+    ]
+    assert report.best(rows)["epoch"] == 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_writes_nothing_and_says_so(tmp_path, number):
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--output", str(tmp_path / "run")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    seen = ""
-    while "Epoch 0" not in seen:
-        read = process.stdout.read(1)
-        assert read, seen
-        seen += read
-    process.send_signal(number)
-    rest, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "Traceback" not in seen + rest
-    assert "Stopped: nothing was written" in rest
-    assert list(tmp_path.iterdir()) == []
+def test_loss_and_accuracy_are_those_of_all_images(small):
+    """The table's figures, computed again from the confusion matrix and the exported weights."""
+    run = checkpoints.read(checkpoints.listed(small)[0])["run"]
+    counts = run["confusion"]
+    assert counts.sum() == 16
+    assert counts.trace() / counts.sum() == float(rows_of(small)[-1]["test_accuracy"])
+    given, _ = options.parse("", ["--config", str(small / "options.yaml")])
+    data = load(given)
+    images = Images(data.val, data, given, training=False)
+    model = lazytorch.models.mobilenet_v2(
+        **run["description"]["model_option"], weights=small / "last.safetensors"
+    ).eval()
+    losses = []
+    with torch.no_grad():
+        for index in range(16):
+            image, label, _ = images[0, index]
+            losses.append(F.cross_entropy(model(image[None]), torch.tensor([label])).item())
+    assert sum(losses) / 16 == pytest.approx(float(rows_of(small)[-1]["test_loss"]), rel=0.05)  # bf16 there

@@ -1,0 +1,156 @@
+"""Write a trained model for use elsewhere, load it there, and compare what it answers.
+
+    python scripts/export.py runs/digits/best.safetensors --format onnx
+    python scripts/export.py runs/digits/checkpoints/step-0000000720.ckpt --format torch-export --output digits.pt2
+    python scripts/export.py runs/digits/checkpoints/step-0000000720.ckpt --format safetensors
+
+A checkpoint or a file of weights that scripts/train.py has left says which model it is of. Of a checkpoint, the moving
+average of the weights is taken, if there is one. Images go in normalized, as many at once as there are.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import lazytorch
+from scripts.training import checkpoints
+from scripts.training.errors import RunError
+from scripts.training.files import write_whole
+from scripts.training.module import build, input_shape
+from scripts.training.report import DESCRIPTION, safetensors_file
+
+# Above this share of the largest answer the file is not what was trained: it is removed, and the script fails.
+LARGEST_DIFFERENCE = 1e-4
+EXAMPLES = (2, 5)  # images at once when it is written, and when it is tried
+
+Run = Callable[[Tensor], Tensor]
+
+
+def load(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a checkpoint or a file of weights, and what describes it.
+
+    Raises:
+        RunError: If the file is neither.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                description = json.loads((file.metadata() or {})[DESCRIPTION])
+            state = load_file(path)
+        else:
+            checkpoint = checkpoints.read(path)
+            description = checkpoint["run"]["description"]
+            entries = checkpoint["state_dict"]
+            prefix = "average.module." if any(name.startswith("average.module.") for name in entries) else "model."
+            state = {name.removeprefix(prefix): value for name, value in entries.items() if name.startswith(prefix)}
+    except (OSError, KeyError, SafetensorError, checkpoints.DamagedError) as error:
+        raise RunError(f"{path} must be a checkpoint or a file of weights of scripts/train.py: {error}.") from error
+    model = build(description)
+    model.load_state_dict(state)
+    return model.eval(), description
+
+
+def to_onnx(model: nn.Module, description: dict[str, Any], example: Tensor, path: Path) -> Run:
+    import onnxruntime
+
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: batch},),
+        verbose=False,
+    )
+    assert program is not None
+    program.model.metadata_props[DESCRIPTION] = json.dumps(description)
+    program.save(path, external_data=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def to_torch_export(model: nn.Module, description: dict[str, Any], example: Tensor, path: Path) -> Run:
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path, extra_files={DESCRIPTION: json.dumps(description)})
+    return torch.export.load(path).module()
+
+
+def to_safetensors(model: nn.Module, description: dict[str, Any], example: Tensor, path: Path) -> Run:
+    write_whole(path, safetensors_file(model.state_dict(), description))
+    return lazytorch.models.get_model(description["model"], weights=path, **description["model_option"]).eval()
+
+
+FORMATS = {
+    "onnx": (to_onnx, ".onnx"),
+    "torch-export": (to_torch_export, ".pt2"),
+    "safetensors": (to_safetensors, ".safetensors"),
+}
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference of two answers, as a share of the largest one."""
+    if ours.shape != theirs.shape:
+        raise RunError(f"The exported model must answer with {tuple(ours.shape)} values, got {tuple(theirs.shape)}.")
+    return float((ours - theirs).abs().max() / ours.abs().max())
+
+
+def export(source: Path, kind: str, output: Path | None) -> tuple[Path, float]:
+    """Write the file, and say where it is and how far its answers are from ours.
+
+    Raises:
+        RunError: If they are too far; the file is then removed.
+    """
+    model, description = load(source)
+    write, suffix = FORMATS[kind]
+    path = output or source.with_suffix(suffix)
+    if path.resolve() == source.resolve():
+        raise RunError(f"{path} is what is exported: give another --output.")
+    shape = input_shape(description)[1:]
+    torch.manual_seed(0)
+    tried = torch.randn(EXAMPLES[1], *shape)
+    partial = path.with_name(f".{path.name}.partial{suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            run = write(model, description, torch.randn(EXAMPLES[0], *shape), partial)
+            worst = difference(model(tried), run(tried))
+        if not worst <= LARGEST_DIFFERENCE:  # also if it is no number
+            raise RunError(
+                f"The exported model must answer as the trained one, to {LARGEST_DIFFERENCE:g} of the largest answer, "
+                f"got {worst:.1e}. Nothing was written."
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path, worst
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument(
+        "checkpoint", type=Path, help="a checkpoint (.ckpt) or weights (.safetensors) of scripts/train.py"
+    )
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where (default: beside the checkpoint)")
+    options = parser.parse_args(arguments)
+    try:
+        path, worst = export(options.checkpoint, options.format, options.output)
+    except RunError as error:
+        sys.exit(str(error))
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; largest difference {worst:.1e} of the largest answer")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""What ends a run with a message instead of a traceback."""
+
+
+class RunError(Exception):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
+class NonFiniteError(RunError):
+    """The loss or a weight is no finite number."""
+
+
+class Stopped(Exception):  # noqa: N818  it is no error
+    """A signal asked the run to stop, and what was to be saved is saved."""

@@ -1,0 +1,210 @@
+"""From sources to batches: the same for the same seed, epoch and step, in any process, however often asked."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+import numpy
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import v2 as transforms
+
+from scripts.training.data import Data, Source
+from scripts.training.errors import RunError
+from scripts.training.options import Options
+
+# ImageNet's, which published weights expect; other channel counts have their average.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Key = tuple[int, int]  # an epoch and an image's index
+
+
+def seed_for(*numbers: int) -> int:
+    """A seed of its own for each combination of numbers."""
+    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> numpy.uint64(1))
+
+
+def normalization(channels: int) -> tuple[list[float], list[float]]:
+    """Mean and deviation by which pixels from 0 to 1 are normalized."""
+    if channels == len(MEAN):
+        return list(MEAN), list(DEVIATION)
+    return [sum(MEAN) / 3] * channels, [sum(DEVIATION) / 3] * channels
+
+
+def training_transform(options: Options, size: int) -> transforms.Compose:
+    bilinear = InterpolationMode.BILINEAR
+    steps: list[Any] = []
+    if options.crop < 1:
+        steps.append(transforms.RandomResizedCrop(size, scale=(options.crop, 1), antialias=True))
+    else:
+        steps += [transforms.Resize(size, antialias=True), transforms.CenterCrop(size)]
+        steps.append(
+            transforms.RandomAffine((-10, 10), translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=bilinear)
+        )
+    if options.flip:
+        steps.append(transforms.RandomHorizontalFlip(options.flip))
+    if options.randaugment:
+        steps.append(transforms.RandAugment(options.randaugment, options.randaugment_magnitude, interpolation=bilinear))
+    return transforms.Compose(steps)
+
+
+class Images(Dataset[tuple[Tensor, int, int]]):
+    """Images of one split, ready for a model, with their labels and indices.
+
+    What is random is drawn from a seed of the run's seed, the epoch and the index, so it depends neither on what was
+    read before nor on the process that reads.
+    """
+
+    def __init__(self, source: Source, data: Data, options: Options, *, training: bool) -> None:
+        self.source = source
+        self.channels = data.channels
+        self.seed = options.seed
+        self.random = training_transform(options, data.image_size) if training else None
+        if self.random is None:
+            self.shape = transforms.Compose(
+                [transforms.Resize(data.image_size, antialias=True), transforms.CenterCrop(data.image_size)]
+            )
+        mean, deviation = normalization(data.channels)
+        finish: list[Any] = [transforms.ToDtype(torch.float32, scale=True), transforms.Normalize(mean, deviation)]
+        if training and options.erasing:
+            finish.append(transforms.RandomErasing(options.erasing))
+        self.finish = transforms.Compose(finish)
+
+    def __len__(self) -> int:
+        return len(self.source.labels)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
+        epoch, index = key
+        image = self.source.read(index)
+        if image.size(0) > self.channels:
+            raise RunError(
+                f"{self.source.names(index)} is in colour, but the first images of all classes are grey. Convert it."
+            )
+        image = image.expand(self.channels, -1, -1)
+        if self.random is not None:
+            torch.manual_seed(seed_for(self.seed, epoch, index))
+            image = self.random(image)
+        else:
+            image = self.shape(image)
+        return self.finish(image).as_subclass(Tensor), self.source.labels[index], index
+
+
+class EvenBatches(Sampler[list[Key]]):
+    """Batches of one process; over all processes every image comes once an epoch.
+
+    The images of an epoch are cut into global batches whose sizes differ by one at most, so none is left over and no
+    batch is tiny; each process has its share of every one, and all take the same number of steps.
+
+    Args:
+        count: How many images there are.
+        batch_size: The most images in a batch of one process.
+        rank: Which process this is.
+        processes: How many there are.
+        seed: Of the order; None for the order as it is.
+        limit: The most batches.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, rank: int, processes: int, seed: int | None, limit: int | None
+    ) -> None:
+        self.count = count
+        self.rank, self.processes = rank, processes
+        self.seed = seed
+        self.batches = -(-count // (batch_size * processes))
+        self.length = min(self.batches, limit or self.batches)
+        self.epoch, self.start = 0, 0
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """Begin at batch ``start`` of an epoch, and at the first one of every other."""
+        self.epoch, self.start = epoch, start
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.set_position(epoch)
+
+    def __len__(self) -> int:
+        return self.length  # of the whole epoch, wherever it begins
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = numpy.arange(self.count)
+        if self.seed is not None:
+            order = numpy.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for batch in numpy.array_split(order, self.batches)[self.start : self.length]:
+            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.processes]]
+
+
+class Loading(lightning.LightningDataModule):
+    """The loaders of both splits; where they stand is saved in checkpoints."""
+
+    def __init__(self, data: Data, options: Options) -> None:
+        super().__init__()
+        self.data, self.options = data, options
+        self.position = {"epoch": 0, "batch": 0}
+        self.training: EvenBatches | None = None
+
+    def batches(self, source: Source, *, shuffle: bool) -> EvenBatches:
+        assert self.trainer is not None
+        return EvenBatches(
+            len(source.labels),
+            self.options.batch_size,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.options.seed if shuffle else None,
+            self.options.limit_batches,
+        )
+
+    def loader(self, source: Source, batches: EvenBatches) -> DataLoader[Any]:
+        images = Images(source, self.data, self.options, training=source is self.data.train)
+        workers = self.options.workers
+        return DataLoader(
+            images,
+            batch_sampler=batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.accelerator.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        self.training = self.batches(self.data.train, shuffle=True)
+        self.training.set_position(self.position["epoch"], self.position["batch"])
+        return self.loader(self.data.train, self.training)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self.loader(self.data.val, self.batches(self.data.val, shuffle=False))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        images, *rest = batch
+        if self.options.channels_last:
+            images = images.to(memory_format=torch.channels_last)
+        return images, *rest
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.position)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.position = dict(state_dict)
+
+
+def steps_per_epoch(data: Data, options: Options, processes: int) -> int:
+    """Batches of one process in an epoch.
+
+    Raises:
+        RunError: If a process would be left without the images that a step needs.
+    """
+    steps = 0
+    for source, least, what in ((data.val, 1, "validation"), (data.train, 2, "training")):  # 2: BatchNorm's deviation
+        count = len(source.labels)
+        steps = -(-count // (options.batch_size * processes))
+        if count // steps < least * processes:
+            raise RunError(
+                f"--batch-size must leave each process {least} {what} images a step or more, got {options.batch_size}, "
+                f"with {count} images and {processes} processes."
+            )
+    if options.batch_size * processes > len(data.train.labels):
+        raise RunError(
+            f"--batch-size must be at most the {len(data.train.labels)} training images, shared by all processes, got "
+            f"{options.batch_size} for each of {processes}."
+        )
+    return min(steps, options.limit_batches or steps)

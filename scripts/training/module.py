@@ -1,0 +1,292 @@
+"""The LightningModule: a model of the zoo, how it is trained, and what is measured of it."""
+
+import math
+import time
+from typing import Any
+
+import lightning
+import timm.optim
+import timm.scheduler
+import torch
+from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
+from torchvision.transforms import v2 as transforms
+
+import lazytorch
+from lazytorch.models import Backbone
+from scripts.training.data import Data
+from scripts.training.errors import NonFiniteError, RunError
+from scripts.training.loading import Loading, normalization, seed_for
+from scripts.training.options import Options, as_dict
+from scripts.training.stopping import Stop
+
+WORST = 24  # mistakes that are kept to be shown
+
+
+def describe(data: Data, options: Options) -> dict[str, Any]:
+    """What rebuilds the model of a checkpoint or of a file of weights, in plain values."""
+    mean, deviation = normalization(data.channels)
+    return {
+        "model": options.model,
+        "model_option": dict(options.model_option),
+        "classes": list(data.classes),
+        "channels": data.channels,
+        "image_size": data.image_size,
+        "mean": mean,
+        "deviation": deviation,
+    }
+
+
+def unbuilt(description: dict[str, Any], weights: str | None = None) -> Backbone:
+    """The model that ``describe`` describes, lazy."""
+    config: dict[str, Any] = {**description["model_option"], "num_classes": len(description["classes"])}
+    try:
+        return lazytorch.models.get_model(description["model"], weights=weights, **config)
+    except (TypeError, ValueError, RuntimeError, ImportError, OSError) as error:
+        raise RunError(f"The model {description['model']} cannot be built: {error}") from error
+
+
+def input_shape(description: dict[str, Any]) -> tuple[int, int, int, int]:
+    """The shape of one image, as a batch."""
+    return 1, description["channels"], description["image_size"], description["image_size"]
+
+
+def build(description: dict[str, Any], weights: str | None = None) -> Backbone:
+    """The model that ``describe`` describes, built."""
+    try:
+        return lazytorch.materialize(unbuilt(description, weights), input_shape(description))
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f"The model {description['model']} cannot be built: {error}") from error
+
+
+class Classifier(lightning.LightningModule):
+    """Trains a model by cross-entropy, and keeps one row of metrics an epoch in ``history``.
+
+    Everything random in a step is drawn from a seed of the run's seed, the process, the epoch and the step.
+
+    Args:
+        loading: The data and the options.
+        stop: Whether the run is asked to stop.
+        steps: Batches of a process in an epoch.
+        processes: How many there are.
+        fresh: Whether to start from ``--weights``; not if a checkpoint follows.
+    """
+
+    def __init__(self, loading: Loading, stop: Stop, *, steps: int = 0, processes: int = 1, fresh: bool = True) -> None:
+        super().__init__()
+        self.loading = loading
+        data, options = loading.data, loading.options
+        self.steps = steps
+        self.images_an_update = options.batch_size * options.accumulate * processes
+        self.rate = options.learning_rate * self.images_an_update / 256  # the highest, scaled linearly
+        self.options = options
+        self.stop = stop
+        self.description = describe(data, options)
+        self.model = build(self.description, options.weights if fresh else None)
+        if options.freeze is not None:
+            try:
+                self.model.freeze_stages(options.freeze)
+            except ValueError as error:
+                raise RunError(f"--freeze: {error}") from error
+        if options.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.average = None
+        if options.ema is not None:
+            # Operators on lists of tensors refuse those of which each process has a part, beside others.
+            whole = options.strategy == "ddp"
+            self.average = ModelEmaV3(self.model, decay=options.ema, use_warmup=True, foreach=whole)
+            self.average.requires_grad_(False)
+        if options.compile:
+            self.model.compile()
+        classes = len(data.classes)
+        mixes = [(transforms.MixUp, options.mixup), (transforms.CutMix, options.cutmix)]
+        chosen = [mix(alpha=alpha, num_classes=classes) for mix, alpha in mixes if alpha > 0]
+        self.mix = transforms.RandomChoice(chosen) if chosen else None
+        self.sharded = False
+        self.seconds = 0.0  # of training, before this process
+        self.started = time.perf_counter()
+        self.history: list[dict[str, float]] = []
+        self.train_totals = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
+        self.val_loss = torch.zeros((), dtype=torch.float64)
+        self.confusion = torch.zeros(classes, classes, dtype=torch.float64)  # rows: the truth
+        self.mistakes = torch.zeros(0, 4, dtype=torch.float64)  # loss, index, label, prediction
+
+    @property
+    def evaluated(self) -> Any:
+        """The model whose accuracy is measured: the average, if there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def evaluated_state(self) -> dict[str, Any]:
+        """The weights and buffers of the evaluated model, whole, on the first process."""
+        return get_model_state_dict(self.evaluated, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resumption included."""
+        return self.seconds + time.perf_counter() - self.started
+
+    def configure_model(self) -> None:
+        """Have each process hold a part of the model, if there is a mesh of devices to share it."""
+        if self.device_mesh is None or self.sharded:
+            return
+        for model in (self.model, *([self.average.module] if self.average is not None else [])):
+            for stage in model.stages:
+                fully_shard(stage, mesh=self.device_mesh["data_parallel"])
+            fully_shard(model, mesh=self.device_mesh["data_parallel"])
+        self.sharded = True
+
+    def configure_optimizers(self) -> Any:
+        options, epochs = self.options, self.options.epochs
+        optimizer = timm.optim.create_optimizer_v2(  # pyright: ignore[reportPrivateImportUsage]
+            self.model, opt=options.optimizer, lr=self.rate, weight_decay=options.weight_decay
+        )
+        schedule, _ = timm.scheduler.create_scheduler_v2(  # pyright: ignore[reportPrivateImportUsage]
+            optimizer,
+            options.schedule,
+            num_epochs=epochs,
+            warmup_epochs=epochs / 4 if options.warmup is None else options.warmup,  # pyright: ignore[reportArgumentType]
+            warmup_lr=self.rate / 100,
+            min_lr=0,
+            decay_rate=1.0,
+            step_on_epochs=False,
+            updates_per_epoch=math.ceil(self.steps / options.accumulate),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step_update(self.trainer.global_step)
+
+    def on_train_epoch_start(self) -> None:
+        assert self.loading.training is not None
+        self.loading.training.set_epoch(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(seed_for(self.options.seed, self.global_rank, self.current_epoch, batch_idx))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        images, labels, _ = batch
+        targets = labels
+        if self.mix is not None:
+            images, targets = self.mix(images, labels)
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.options.label_smoothing)
+        self.agree(loss, images, batch_idx)
+        truth = targets if targets.dim() == 1 else targets.argmax(dim=1)
+        right = (logits.argmax(dim=1) == truth).sum()
+        values = torch.stack([loss.detach() * len(images), right, torch.full_like(right, len(images))])
+        self.train_totals += values.to(self.train_totals)
+        self.log_dict({"loss": loss, "accuracy": right / len(images)}, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def agree(self, loss: Tensor, images: Tensor, batch_idx: int) -> None:
+        """Have all processes know whether one of them is asked to stop, or has a loss that is no number."""
+        bad = not bool(torch.isfinite(loss))
+        flags = torch.tensor([self.stop.signal is not None, bad], dtype=torch.float32, device=self.device)
+        stop, any_bad = self.sum(flags).tolist()
+        self.stop.asked = stop > 0
+        if not any_bad:
+            return
+        reason = "of another process" if not bad else f"is {loss.item()}"
+        if bad and not torch.isfinite(images).all():
+            reason += ", as some pixels are no finite numbers"
+        raise NonFiniteError(
+            f"The loss {reason} at step {self.trainer.global_step + 1} (epoch {self.current_epoch + 1}, batch "
+            f"{batch_idx + 1})."
+        )
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return self.trainer.strategy.reduce(values.clone().to(self.device), reduce_op="sum")
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update(self.model, step=self.trainer.global_step + 1)
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.world_size > 1:  # each process has its own BatchNorm statistics; what is saved is the first's
+            for buffer in self.evaluated.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        self.val_loss.zero_()
+        self.confusion.zero_()
+        self.mistakes = self.mistakes[:0]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        images, labels, indices = batch
+        logits = self.evaluated(images)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        predictions = logits.argmax(dim=1)
+        self.val_loss += losses.sum().to(self.val_loss)
+        classes = self.confusion.size(0)
+        places = torch.bincount(labels * classes + predictions, minlength=classes**2)
+        self.confusion += places.reshape(classes, classes).to(self.confusion)
+        rows = torch.stack([losses.double(), indices.double(), labels.double(), predictions.double()], dim=1)
+        self.mistakes = worst(torch.cat([self.mistakes, rows[labels != predictions].cpu()]))
+
+    def on_validation_epoch_end(self) -> None:
+        self.val_loss = self.sum(self.val_loss).cpu()
+        self.confusion = self.sum(self.confusion).cpu()
+        padded = F.pad(self.mistakes, (0, 0, 0, WORST - len(self.mistakes)), value=-1)
+        gathered = torch.zeros(self.trainer.world_size, WORST, 4, dtype=torch.float64)
+        gathered[self.trainer.global_rank] = padded
+        gathered = self.sum(gathered).cpu().reshape(-1, 4)
+        self.mistakes = worst(gathered[gathered[:, 0] >= 0])
+        if not math.isfinite(self.val_loss):
+            raise NonFiniteError(f"The validation loss is {self.val_loss.item()} after epoch {self.current_epoch + 1}.")
+
+    def test_metrics(self) -> dict[str, float]:
+        count = self.confusion.sum()
+        return {
+            "test_loss": float(self.val_loss / count),
+            "test_accuracy": float(self.confusion.trace() / count),
+        }
+
+    def on_train_epoch_end(self) -> None:
+        loss, right, count = self.sum(self.train_totals).tolist()
+        self.train_totals.zero_()
+        row = {
+            "epoch": self.current_epoch + 1,
+            "step": self.trainer.global_step,
+            "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": loss / count,
+            "train_accuracy": right / count,
+            **self.test_metrics(),
+        }
+        self.history.append(row)
+        logged = {name: value for name, value in row.items() if name not in ("epoch", "step")}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(logged, step=self.trainer.global_step)
+
+    def refuse_non_finite_weights(self) -> None:
+        """A checkpoint with weights that are no numbers would not be a good one."""
+        parts = [each.to_local() if isinstance(each, DTensor) else each for each in self.model.parameters()]
+        finite = torch.stack([torch.isfinite(each).all() for each in parts]).all()
+        if self.sum(torch.tensor([not bool(finite)], dtype=torch.float32)).item():
+            raise NonFiniteError(f"A weight is no finite number after step {self.trainer.global_step}.")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = {
+            "description": self.description,
+            "options": as_dict(self.options),
+            "processes": self.trainer.world_size,
+            "train_totals": self.sum(self.train_totals).cpu(),
+            "history": self.history,
+            "seconds": self.elapsed(),
+            "confusion": self.confusion,
+            "mistakes": self.mistakes,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        run = checkpoint["run"]
+        self.history, self.seconds = run["history"], run["seconds"]
+        self.confusion, self.mistakes = run["confusion"], run["mistakes"]
+        self.train_totals = run["train_totals"].cpu() * (self.global_rank == 0)  # of all processes: counted once
+
+
+def worst(mistakes: Tensor) -> Tensor:
+    """The rows with the highest loss, that one first."""
+    order = sorted(range(len(mistakes)), key=lambda row: (-mistakes[row, 0].item(), mistakes[row, 1].item()))
+    return mistakes[order[:WORST]]
