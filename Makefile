@@ -40,6 +40,7 @@ smoke: $(VENV)/test.installed
 	$(BIN)/python scripts/export.py runs/smoke/best.safetensors --format onnx
 	$(BIN)/python scripts/parity.py resnet18
 	$(BIN)/python scripts/zoo_pages.py
+	$(BIN)/python scripts/benchmark.py --rows build --models resnet18 --rounds 1 --plot runs/smoke/benchmark.svg
 
 check: test lint types imports docs smoke
 

@@ -1,0 +1,143 @@
+"""scripts/benchmark.py: what it reports follows from what it measures, and what it compares is the same network."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import lazytorch
+from lazytorch.models import get_model
+from scripts import benchmark
+from scripts.benchmarking.depth import Nested, deep, exponent
+from scripts.benchmarking.measure import Comparison, compare
+from scripts.benchmarking.peers import NN_LAZY, autograd_nodes
+from scripts.benchmarking.plot import plot
+from scripts.benchmarking.rows import MODELS, ROWS
+
+
+def comparison(row, model, peer, ratio):
+    return Comparison(row, model, peer, "s", ratio, 1.0, ratio, ratio, ratio)
+
+
+def test_a_look_measures_and_tells(capsys):
+    assert benchmark.main(["--rows", "build,describe", "--models", "resnet18", "--rounds", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {(each["row"], each["peer"]) for each in found["models"]} == {
+        ("build", "torchvision"),
+        ("describe", "torchinfo"),
+    }
+    for each in found["models"]:
+        assert 0 < each["low"] <= each["ratio"] <= each["high"]
+        assert each["ours"] > 0 < each["theirs"]
+    assert found["about"]["rounds"] == 2
+    assert found["about"]["torch"] == torch.__version__
+    assert [each["row"] for each in found["rows"]] == ["build", "describe"]
+
+
+def test_ratios_are_of_the_same_round_and_the_first_round_does_not_count():
+    ours, theirs = iter([100, 1, 4, 9]), iter([1, 2, 4, 3])
+    ticks = []
+    (result,) = compare(
+        "row", "model", {"ours": lambda: next(ours), "peer": lambda: next(theirs)}, 3, lambda: ticks.append(1)
+    )
+    assert (result.ours, result.theirs, result.ratio) == (4, 3, 1)  # medians of 1, 4, 9; of 2, 4, 3; of 0.5, 1, 3
+    assert (result.low, result.high) == (0.75, 2)
+    assert len(ticks) == 4
+
+
+def test_verdicts_are_of_the_mean_and_of_the_worst():
+    rows = [comparison("build", "resnet18", "torchvision", 0.2), comparison("build", "resnet50", "torchvision", 0.8)]
+    (verdict,) = benchmark.verdicts(rows)
+    assert verdict["mean"] == pytest.approx(0.4)
+    assert (verdict["worst"], verdict["worst_model"], verdict["holds"]) == (0.8, "resnet50", True)
+    (verdict,) = benchmark.verdicts([*rows, comparison("build", "resnet152", "torchvision", 0.91)])
+    assert not verdict["holds"]  # though the mean does
+    (verdict,) = benchmark.verdicts([comparison("build", "resnet18", "torchvision", 0.61)])
+    assert not verdict["holds"]
+    text = benchmark.as_text(benchmark.tables(rows, {})[0], markdown=True)
+    assert text.splitlines()[2] == "| build | torchvision | 0.40 | 0.60 | 0.80 | 0.90 | resnet50 | yes |"
+
+
+def test_every_row_says_what_is_wanted_of_its_peers():
+    for name, row in ROWS.items():
+        assert row.wanted, name
+        assert row.models is None or row.models
+
+
+@pytest.mark.parametrize("name", NN_LAZY)
+def test_peers_of_pytorchs_own_lazy_modules_are_the_same_networks(name):
+    model = NN_LAZY[name]()
+    model(torch.zeros(2, 3, 64, 64))
+    theirs = torchvision.models.get_model(name)
+    assert sorted(tuple(each.shape) for each in model.parameters()) == sorted(
+        tuple(each.shape) for each in theirs.parameters()
+    )
+    assert not any(isinstance(each, nn.modules.lazy.LazyModuleMixin) for each in model.modules())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_has_as_many_autograd_nodes_as_torchvisions(name):
+    x = torch.zeros(2, 3, 64, 64)
+    assert autograd_nodes(get_model(name)(x)) == autograd_nodes(torchvision.models.get_model(name)(x)) > 50
+
+
+def calls(function):
+    """How many functions of Python and C are called."""
+    count = 0
+
+    def watch(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(watch)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("how", ["materialize", "first call", "summary"])
+@pytest.mark.parametrize(("make", "sizes"), [(deep, (10, 20, 40)), (Nested, (5, 10, 20))], ids=["deep", "nested"])
+def test_cost_grows_as_the_depth_does(how, make, sizes):
+    run = {
+        "materialize": lambda model: lazytorch.materialize(model, (1, 3, 8, 8)),
+        "first call": lambda model: model(torch.zeros(1, 3, 8, 8)),
+        "summary": lambda model: lazytorch.summary(model, (1, 3, 8, 8)),
+    }[how]
+    run(make(sizes[0]))  # what is imported and cached once
+    few, more, most = (calls(lambda size=size: run(make(size))) for size in sizes)
+    assert (most - more) / (more - few) == pytest.approx(2, rel=0.1)
+
+
+def test_exponents():
+    assert exponent({10: 3.0, 30: 9.0, 100: 30.0, 300: 90.0}) == pytest.approx(1)
+    assert exponent({10: 1.0, 20: 4.0, 40: 16.0, 80: 64.0}) == pytest.approx(2)
+
+
+def test_the_picture(tmp_path):
+    rows = [comparison("build", "resnet18", "torchvision", 0.5), comparison("import", "-", "torch", 1.02)]
+    wanted = {name: row.wanted for name, row in ROWS.items()}
+    plot(rows, {"ResNet": {10: 0.1, 20: 0.2, 40: 0.4}}, wanted, tmp_path / "both.png")
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "biuld"], "--rows: must be of build, first-call"),
+        (["--models", "resnet19"], "--models: must be of mobilenet_v2, .*got 'resnet19'"),
+        (["--rounds", "0"], "--rounds: must be at least 1, got 0"),
+        (["--plot", "picture.txt"], r"--plot: must end in \.svg or \.png, got picture\.txt"),
+        (["--device", "cuda", "--rows", "import"], "--device: none of the rows runs networks"),
+        (["--row", "build"], "unrecognized arguments: --row build"),
+    ],
+)
+def test_wrong_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(arguments)
+    assert re.search(message, capsys.readouterr().err)
