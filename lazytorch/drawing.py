@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lazytorch.tree import modules_of
-
-__all__ = ["Drawing", "Scheme", "undrawn"]
+__all__ = ["Drawing", "Scheme", "is_ours", "putting_off", "undrawn"]
 
 # Their constructors end with reset_parameters(), which gives all of their weights values, and nothing else does.
 RANDOM = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear}
@@ -44,7 +42,20 @@ def undrawn(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         return layer
     if isinstance(layer, functools.partial):
         return functools.partial(undrawn(layer.func), *layer.args, **layer.keywords)
-    return functools.partial(drawing.construct, layer) if layer in drawing.layers else layer
+    known = isinstance(layer, type) and layer in drawing.layers
+    return functools.partial(drawing.construct, layer) if known else layer
+
+
+def is_ours(value: Any) -> bool:
+    """Whether no code but lazytorch's and torch's runs when ``value`` is called, or what is in it.
+
+    Weights are put off only where nothing else could see that they have no values yet.
+    """
+    if isinstance(value, functools.partial):
+        return all(map(is_ours, (value.func, *value.args, *value.keywords.values())))
+    if isinstance(value, (tuple, list)):
+        return all(map(is_ours, value))
+    return not callable(value) or str(getattr(value, "__module__", "")).startswith(("lazytorch.", "torch."))
 
 
 @functools.cache
@@ -53,10 +64,10 @@ def without_reset(layer: type[nn.Module]) -> type[nn.Module]:
 
 
 class Scheme:
-    """A network's way to draw its initial weights; what it overwrites need not have been drawn before.
+    """A network of the zoo's way to draw its initial weights; what it overwrites need not have been drawn before.
 
     Args:
-        initialize: Called with every module.
+        initialize: Called with every module; reads no values, and overwrites whole parameters.
     """
 
     def __init__(self, initialize: Callable[[nn.Module], None]) -> None:
@@ -64,11 +75,6 @@ class Scheme:
 
     def __call__(self, module: nn.Module) -> None:
         self.initialize(module)
-
-    def draw(self, model: nn.Module) -> None:
-        """Call it with all modules of ``model``, parts first, as ``nn.Module.apply`` does."""
-        for each in reversed(modules_of(model)):
-            self.initialize(each)
 
 
 class Drawing:
@@ -85,17 +91,12 @@ class Drawing:
         self.layers = RANDOM | CONSTANT if constants else RANDOM
         self.seeds = None
         if random_state is not None:
-            self.seeds = torch.Generator()
-            self.seeds.set_state(random_state)
+            source = torch.Generator()
+            source.set_state(random_state)
+            # Not that state itself, which the constructor draws from.
+            seed = int(torch.randint(2**63 - 1, (), generator=source, device="cpu"))
+            self.seeds = torch.Generator().manual_seed(seed)
         self.put_off: list[tuple[nn.Module, dict[str, Tensor]]] = []
-
-    def __enter__(self) -> "Drawing":
-        self.outer = getattr(_local, "drawing", None)
-        _local.drawing = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _local.drawing = self.outer
 
     def construct(self, layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
         """A ``layer``, its weights not drawn."""
@@ -153,6 +154,17 @@ def put_in(module: nn.Module, tensors: dict[str, Any]) -> None:
     """Have a layer of torch.nn hold ``tensors`` under their names."""
     for name, tensor in tensors.items():
         (module._parameters if name in module._parameters else module._buffers)[name] = tensor
+
+
+@contextlib.contextmanager
+def putting_off(drawing: Drawing | None) -> Iterator[None]:
+    """Have ``drawing`` put off what ``undrawn`` constructs meanwhile; None for nothing, also within another's."""
+    outer = getattr(_local, "drawing", None)
+    _local.drawing = drawing
+    try:
+        yield
+    finally:
+        _local.drawing = outer
 
 
 class Draw:
@@ -219,7 +231,7 @@ class SideBySide(TorchFunctionMode):
                     draw(draw.tensor, self.seeds)
         if worth_threads:
             parts = [(draw, part) for draw in on_cpu for part in draw.parts()]
-            seeds: list[int] = torch.randint(2**63 - 1, (len(parts),), generator=self.seeds).tolist()
+            seeds: list[int] = torch.randint(2**63 - 1, (len(parts),), generator=self.seeds, device="cpu").tolist()
             side_by_side(
                 [
                     functools.partial(draw, part, torch.Generator().manual_seed(seed))

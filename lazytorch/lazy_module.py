@@ -67,7 +67,7 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
     def __init__(self, *module_args: Any, **module_kwargs: Any) -> None:
         nn.Module.__init__(self)
         with _branching, plain_torch():
-            self._pending = Pending(type(self).__name__, module_args, module_kwargs)
+            self._pending = Pending(type(self), module_args, module_kwargs)
             vars(self)["_parameters"] = PendingParameters(self._pending)
         # The name by which Dynamo knows that a module is still to be built.
         self._initialize_hook = nn.Module.register_forward_pre_hook(self, build_from, with_kwargs=True)
@@ -240,7 +240,6 @@ def watching_builds(watch: Callable[[nn.Module], None]) -> Iterator[None]:
         _watching.builds = before
 
 
-@functools.cache
 def takes_input_kwargs(get_initialized_module: Callable[..., nn.Module]) -> bool:
     return "input_kwargs" in inspect.signature(get_initialized_module).parameters
 

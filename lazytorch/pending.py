@@ -15,7 +15,7 @@ from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from lazytorch.callers import frame_of
-from lazytorch.drawing import Drawing, Scheme
+from lazytorch.drawing import Drawing, Scheme, is_ours, putting_off
 from lazytorch.shapes import with_arithmetic
 
 __all__ = ["Pending", "not_yet", "plain_torch"]
@@ -36,8 +36,9 @@ class Pending:
     Plain data, so that a lazy module copies and pickles as any other.
     """
 
-    def __init__(self, owner: str, module_args: tuple[Any, ...], module_kwargs: dict[str, Any]) -> None:
-        self.owner = owner
+    def __init__(self, owner: type[nn.Module], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]) -> None:
+        self.owner = owner.__name__
+        self.is_ours = is_ours(owner)
         self.module_args = module_args
         self.module_kwargs = module_kwargs
         here = torch.empty(0)
@@ -139,6 +140,8 @@ class Pending:
 
     def drawing(self) -> Drawing | None:
         """What puts off the drawing of weights, where some may be overwritten or have no values; else None."""
+        if not (self.is_ours and is_ours((*self.module_args, *self.module_kwargs.values()))):
+            return None
         moot = self.device.type == "meta" or any(method == "load_state_dict" for method, _, _ in self.deeds)
         if any(map(is_scheme, self.deeds)):
             return Drawing(self.random_state, constants=moot)
@@ -150,7 +153,7 @@ class Pending:
         for index, (method, args, kwargs) in enumerate(self.deeds):
             if drawing is not None and is_scheme(self.deeds[index]):
                 if index >= overwritten and self.device.type != "meta":
-                    drawing.finish(functools.partial(args[0].draw, built))
+                    drawing.finish(functools.partial(built.apply, *args))
                 continue
             if method == "to" and kwargs.keys() == {"dtype"} and has_dtype(built, kwargs["dtype"]):
                 continue
@@ -164,10 +167,16 @@ class Pending:
                 getattr(built, method)(*args, **kwargs)
 
     def overwritten(self, built: nn.Module) -> int:
-        """The place among the deeds of a load that has every parameter of ``built``, from which on values count."""
+        """The place among the deeds from which on values count.
+
+        That of a load that has every parameter of ``built``, if nothing that may read them comes before it.
+        """
         loads = [place for place, (method, *_) in enumerate(self.deeds) if method == "load_state_dict"]
         names = {name for name, _ in built.named_parameters()} if loads else set()
-        return next((place for place in reversed(loads) if names <= self.deeds[place][1][0].keys()), 0)
+        whole = (place for place in reversed(loads) if names <= self.deeds[place][1][0].keys())
+        place = next(whole, 0)
+        read = any(deed[0] == "apply" and not is_scheme(deed) for deed in self.deeds[:place])
+        return 0 if read else place
 
     @contextlib.contextmanager
     def world(self) -> Iterator[Drawing | None]:
@@ -191,7 +200,7 @@ class Pending:
                 stack.callback(torch.set_default_dtype, default_dtype)
                 torch.set_default_dtype(self.default_dtype)
             drawing = self.drawing()
-            with drawing or contextlib.nullcontext():
+            with putting_off(drawing):
                 yield drawing
             if drawing is not None:
                 drawing.finish()

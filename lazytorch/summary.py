@@ -161,15 +161,18 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
     args, named = tuple(map(meta, inputs)), {name: meta(value) for name, value in kwargs.items()}
     skeleton = without_values(module).eval()
     counter: list[Shapes] = []
-    running: list[int] = []
+    running: list[tuple[nn.Module, int]] = []
     macs: dict[nn.Module, int] = {}
     output_shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
 
-    def enter(*_: Any) -> None:
-        running.append(counter[0].macs)
+    def enter(each: nn.Module, _: Any) -> None:
+        running.append((each, counter[0].macs))
 
     def leave(each: nn.Module, _: Any, output: Any) -> None:
-        macs[each] = macs.get(each, 0) + counter[0].macs - running.pop()
+        entered, before = running.pop()
+        while entered is not each:  # a call that failed, and was caught
+            entered, before = running.pop()
+        macs[each] = macs.get(each, 0) + counter[0].macs - before
         output_shapes[each] = [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
     watched: set[nn.Module] = set()
@@ -182,11 +185,13 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
                 each.register_forward_hook(leave)
 
     watch(skeleton)
-    with watching_builds(watch):
-        run_on_shapes(skeleton, args, named, count_macs=counter.append)
-    for each in watched:  # or the skeleton and its hooks would hold each other until the next garbage collection
-        each._forward_pre_hooks.clear()
-        each._forward_hooks.clear()
+    try:
+        with watching_builds(watch):
+            run_on_shapes(skeleton, args, named, count_macs=counter.append)
+    finally:
+        for each in watched:  # or the skeleton and its hooks would hold each other until the next garbage collection
+            each._forward_pre_hooks.clear()
+            each._forward_hooks.clear()
     held: dict[nn.Module, set[nn.Parameter]] = {}
     layers = [
         LayerSummary(

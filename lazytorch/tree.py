@@ -6,7 +6,7 @@ __all__ = ["modules_of"]
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
-    """``module.modules()`` many times faster, in another order: a module comes before its parts."""
+    """``module.modules()`` many times faster, in another order."""
     found, left = {module: None}, [module]
     while left:
         for part in left.pop()._modules.values():

@@ -56,6 +56,47 @@ def test_what_cannot_be_folded_stays():
         torch.testing.assert_close(folded(x), copy.deepcopy(model).eval()(x))
 
 
+class Doubled(nn.Conv2d):
+    """A convolution that computes more."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def hooked(layer):
+    layer.norm.register_forward_hook(lambda _, __, output: output + 1)
+
+
+def transposed(layer):
+    layer.conv = nn.ConvTranspose2d(8, 8, 3, padding=1)
+
+
+def doubled(layer):
+    layer.conv = Doubled(8, 8, 3, padding=1)
+
+
+def parametrized(layer):
+    nn.utils.parametrizations.weight_norm(layer.conv)
+
+
+def normed_first(layer):
+    parts = list(layer._modules.items())
+    layer._modules.clear()
+    layer._modules.update([parts[1], parts[0], parts[2]])
+
+
+@pytest.mark.parametrize("change", [hooked, transposed, doubled, parametrized, normed_first])
+def test_what_computes_more_than_its_kind_stays_as_it_is(change):
+    layer = ConvNormActivation(8, 8)
+    layer.norm.running_mean.uniform_()
+    layer.norm.running_var.uniform_(0.5, 2)
+    change(layer)
+    x = torch.randn(2, 8, 6, 6)
+    folded = optimize_for_inference(layer)
+    assert isinstance(folded.norm, nn.BatchNorm2d)
+    torch.testing.assert_close(folded(x), layer.eval()(x))
+
+
 def test_norms_without_weights_and_frozen_convolutions():
     layer = ConvNormActivation(3, 8, bias=True, norm_layer=lambda channels: nn.BatchNorm2d(channels, affine=False))
     layer.norm.running_mean.uniform_()

@@ -1,5 +1,7 @@
 """Weights are drawn once, by the network's scheme or PyTorch's own, and not at all where a load overwrites them."""
 
+import copy
+import dataclasses
 import math
 
 import pytest
@@ -7,10 +9,10 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from lazytorch import materialize
+from lazytorch import LazyModule, materialize
 from lazytorch.drawing import side_by_side
 from lazytorch.layers import ConvNormActivation, LazyConvNormActivation, LazySqueezeExcitation, SqueezeExcitation
-from lazytorch.models import Backbone, get_model
+from lazytorch.models import Backbone, ResNet, get_model
 
 SHAPE = (1, 3, 64, 64)
 NAMES = ["mobilenet_v2", "resnet18", "seresnext50_32x4d", "efficientnet_b0", "ecaresnet26t"]
@@ -137,6 +139,113 @@ def test_what_a_partial_load_leaves_is_what_the_eager_module_would_have_drawn(ca
     lazy(torch.zeros(2, 6, 8, 8))
     for name, value in eager.named_parameters():
         torch.testing.assert_close(lazy.get_parameter(name), value, rtol=0, atol=0)
+
+
+@pytest.fixture
+def undrawn_is_nan():
+    """PyTorch fills what ``torch.empty`` makes with NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+class Scaled(nn.Module):
+    """Attention of a user, whose constructor reads weights of ours."""
+
+    def __init__(self, channels, spatial_dims=2):
+        super().__init__()
+        self.se = SqueezeExcitation(channels, 4, spatial_dims=spatial_dims)
+        self.twin = copy.deepcopy(self.se)
+        with torch.no_grad():
+            self.se.expand.weight.mul_(0.01)
+        self.se.reduce.weight.data.fill_(3)
+
+    def forward(self, x):
+        return self.twin(self.se(x))
+
+
+class Nesting(LazyModule):
+    """Builds a module that holds lazy ones."""
+
+    def __init__(self, channels, *args, **kwargs):
+        super().__init__(channels)
+
+    def get_initialized_module(self, inputs, module_args, module_kwargs):
+        return nn.Sequential(nn.Conv2d(inputs[0].size(1), *module_args, 1), LazyConvNormActivation(*module_args))
+
+
+@dataclasses.dataclass
+class Norm:
+    """A callable without a hash."""
+
+    eps: float
+
+    def __call__(self, channels):
+        return nn.BatchNorm2d(channels, eps=self.eps)
+
+
+def network(**options):
+    return ResNet(2, depths=(1,), widths=(16,), stem=(8,), **options)
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_what_users_construct_is_never_seen_undrawn(undrawn_is_nan, loads):
+    for options in ({"se_layer": Scaled}, {"norm_layer": Norm(0.1)}, {"block": Nesting, "expansion": 1}):
+        model = network(**options)
+        if loads:
+            model.load_state_dict({"stages.0.0.nothing": torch.zeros(1)}, strict=False)
+        materialize(model, SHAPE)
+        assert not any(value.isnan().any() for value in model.state_dict().values())
+
+
+def test_a_scheme_reaches_lazy_parts_of_what_is_built():
+    built = materialize(network(block=Nesting, expansion=1), SHAPE).stages[0][0]
+    theirs = materialize(network(), SHAPE).stages[0][0].layers.conv
+    assert built[1].conv.weight.std().item() == pytest.approx(math.sqrt(2 / (16 * 9)), rel=0.1)
+    assert theirs.conv.weight.std().item() == pytest.approx(math.sqrt(2 / (16 * 9)), rel=0.1)
+
+
+def test_a_users_scheme_may_write_through_views():
+    def initialize(module):
+        if isinstance(module, nn.Conv2d):
+            with torch.no_grad():
+                half = module.weight[:4]
+                module.weight.normal_()
+                half.fill_(0)
+
+    model = Backbone(
+        stem=LazyConvNormActivation(8), stages=[[LazyConvNormActivation(8)]], channels=[8], reductions=[1],
+        num_features=8, num_classes=2, initialize=initialize,
+    )  # fmt: skip
+    materialize(model, SHAPE)
+    assert (model.stem.conv.weight[:4] == 0).all()
+    assert (model.stem.conv.weight[4:] != 0).all()
+
+
+def test_what_reads_weights_between_scheme_and_load_finds_those_of_the_scheme():
+    state = materialize(network(), SHAPE).state_dict()
+    model, seen = network(zero_init=True), []
+
+    def look(module):
+        if isinstance(module, ConvNormActivation):
+            seen.append(module.norm.weight.clone())
+
+    model.stages.apply(look)
+    model.load_state_dict(state)
+    materialize(model, SHAPE)
+    assert any((weight == 0).all() for weight in seen)
+    torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+
+
+def test_streams_of_the_scheme_are_not_that_of_the_constructor():
+    torch.manual_seed(0)
+    model = get_model("resnet10t")
+    state = model.stem.conv1._pending.random_state
+    materialize(model, SHAPE)
+    torch.set_rng_state(state)
+    weight = model.stem.conv1.conv.weight
+    expected = torch.empty(weight.shape).normal_(0, float(math.sqrt(2 / (weight.size(0) * 9))))
+    assert not torch.allclose(expected, weight)
 
 
 def test_a_drawing_that_fails_is_not_passed_over():

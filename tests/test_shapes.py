@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lazytorch import materialize
+from lazytorch.layers import LazyLinear
 from lazytorch.models import get_model
 from lazytorch.shape_rules import ELEMENTWISE, RULES
 from lazytorch.shapes import shapes_only
@@ -185,3 +186,29 @@ def test_multiply_adds_are_those_that_pytorch_counts():
     with shapes_only(fake_mode, count_macs=True) as shapes:
         model(fake_mode.from_tensor(x))
     assert shapes.macs == counter.get_total_flops() // 2 > 0
+
+
+def test_where_a_forward_asks_for_more_than_shapes_pytorch_answers():
+    class Gradient(nn.Module):
+        def forward(self, x):
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                return torch.autograd.grad(F.conv2d(x, torch.ones(2, 3, 1, 1)).sum(), x)[0]
+
+    class Cast(nn.Module):
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return F.conv2d(x, torch.ones(2, 3, 1, 1)).view(torch.int16).float()
+
+    class Out(nn.Module):
+        def forward(self, x):
+            out = torch.empty(0)
+            torch.sigmoid(x, out=out)
+            return out
+
+    for module in (Gradient(), Cast(), Out()):
+        model = nn.Sequential(module, nn.Flatten(), LazyLinear(2))
+        x = torch.randn(2, 3, 4, 4)
+        features = module(x).flatten(1).size(1)
+        assert materialize(model, (2, 3, 4, 4))[2].in_features == features
+        assert model(x).shape == (2, 2)

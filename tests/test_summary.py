@@ -175,3 +175,23 @@ def test_values_of_a_built_model_are_not_copied():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     summary(model, (1, 3, 64, 64))
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 30
+
+
+class Catching(nn.Module):
+    """Goes on where a part fails."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.failing = nn.Conv2d(5, 4, 1)
+
+    def forward(self, x):
+        try:
+            return self.failing(x)
+        except RuntimeError:
+            return self.first(x)
+
+
+def test_a_part_that_fails_and_is_caught_counts_for_nothing():
+    table = summary(Catching(), (1, 3, 8, 8))
+    assert [layer.macs for layer in table.layers] == [3 * 4 * 64, 3 * 4 * 64, 0]

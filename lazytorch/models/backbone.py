@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lazytorch.drawing import Scheme
+from lazytorch.drawing import Scheme, is_ours
 from lazytorch.errors import UninitializedModuleError
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
@@ -125,7 +125,7 @@ class Backbone(nn.Module):
         self.feature_info += [info for info, stride in zip(self.stage_info, after, strict=True) if stride > 1]
         self.frozen: list[str] = []
         self.gradient_checkpointing = gradient_checkpointing
-        self.initialize = None if initialize is None else Scheme(initialize)
+        self.initialize = Scheme(initialize) if initialize is not None and is_ours(initialize) else initialize
         self.reference_names = dict(reference_names or {})
         if self.initialize is not None:
             self.apply(self.initialize)

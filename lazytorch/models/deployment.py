@@ -5,7 +5,6 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lazytorch.errors import UninitializedModuleError
@@ -14,6 +13,8 @@ from lazytorch.materialize import is_lazy
 
 __all__ = ["optimize_for_inference"]
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 M = TypeVar("M", bound=nn.Module)
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -25,7 +26,8 @@ def optimize_for_inference(model: M) -> M:
     any memory format.
 
     Args:
-        model: A built model; every ``ConvNormActivation`` in it is folded.
+        model: A built model. Every ``ConvNormActivation`` in it is folded that is a plain convolution and a BatchNorm
+            with statistics; one with hooks or parametrizations, or with parts of another kind, stays as it is.
 
     Raises:
         UninitializedModuleError: If the model is lazy.
@@ -47,11 +49,22 @@ def optimize_for_inference(model: M) -> M:
         )
     folded = copy.deepcopy(model).eval()
     for layer in list(folded.modules()):
-        norm = getattr(layer, "norm", None)
-        if isinstance(layer, ConvNormActivation) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
-            layer.conv = fuse_conv_bn_eval(layer.conv, norm)  # pyright: ignore[reportArgumentType]
+        if isinstance(layer, ConvNormActivation) and can_be_folded(layer):
+            layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)  # pyright: ignore[reportArgumentType]
             del layer.norm
     for each in (*folded.parameters(), *folded.buffers()):
         if each.dim() in LAST:
             each.data = each.data.contiguous(memory_format=LAST[each.dim()])
     return folded
+
+
+def can_be_folded(layer: ConvNormActivation) -> bool:
+    """Whether nothing but the convolution's and the norm's own arithmetic stands between input and activation."""
+    parts = list(layer._modules.items())
+    if [name for name, _ in parts[:2]] != ["conv", "norm"] or type(layer).forward is not ConvNormActivation.forward:
+        return False
+    (_, conv), (_, norm) = parts[:2]
+    if type(conv) not in CONVOLUTIONS or type(norm) not in NORMS:  # subclasses may compute more
+        return False
+    hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (conv, norm) if each is not None)
+    return not hooked and "weight" in vars(conv)["_parameters"] and getattr(norm, "running_mean", None) is not None

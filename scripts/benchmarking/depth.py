@@ -66,7 +66,7 @@ def measure_depths(rounds: int, tick: Callable[[], None]) -> dict[str, Curve]:
 
 
 def exponent(curve: Curve) -> float:
-    """The power of the depth that cost grows with, fitted by least squares to the logarithms of the larger half."""
+    """The power of the depth that cost grows with, fitted to logarithms, without the smallest depths."""
     depths = sorted(curve)[len(curve) // 2 - 1 :]
     x, y = [math.log(depth) for depth in depths], [math.log(curve[depth]) for depth in depths]
     return statistics.linear_regression(x, y).slope
