@@ -155,7 +155,9 @@ class Pending:
                 if index >= overwritten and self.device.type != "meta":
                     drawing.finish(functools.partial(built.apply, *args))
                 continue
-            if method == "to" and kwargs.keys() == {"dtype"} and has_dtype(built, kwargs["dtype"]):
+            # Parts that are lazy still, which have no dtype yet, are in nothing that a drawing is of.
+            same = drawing is not None and method == "to" and kwargs.keys() == {"dtype"}
+            if same and has_dtype(built, kwargs["dtype"]):
                 continue
             if drawing is not None and method not in ("train", "requires_grad_", "load_state_dict"):
                 drawing.finish()  # it may read values

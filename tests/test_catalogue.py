@@ -25,6 +25,7 @@ def test_every_public_lazy_layer_and_model_is_listed():
         "inflate_state_dict",
         "list_models",
         "load_reference_state_dict",
+        "optimize_for_inference",
         "reference_state_dict",
         "references",
     }
