@@ -1,36 +1,21 @@
-"""Drawing: initial weights are drawn once, when it is known which of them nothing overwrites, and side by side."""
+"""Drawing: initial weights are drawn once, when it is known which of them nothing overwrites."""
 
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-__all__ = ["Drawing", "Scheme", "is_ours", "putting_off", "undrawn"]
+from lazytorch.prototypes import CONSTANT, RANDOM, construct
+from lazytorch.side_by_side import Batch, SideBySide, draw_now
+from lazytorch.tree import modules_of
 
-# Their constructors end with reset_parameters(), which gives all of their weights values, and nothing else does.
-RANDOM = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear}
-CONSTANT = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
-# What draws all of a tensor's values, and takes a ``generator``.
-DRAWS = {Tensor.normal_, Tensor.uniform_, nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_}
-# What overwrites all of them.
-WRITES = {Tensor.fill_, Tensor.zero_, nn.init.constant_}
-# What is called besides to draw weights that reads no values.
-HARMLESS = {
-    torch._C._set_grad_enabled,
-    Tensor.dim,
-    Tensor.is_contiguous,
-    Tensor.numel,
-    Tensor.size,
-    *(getattr(Tensor, name).__get__ for name in ("device", "dtype", "ndim", "requires_grad", "shape")),
-}
-CHUNK = 1 << 18  # values that are drawn in one stream
-WORTH_A_THREAD = 1 << 17  # values
+__all__ = ["Drawing", "Scheme", "is_ours", "is_overwritten", "is_untouched", "overwriting", "putting_off", "undrawn"]
+
+LAYERS = RANDOM | CONSTANT
 
 _local = threading.local()
 
@@ -42,7 +27,7 @@ def undrawn(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         return layer
     if isinstance(layer, functools.partial):
         return functools.partial(undrawn(layer.func), *layer.args, **layer.keywords)
-    known = isinstance(layer, type) and layer in drawing.layers
+    known = isinstance(layer, type) and layer in LAYERS
     return functools.partial(drawing.construct, layer) if known else layer
 
 
@@ -58,9 +43,23 @@ def is_ours(value: Any) -> bool:
     return not callable(value) or str(getattr(value, "__module__", "")).startswith(("lazytorch.", "torch."))
 
 
-@functools.cache
-def without_reset(layer: type[nn.Module]) -> type[nn.Module]:
-    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
+def is_untouched(model: nn.Module) -> bool:
+    """Whether no code but lazytorch's and torch's runs when ``model`` is called, lazy or not."""
+    modules = modules_of(model)
+    return all(map(is_ours, {*map(type, modules)})) and not any(map(is_hooked, modules))
+
+
+def is_hooked(module: nn.Module) -> bool:
+    state = vars(module)
+    own = 1 if "_initialize_hook" in state else 0
+    return bool(
+        len(state["_forward_pre_hooks"]) > own
+        or state["_forward_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+        or "forward" in state
+        or module._compiled_call_impl is not None
+    )
 
 
 class Scheme:
@@ -81,14 +80,20 @@ class Drawing:
     """What is still to be drawn of a module that is being built.
 
     Args:
+        device: Where it is built.
         random_state: A state of the CPU's generator, from which weights on the CPU are drawn side by side, each part
             of them in a stream of its own. By default they are drawn in order, from the global generator, and from
             that the numbers that would have been drawn if nothing had been put off.
         constants: Whether to put off also what is not random, as it is overwritten as well, or never needed.
+        never: Whether to draw nothing at all.
     """
 
-    def __init__(self, random_state: Tensor | None = None, *, constants: bool) -> None:
-        self.layers = RANDOM | CONSTANT if constants else RANDOM
+    def __init__(
+        self, device: torch.device, random_state: Tensor | None = None, *, constants: bool, never: bool = False
+    ) -> None:
+        self.device = device
+        self.constants = constants
+        self.never = never
         self.seeds = None
         if random_state is not None:
             source = torch.Generator()
@@ -97,27 +102,40 @@ class Drawing:
             seed = int(torch.randint(2**63 - 1, (), generator=source, device="cpu"))
             self.seeds = torch.Generator().manual_seed(seed)
         self.put_off: list[tuple[nn.Module, dict[str, Tensor]]] = []
+        self.batches: list[Batch] = []
 
     def construct(self, layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
         """A ``layer``, its weights not drawn."""
-        module = without_reset(layer)(*args, **kwargs)
-        module.__class__ = layer
-        self.put_off.append((module, tensors_of(module)))
+        module = construct(layer, args, kwargs, self.device, values=not self.constants)
+        if self.constants or layer in RANDOM:
+            self.put_off.append((module, tensors_of(module)))
         return module
 
-    def finish(self, scheme: Callable[[], Any] = lambda: None) -> None:
-        """Draw by ``scheme``, and then what was put off and is neither replaced nor written to."""
-        if self.seeds is None:
-            scheme()
-            self.reset()
+    def finish(self, scheme: Callable[[], Any] | None = None) -> None:
+        """Draw by ``scheme``, then what was put off and is neither replaced nor written to; ``draw`` does the rest."""
+        if self.never:
+            self.put_off = []
             return
-        side_by_side = SideBySide(self.seeds, before_others=self.reset)
-        with side_by_side:
-            scheme()
-        self.reset(side_by_side)
-        side_by_side.draw()
+        if scheme is not None:
+            self.draw()  # what is left to it would come after this one
+        if self.seeds is None:
+            if scheme is not None:
+                scheme()
+            self.reset()
+        elif scheme is not None or self.put_off:
+            side_by_side = SideBySide(self.seeds, before_others=self.reset)
+            if scheme is not None:
+                with side_by_side:
+                    scheme()
+            self.reset(side_by_side)
+            self.batches += side_by_side.batches()
 
-    def reset(self, side_by_side: "SideBySide | None" = None) -> None:
+    def draw(self) -> None:
+        """Draw what ``finish`` left to be drawn."""
+        draw_now(self.batches)
+        self.batches = []
+
+    def reset(self, side_by_side: SideBySide | None = None) -> None:
         """Draw what was put off and is neither replaced nor written to, nor drawn ``side_by_side`` in any case."""
         put_off, self.put_off = self.put_off, []
         drawn = {} if side_by_side is None else side_by_side.draws
@@ -157,6 +175,23 @@ def put_in(module: nn.Module, tensors: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
+def overwriting(kept: Collection[object] = ()) -> Iterator[None]:
+    """Have nothing drawn of what is built meanwhile, as it will be overwritten; but for what ``kept`` stands for."""
+    outer = getattr(_local, "kept", None)
+    _local.kept = kept
+    try:
+        yield
+    finally:
+        _local.kept = outer
+
+
+def is_overwritten(key: object) -> bool:
+    """Whether what ``key`` stands for is built in the midst of ``overwriting``."""
+    kept = getattr(_local, "kept", None)
+    return kept is not None and not any(each is key for each in kept)
+
+
+@contextlib.contextmanager
 def putting_off(drawing: Drawing | None) -> Iterator[None]:
     """Have ``drawing`` put off what ``undrawn`` constructs meanwhile; None for nothing, also within another's."""
     outer = getattr(_local, "drawing", None)
@@ -165,99 +200,3 @@ def putting_off(drawing: Drawing | None) -> Iterator[None]:
         yield
     finally:
         _local.drawing = outer
-
-
-class Draw:
-    """The drawing of a tensor's values, put off."""
-
-    def __init__(self, tensor: Tensor, draw: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        self.tensor = tensor
-        self.draw = draw
-        self.args = args
-        self.kwargs = kwargs
-
-    def __call__(self, tensor: Tensor, generator: torch.Generator | None = None) -> None:
-        self.draw(tensor, *self.args, **self.kwargs, generator=generator)
-
-    def parts(self) -> Sequence[Tensor]:
-        """The tensor in parts that may be drawn apart: one, where the distribution depends on the shape."""
-        if self.draw is nn.init.kaiming_uniform_ or not self.tensor.is_contiguous():
-            return [self.tensor]
-        return self.tensor.detach().view(-1).split(CHUNK)
-
-
-class SideBySide(TorchFunctionMode):
-    """Puts off what is drawn until ``draw``, which draws all at once; what may read values finds them drawn.
-
-    Args:
-        seeds: Seeds the streams of weights on the CPU.
-        before_others: Called with this before what may read values.
-    """
-
-    def __init__(self, seeds: torch.Generator, before_others: Callable[["SideBySide"], None]) -> None:
-        super().__init__()
-        self.seeds = seeds
-        self.before_others = before_others
-        self.draws: dict[int, Draw] = {}
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in DRAWS and kwargs.get("generator") is None:
-            tensor, *rest = args or (kwargs["tensor"],)
-            self.draws.pop(id(tensor), None)
-            if not tensor.is_meta:
-                named = {name: value for name, value in kwargs.items() if name not in ("tensor", "generator")}
-                self.draws[id(tensor)] = Draw(tensor, func, rest, named)
-            return tensor
-        if func in WRITES:
-            self.draws.pop(id(args[0] if args else kwargs["tensor"]), None)
-        elif func not in HARMLESS:
-            self.before_others(self)
-            self.draw()
-        return func(*args, **kwargs)
-
-    def draw(self) -> None:
-        """Draw what was put off."""
-        draws, self.draws = list(self.draws.values()), {}
-        on_cpu = [draw for draw in draws if draw.tensor.device.type == "cpu"]
-        worth_threads = sum(draw.tensor.numel() for draw in on_cpu) > WORTH_A_THREAD
-        with torch.no_grad():
-            for draw in draws:
-                if draw.tensor.device.type != "cpu":
-                    draw(draw.tensor)
-                elif not worth_threads:
-                    draw(draw.tensor, self.seeds)
-        if worth_threads:
-            parts = [(draw, part) for draw in on_cpu for part in draw.parts()]
-            seeds: list[int] = torch.randint(2**63 - 1, (len(parts),), generator=self.seeds, device="cpu").tolist()
-            side_by_side(
-                [
-                    functools.partial(draw, part, torch.Generator().manual_seed(seed))
-                    for (draw, part), seed in zip(parts, seeds, strict=True)
-                ]
-            )
-
-
-def side_by_side(jobs: list[Callable[[], None]]) -> None:
-    """Call every one of ``jobs``, as many at a time as PyTorch has threads, without gradients."""
-
-    @torch.no_grad()  # which no thread inherits
-    def work() -> None:
-        while jobs:
-            try:
-                job = jobs.pop()
-            except IndexError:  # another thread was faster
-                return
-            job()
-
-    others = min(torch.get_num_threads(), len(jobs)) - 1
-    if others < 1:
-        work()
-        return
-    with ThreadPoolExecutor(others) as pool:
-        at_work = [pool.submit(work) for _ in range(others)]
-        work()
-    for each in at_work:
-        each.result()

@@ -12,7 +12,7 @@ from torch import nn
 from torch._guards import CompileContext
 from torch.utils.hooks import BackwardHook
 
-__all__ = ["CallForward", "as_one_call", "on_failure", "path_in_running_model", "run_constructors_hooks"]
+__all__ = ["as_one_call", "on_failure", "path_in_running_model", "run_constructors_hooks"]
 
 # By the identity of an object that lives exactly as long as the outermost module call: that object, and how to undo
 # what was built in it. An entry goes when the call ends, so nothing is kept of a call that succeeded.
@@ -100,16 +100,6 @@ def outermost_call() -> Any:
             if isinstance(forward, MethodType) and "forward" not in vars(module):  # an instance's own outlives the call
                 token = forward
     return token
-
-
-class CallForward:
-    """The forward of whatever a module has become by the time it is called."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.module.forward(*args, **kwargs)
 
 
 def run_constructors_hooks(

@@ -17,10 +17,12 @@ from torch.utils._pytree import tree_map_only
 from lazytorch.become import HOOKS, become
 from lazytorch.callers import frame_of
 from lazytorch.errors import UninitializedModuleError
-from lazytorch.first_call import CallForward, as_one_call, on_failure, path_in_running_model, run_constructors_hooks
+from lazytorch.first_call import as_one_call, on_failure, path_in_running_model, run_constructors_hooks
+from lazytorch.forwards import CallForward, DrawnForward
 from lazytorch.pending import Pending, not_yet, plain_torch
 from lazytorch.placeholder import PendingParameters
 from lazytorch.recording import RecordingModule
+from lazytorch.side_by_side import draw_meanwhile
 
 __all__ = ["LazyModule", "describe", "target_class", "watching_builds"]
 
@@ -118,17 +120,26 @@ class LazyModule(RecordingModule, LazyModuleMixin):  # pyright: ignore[reportInc
                 raise UninitializedModuleError(not_yet(pending.owner, "parameters", "functional_call"))
             inputs, input_kwargs = self._bind(args, kwargs)
             more = (input_kwargs,) if takes_input_kwargs(type(self).get_initialized_module) else ()
-            with plain_torch(), pending.world() as drawing:
-                # The only reference to the new module: become() asks whether its constructor has kept another.
-                built = [
-                    self.get_initialized_module(inputs, tuple(pending.module_args), dict(pending.module_kwargs), *more)
-                ]
-                if not isinstance(built[0], nn.Module) or built[0] is self:
-                    got = type(built[0]).__name__
-                    raise TypeError(f"{pending.owner}.get_initialized_module must return a new module, got {got}.")
-                if isinstance(built[0], LazyModule):
-                    built[0]._build(args, kwargs)
-                pending.replay(built[0], drawing)
+            with plain_torch():
+                with pending.world() as drawing:
+                    # The only reference to the new module: become() asks whether its constructor has kept another.
+                    built = [
+                        self.get_initialized_module(
+                            inputs, tuple(pending.module_args), dict(pending.module_kwargs), *more
+                        )
+                    ]
+                    if not isinstance(built[0], nn.Module) or built[0] is self:
+                        got = type(built[0]).__name__
+                        raise TypeError(f"{pending.owner}.get_initialized_module must return a new module, got {got}.")
+                    if isinstance(built[0], LazyModule):
+                        built[0]._build(args, kwargs)
+                    pending.replay(built[0], drawing)
+                if drawing is not None and drawing.batches:
+                    drawn = DrawnForward(self, drawing.batches)
+                    if draw_meanwhile(drawing.batches, at_end=drawn.drop):
+                        vars(built[0])["forward"] = drawn
+                    else:
+                        drawing.draw()
             drop_call_forward(self)
             undo = become(
                 self,

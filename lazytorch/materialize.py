@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._C import _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C._functorch import peek_interpreter_stack
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -17,18 +19,21 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.parameter import is_lazy as is_uninitialized
 from torch.utils._pytree import tree_map_only
 
 from lazytorch.become import HOOKS, MODULE_STATE
+from lazytorch.drawing import is_untouched
 from lazytorch.errors import ShapeInferenceError
 from lazytorch.first_call import as_one_call, on_failure
 from lazytorch.lazy_module import LazyModule
 from lazytorch.pending import plain_torch
 from lazytorch.shapes import Shapes, shapes_only
+from lazytorch.side_by_side import drawing_meanwhile
 from lazytorch.tree import modules_of
 
-__all__ = ["is_lazy", "materialize", "run_on_shapes"]
+__all__ = ["build_ahead", "is_lazy", "materialize", "run_on_shapes"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -125,6 +130,7 @@ def run_on_shapes(
             states = random.getstate(), numpy.random.get_state() if numpy else None
             try:
                 with (
+                    drawing_meanwhile() if is_untouched(module) else contextlib.nullcontext(),
                     shapes_only(mode, count_macs is not None) as shapes,
                     torchs_own_built_for_real(module),
                 ):
@@ -153,6 +159,29 @@ def run_on_shapes(
                 f"materialize({type(module).__name__}): the forward must not depend on the values in tensors, as only "
                 f"their shapes are known, got {error.func}. Call the model on a real batch instead."
             ) from error
+
+
+def build_ahead(module: nn.Module, *inputs: Any) -> None:
+    """Build ``module`` from shapes before its first call: weights are drawn faster where no arithmetic waits for them.
+
+    Only where nobody can tell. A failure is left to the call itself.
+    """
+    if not (
+        torch.get_num_threads() > 1
+        and all(type(each) is Tensor and each.device.type == "cpu" for each in inputs)
+        and placement(module)[0].type == "cpu"
+        and is_lazy(module)
+        and is_untouched(module)
+        and not _has_any_global_hook()
+        and torch._C._get_tracing_state() is None
+        and _len_torch_function_stack() == _len_torch_dispatch_stack() == 0
+        and peek_interpreter_stack() is None
+    ):
+        return
+    try:
+        run_on_shapes(module, inputs, {})
+    except Exception:
+        return
 
 
 @contextlib.contextmanager

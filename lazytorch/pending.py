@@ -15,8 +15,9 @@ from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from lazytorch.callers import frame_of
-from lazytorch.drawing import Drawing, Scheme, is_ours, putting_off
+from lazytorch.drawing import Drawing, Scheme, is_ours, is_overwritten, putting_off
 from lazytorch.shapes import with_arithmetic
+from lazytorch.side_by_side import drawing_at_once, wait_for_draws
 
 __all__ = ["Pending", "not_yet", "plain_torch"]
 
@@ -142,10 +143,12 @@ class Pending:
         """What puts off the drawing of weights, where some may be overwritten or have no values; else None."""
         if not (self.is_ours and is_ours((*self.module_args, *self.module_kwargs.values()))):
             return None
+        if is_overwritten(self) and not any(deed[0] == "apply" and not is_scheme(deed) for deed in self.deeds):
+            return Drawing(self.device, constants=True, never=True)
         moot = self.device.type == "meta" or any(method == "load_state_dict" for method, _, _ in self.deeds)
         if any(map(is_scheme, self.deeds)):
-            return Drawing(self.random_state, constants=moot)
-        return Drawing(constants=True) if moot else None
+            return Drawing(self.device, self.random_state, constants=moot)
+        return Drawing(self.device, constants=True) if moot else None
 
     def replay(self, built: nn.Module, drawing: Drawing | None) -> None:
         """Do to ``built`` all that was asked of the lazy module, in order."""
@@ -160,13 +163,16 @@ class Pending:
             if same and has_dtype(built, kwargs["dtype"]):
                 continue
             if drawing is not None and method not in ("train", "requires_grad_", "load_state_dict"):
-                drawing.finish()  # it may read values
+                drawing.finish()
+                drawing.draw()  # it may read values
             if method == "to_empty" and not any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
                 built.to(**kwargs)  # weights that are drawn are as good as weights of any value
             elif method == "load_state_dict":
                 built.load_state_dict(fitted(built, args[0]), **kwargs)
             else:
                 getattr(built, method)(*args, **kwargs)
+        if drawing is not None:
+            drawing.finish()
 
     def overwritten(self, built: nn.Module) -> int:
         """The place among the deeds from which on values count.
@@ -184,7 +190,7 @@ class Pending:
     def world(self) -> Iterator[Drawing | None]:
         """The device, default dtype and random numbers that the eager constructor would have met.
 
-        What it yields puts off the drawing of weights until the end, where that is of use.
+        What it yields puts off the drawing of weights until ``replay``, where that is of use.
         """
         accelerated = self.device.type not in ("cpu", "meta")
         default_dtype = torch.get_default_dtype()
@@ -202,10 +208,11 @@ class Pending:
                 stack.callback(torch.set_default_dtype, default_dtype)
                 torch.set_default_dtype(self.default_dtype)
             drawing = self.drawing()
-            with putting_off(drawing):
-                yield drawing
-            if drawing is not None:
-                drawing.finish()
+            if drawing is None:
+                wait_for_draws()  # what is called now may read values
+            stack.enter_context(drawing_at_once())
+            stack.enter_context(putting_off(drawing))
+            yield drawing
 
 
 def fitted(built: nn.Module, state: OrderedDict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 # Two workers share two cores; more threads than cores only slow small tensors down.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("TORCH_THREADS", "1")))
 # Machines are shared: neither an example nor drawing it is held to a time.
 SLOW = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("default", max_examples=60, **SLOW)
@@ -27,3 +27,20 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs an accelerator"))
+
+
+@pytest.fixture
+def undrawn_is_nan():
+    """PyTorch fills what ``torch.empty`` makes with NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def two_threads():
+    """As many threads as it takes to draw weights while more is built."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

@@ -7,20 +7,32 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from lazytorch import LazyModule, materialize
-from lazytorch.drawing import side_by_side
+from lazytorch.drawing import Scheme
 from lazytorch.layers import ConvNormActivation, LazyConvNormActivation, LazySqueezeExcitation, SqueezeExcitation
 from lazytorch.models import Backbone, ResNet, get_model
+from lazytorch.side_by_side import draw_now
 
 SHAPE = (1, 3, 64, 64)
 NAMES = ["mobilenet_v2", "resnet18", "seresnext50_32x4d", "efficientnet_b0", "ecaresnet26t"]
 
 
+@pytest.fixture(params=[1, 2], autouse=True)
+def threads(request):
+    """Weights are drawn in turn, or by one thread while another one builds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 def values_drawn(call):
     """How many random values ``call`` draws."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+    everywhere = _ExperimentalConfig(profile_all_threads=True)
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, experimental_config=everywhere) as profiler:
         call()
     drawn = [event for event in profiler.events() if event.name in ("aten::normal_", "aten::uniform_")]
     return sum(math.prod(event.input_shapes[0]) for event in drawn)
@@ -46,6 +58,53 @@ def test_what_is_loaded_is_not_drawn(name, assign):
     model.load_state_dict(state, assign=assign)
     assert values_drawn(lambda: materialize(model, SHAPE)) == 0
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+
+
+def test_what_a_file_holds_is_not_drawn(tmp_path, undrawn_is_nan):
+    state = materialize(get_model("resnet18", num_classes=5), SHAPE).state_dict()
+    torch.save(state, tmp_path / "weights.pt")
+    models = []
+
+    def load(**options):
+        models.append(materialize(get_model("resnet18", weights=tmp_path / "weights.pt", **options), SHAPE))
+
+    assert values_drawn(load) == 0
+    torch.testing.assert_close(models[0].state_dict(), state, rtol=0, atol=0)
+    with pytest.warns(UserWarning, match="the classifier starts afresh"):
+        drawn = values_drawn(lambda: load(num_classes=3))
+    classifier = models[1].get_classifier()
+    assert drawn == classifier.weight.numel() + classifier.bias.numel()
+    assert is_random(classifier.weight)
+    assert not any(value.isnan().any() for value in models[1].state_dict().values())
+
+
+def test_two_schemes_draw_one_after_the_other():
+    """What draws later overwrites, also where the first is drawn by another thread."""
+
+    def second(module):
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 3.0)
+
+    for _ in range(5):
+        model = get_model("resnet18")
+        second.__module__ = "lazytorch.tests"
+        model.apply(Scheme(second))
+        materialize(model, SHAPE)
+        convs = [each for each in model.modules() if isinstance(each, nn.Conv2d)]
+        assert len(convs) == 20
+        assert all((conv.weight == 3).all() for conv in convs)
+
+
+def test_what_is_done_between_scheme_and_build_finds_values():
+    model = get_model("resnet18").to(torch.float64).apply(halve)
+    torch.manual_seed(0)
+    plain = materialize(get_model("resnet18"), SHAPE)
+    torch.manual_seed(0)
+    model = get_model("resnet18").to(torch.float64).apply(halve)
+    materialize(model, SHAPE)
+    for name, value in plain.named_parameters():
+        half = value.double() / 2 if "conv" in name and value.dim() == 4 else value.double()
+        torch.testing.assert_close(model.get_parameter(name), half)
 
 
 def test_what_is_on_meta_is_not_drawn_and_has_every_tensor():
@@ -139,14 +198,6 @@ def test_what_a_partial_load_leaves_is_what_the_eager_module_would_have_drawn(ca
     lazy(torch.zeros(2, 6, 8, 8))
     for name, value in eager.named_parameters():
         torch.testing.assert_close(lazy.get_parameter(name), value, rtol=0, atol=0)
-
-
-@pytest.fixture
-def undrawn_is_nan():
-    """PyTorch fills what ``torch.empty`` makes with NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 class Scaled(nn.Module):
@@ -257,6 +308,6 @@ def test_a_drawing_that_fails_is_not_passed_over():
     try:
         for jobs in ([fail], [fail, fail], [lambda: None, fail, lambda: None]):
             with pytest.raises(RuntimeError, match="no such distribution"):
-                side_by_side(jobs)
+                draw_now(jobs)
     finally:
         torch.set_num_threads(threads)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from lazytorch import LazyModule, is_lazy
+from lazytorch import LazyModule, is_lazy, materialize
+from lazytorch.forwards import DrawnForward
+from lazytorch.models import get_model
 from tests.modules import Block, LazyBlock, every_depth, image
 
 THREADS = 16
@@ -108,3 +110,48 @@ def test_target_that_makes_lazy_modules_in_threads():
     thread.join(timeout=30)
     assert not thread.is_alive()
     assert not is_lazy(model)
+
+
+@pytest.mark.parametrize("how", ["materialize", "call"])
+def test_no_thread_computes_with_weights_that_are_not_drawn(how, undrawn_is_nan, two_threads):
+    """Weights are drawn while more is built: a thread that comes in meanwhile waits for those that it needs."""
+    x = torch.zeros(1, 3, 32, 32)
+    for _ in range(3):
+        model = get_model("resnet18", num_classes=7).eval()
+        building = [materialize] if how == "materialize" else []
+
+        def run(index, model=model, building=building):
+            for build in building[index:]:
+                build(model, (1, 3, 32, 32))
+            return model(x)
+
+        results, errors = together(run)
+        assert errors == []
+        assert len(results) == THREADS
+        assert not is_lazy(model)
+        for output in results:
+            torch.testing.assert_close(output, model(x))
+        assert not any("forward" in vars(each) for each in model.modules())
+        assert not any(value.isnan().any() for value in model.state_dict().values())
+
+
+def test_a_thread_waits_for_the_weights_of_a_part():
+    drawn = threading.Event()
+    weight = torch.full((1,), float("nan"))
+
+    class Slow:
+        def __call__(self):
+            assert drawn.wait(30)
+            weight.fill_(1)
+
+    part = nn.Conv2d(1, 1, 1)
+    vars(part)["forward"] = DrawnForward(part, [Slow()])
+    x = torch.ones(1, 1, 1, 1)
+    assert part(x).shape == x.shape  # the thread that builds goes on
+    assert weight.isnan()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(part, x)
+        assert not other.done()
+        drawn.set()
+        torch.testing.assert_close(other.result(30), type(part).forward(part, x))
+    assert weight == 1

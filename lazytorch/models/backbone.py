@@ -11,7 +11,7 @@ from lazytorch.errors import UninitializedModuleError
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
 from lazytorch.lazify import whole
-from lazytorch.materialize import is_lazy, materialize, placement
+from lazytorch.materialize import build_ahead, is_lazy, materialize, placement
 from lazytorch.models.features import FeatureInfo, StageInfo, collect, note_path
 from lazytorch.models.initial_weights import draw_anew, without_initial_values
 from lazytorch.named_sequential import NamedSequential
@@ -99,6 +99,7 @@ class Backbone(nn.Module):
         reference_names: Mapping[str, Names] | None = None,
     ) -> None:
         super().__init__()
+        self.never_called = True
         if isinstance(global_pool, nn.Module) or not (global_pool is None or callable(global_pool)):
             raise TypeError(f"Backbone: global_pool must be a class or function that makes it, got {global_pool!r}.")
         if not 0 <= dropout <= 1:
@@ -135,11 +136,17 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""
+        is_first = not torch.compiler.is_compiling() and self.never_called
+        if is_first:
+            build_ahead(self, x)
         try:
-            return self.forward_head(self.forward_features(x))
+            y = self.forward_head(self.forward_features(x))
         except Exception as error:
             note_path(self, error)
             raise
+        if is_first:
+            self.never_called = False
+        return y
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_features, *reduced)``, before pooling."""

@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lazytorch.drawing import overwriting
 from lazytorch.errors import ShapeInferenceError
+from lazytorch.first_call import as_one_call
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import is_lazy, materialize, placement
 from lazytorch.models.backbone import Backbone
@@ -67,18 +69,10 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
     elif classes != num_classes:
         kept = True
         given = {name: value for name, value in given.items() if name not in head}
-    expected = on_meta(model, example_for(model))
-    layout = max(layouts, key=lambda layout: sum(name_there(model, key, layout) in given for key in expected))
-    kept_entries = CLASSIFIER if kept else ()
-    state, _ = checked(model, given, layout, expected, kept_entries, f"weights {describe(weights)}")
-    stem = next(key for key, value in state.items() if value.dim() > 2)
-    entries = OrderedDict(state)
-    entries._metadata = {  # pyright: ignore[reportAttributeAccessIssue]
-        name: {"fit": fit_input_channels}
-        for name, each in model.named_modules()
-        if isinstance(each, LazyModule) and stem.startswith(f"{name}.")
-    }
-    model.load_state_dict(entries, strict=not kept, assign=True)
+    stem = copy.deepcopy(model.stem)
+    state = fitted(model, given, layouts, CLASSIFIER if kept else (), f"weights {describe(weights)}")
+    model.load_state_dict(state, strict=not kept, assign=True)
+    model.stem = as_lazy_as(stem, model.stem)
     if kept and num_classes:
         warnings.warn(
             f"The weights {describe(weights)} tell {classes} classes apart, not num_classes={num_classes}: the "
@@ -86,6 +80,19 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
             stacklevel=frames_of_the_package(),
         )
     return model
+
+
+def as_lazy_as(stem: nn.Module, built: nn.Module) -> nn.Module:
+    """``stem``, with the state of ``built``, which it will fit to the channels of its input."""
+    entries = OrderedDict(built.state_dict())
+    first = next((key for key, value in entries.items() if value.dim() > 2), "")
+    entries._metadata = {  # pyright: ignore[reportAttributeAccessIssue]
+        name: {"fit": fit_input_channels}
+        for name, each in stem.named_modules()
+        if isinstance(each, LazyModule) and first.startswith(f"{name}." if name else "")
+    }
+    stem.load_state_dict(entries, assign=True)
+    return stem
 
 
 def frames_of_the_package() -> int:
@@ -123,10 +130,7 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
     require_source(model, source)
     what = f"load_reference_state_dict from {source}"
     given = tensors_by_name(state_dict, what)
-    state, example = checked(model, given, source, on_meta(model, example_for(model)), (), what)
-    model.load_state_dict(state)
-    if is_lazy(model):
-        materialize(model, example)
+    model.load_state_dict(fitted(model, given, [source], (), what))
 
 
 def reference_state_dict(model: Backbone, source: str) -> State:
@@ -182,57 +186,61 @@ def shape_there(model: Backbone, key: str, value: Tensor, layout: str | None) ->
     return (*value.shape[:2], *(1,) * name[1])
 
 
-def example_for(model: Backbone) -> tuple[int, ...]:
-    """The shape of an input that the model takes: that of its stem, if it is built."""
-    built = None if is_lazy(model.stem) else next((each for each in model.stem.parameters() if each.dim() > 2), None)
-    return EXAMPLE if built is None else (1, built.size(1), *EXAMPLE[2:3] * (built.dim() - 2))
-
-
-def on_meta(model: nn.Module, example: Sequence[int]) -> State:
-    """The entries that the model has, or would have for an input of that shape, without their values."""
-    if is_lazy(model):
-        model = materialize(copy.deepcopy(model).to("meta"), tuple(example))
-    return model.state_dict()
-
-
-def checked(
+def fitted(
     model: Backbone,
     given: Mapping[str, Tensor],
-    layout: str | None,
-    expected: State,
+    layouts: Sequence[str | None],
     kept: Collection[str],
     what: str,
-) -> tuple[State, tuple[int, ...]]:
-    """The entries of ``given`` by the model's names, on its device and in its dtypes; and the shape of an input.
+) -> State:
+    """The entries of ``given`` by the model's names, on its device and in its dtypes. A lazy model is built for them.
 
     Args:
         model: The model, lazy or not.
-        given: Weights by their names in ``layout``.
-        layout: Whose names they are; None for the model's own.
-        expected: What the model has, or has for an input of the shape ``example_for`` it.
-        kept: Entries that the model keeps.
+        given: Weights by name.
+        layouts: Whose names they may be; None for the model's own.
+        kept: Entries of the classifier's that the model keeps.
         what: What is loaded, for the message of an error.
+
+    Raises:
+        RuntimeError: If entries do not fit. The model is left as it was.
     """
     device, _ = placement(model)
     if device.type == "meta":
         raise RuntimeError(
             f"{what}: the model must have a place for values, got one on the meta device. Move it first."
         )
-    example = example_for(model)
-    stem = next((key for key, value in expected.items() if value.dim() > 2), None)
-    weight = None if stem is None else given.get(name_there(model, stem, layout))
-    if (
-        stem is not None
-        and weight is not None
-        and is_lazy(model.stem)
-        and 3 <= weight.dim() <= 5
-        and weight.size(1) > 0
-    ):
-        example = (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))
-        if weight.shape[1:] != expected[stem].shape[1:]:
-            expected = on_meta(model, example)
-    there = {key: name_there(model, key, layout) for key in expected if key not in kept}
+
+    def run() -> State:
+        if is_lazy(model):
+            drawn = [each._pending for each in model.head.modules() if kept and isinstance(each, LazyModule)]
+            with overwriting(kept=drawn):
+                materialize(model, example_for(model, given, layouts))
+        expected = model.state_dict()
+        layout = max(layouts, key=lambda layout: sum(name_there(model, key, layout) in given for key in expected))
+        return checked(model, given, layout, {key: value for key, value in expected.items() if key not in kept}, what)
+
+    return as_one_call(run)
+
+
+def example_for(model: Backbone, given: Mapping[str, Tensor], layouts: Sequence[str | None]) -> tuple[int, ...]:
+    """The shape of an input that the model takes: as its stem is, or if that is lazy, as its weight in ``given``."""
+    stem = model.stem
+    if is_lazy(stem):
+        stem = materialize(copy.deepcopy(stem).to("meta"), EXAMPLE)
+    name, weight = next(((name, each) for name, each in stem.named_parameters() if each.dim() > 2), ("", None))
+    if stem is not model.stem:
+        names = [name_there(model, f"stem.{name}", layout) for layout in layouts]
+        weight = next((given[name] for name in names if name in given and 3 <= given[name].dim() <= 5), weight)
+    if weight is None or weight.size(1) == 0:
+        return EXAMPLE
+    return (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))
+
+
+def checked(model: Backbone, given: Mapping[str, Tensor], layout: str | None, expected: State, what: str) -> State:
+    """The entries of ``given``, by the names, on the devices and in the dtypes of those that are ``expected``."""
     state: State = {}
+    there = {key: name_there(model, key, layout) for key in expected}
     missing, misshaped = [], []
     for key, name in there.items():
         value = given.get(name)
@@ -243,13 +251,13 @@ def checked(
         elif value.shape != (shape := shape_there(model, key, expected[key], layout)):
             misshaped.append(f"{name} is {tuple(value.shape)}, must be {shape}")
         else:
-            state[key] = value.reshape(expected[key].shape).to(device, expected[key].dtype)
+            state[key] = value.reshape(expected[key].shape).to(expected[key].device, expected[key].dtype)
     unexpected = given.keys() - set(there.values())
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in problems.items() if names)
         raise RuntimeError(f"{what}: every entry must fit the model, got entries {listed}. Nothing was changed.")
-    return state, example
+    return state
 
 
 def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> State:
