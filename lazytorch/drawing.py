@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazytorch.prototypes import CONSTANT, RANDOM, construct
+from lazytorch.recipes import CONSTANT, RANDOM, Call, Recipe, is_watched, without_values
 from lazytorch.side_by_side import Batch, SideBySide, draw_now
 from lazytorch.tree import modules_of
 
@@ -21,13 +21,13 @@ _local = threading.local()
 
 
 def undrawn(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """``layer``; one of torch.nn, in the midst of a build that draws weights at its end, without drawing its own."""
+    """``layer``; in the midst of a build that draws weights at its end, one that does not draw its own."""
     drawing = getattr(_local, "drawing", None)
     if drawing is None:
         return layer
     if isinstance(layer, functools.partial):
         return functools.partial(undrawn(layer.func), *layer.args, **layer.keywords)
-    known = isinstance(layer, type) and layer in LAYERS
+    known = isinstance(layer, type) and (layer in LAYERS or layer.__module__.startswith("lazytorch.layers."))
     return functools.partial(drawing.construct, layer) if known else layer
 
 
@@ -96,20 +96,32 @@ class Drawing:
         self.never = never
         self.seeds = None
         if random_state is not None:
-            source = torch.Generator()
-            source.set_state(random_state)
-            # Not that state itself, which the constructor draws from.
-            seed = int(torch.randint(2**63 - 1, (), generator=source, device="cpu"))
-            self.seeds = torch.Generator().manual_seed(seed)
+            self.seeds = torch.Generator()
+            self.seeds.set_state(random_state)
         self.put_off: list[tuple[nn.Module, dict[str, Tensor]]] = []
         self.batches: list[Batch] = []
 
     def construct(self, layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-        """A ``layer``, its weights not drawn."""
-        module = construct(layer, args, kwargs, self.device, values=not self.constants)
-        if self.constants or layer in RANDOM:
-            self.put_off.append((module, tensors_of(module)))
+        """A ``layer`` of torch.nn or ours, its weights not drawn."""
+        recipe = None
+        if not (kwargs.keys() & {"device", "dtype"} or is_watched()):
+            with contextlib.suppress(TypeError):  # the constructor will say so itself, if it is its own
+                recipe = recipe_of(Call(layer, args, kwargs))
+        if recipe is not None:
+            return recipe.make(self.device, not self.constants, self.note)
+        if not self.puts_off(layer):
+            return layer(*args, **kwargs)
+        module = without_values(layer, *args, **kwargs)
+        self.note(module)
         return module
+
+    def puts_off(self, layer: type[nn.Module]) -> bool:
+        return layer in RANDOM or (self.constants and layer in CONSTANT)
+
+    def note(self, module: nn.Module) -> None:
+        """Note a layer of torch.nn that was just made, if its weights are to be drawn later."""
+        if self.puts_off(type(module)):
+            self.put_off.append((module, tensors_of(module)))
 
     def finish(self, scheme: Callable[[], Any] | None = None) -> None:
         """Draw by ``scheme``, then what was put off and is neither replaced nor written to; ``draw`` does the rest."""
@@ -159,6 +171,22 @@ class Drawing:
 
     def scratch(self, tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor, device=tensor.device if self.seeds is None else "meta")
+
+
+@functools.lru_cache(maxsize=512)
+def recipe_of(call: Call) -> Recipe | None:
+    """How to make what ``call`` makes, if it can be made so."""
+    random_state = torch.get_rng_state()
+    cpu = torch.device("cpu")
+    try:
+        with cpu, putting_off(Drawing(cpu, constants=False)):
+            if call.layer in RANDOM:
+                return Recipe(without_values(call.layer, *call.args, **call.kwargs))
+            return Recipe(call.layer(*call.args, **call.kwargs))
+    except ValueError:
+        return None
+    finally:
+        torch.set_rng_state(random_state)
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

@@ -159,7 +159,7 @@ class LazyConvInChannelModule(LazyModule):
             raise TypeError(f"{type(self).__name__} must inherit the module class that it builds, or override build.")
         if self.spatial_dims is None:
             kwargs["spatial_dims"] = spatial_dims
-        return target(*args, **kwargs)
+        return undrawn(target)(*args, **kwargs)
 
     def channels_and_rank(self, inputs: tuple[Any, ...]) -> tuple[int, int]:
         """Input channels and number of spatial dimensions of the first input."""

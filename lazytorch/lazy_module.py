@@ -251,6 +251,7 @@ def watching_builds(watch: Callable[[nn.Module], None]) -> Iterator[None]:
         _watching.builds = before
 
 
+@functools.cache
 def takes_input_kwargs(get_initialized_module: Callable[..., nn.Module]) -> bool:
     return "input_kwargs" in inspect.signature(get_initialized_module).parameters
 

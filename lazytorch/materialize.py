@@ -168,6 +168,7 @@ def build_ahead(module: nn.Module, *inputs: Any) -> None:
     """
     if not (
         torch.get_num_threads() > 1
+        and "torch._dynamo" in sys.modules  # what fake tensors need: its import would take a second
         and all(type(each) is Tensor and each.device.type == "cpu" for each in inputs)
         and placement(module)[0].type == "cpu"
         and is_lazy(module)

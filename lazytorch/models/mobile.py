@@ -283,7 +283,7 @@ def draw(module: nn.Module, *, per_group: bool, draw_linear: Callable[[nn.Linear
         draw_linear: Called with linear layers, to draw their weights.
     """
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        outputs = module.weight.size(0) * math.prod(module.kernel_size) / (module.groups if per_group else 1)
+        outputs = module.out_channels * math.prod(module.kernel_size) / (module.groups if per_group else 1)
         nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
     elif isinstance(module, nn.Linear):
         draw_linear(module)

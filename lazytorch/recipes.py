@@ -1,0 +1,171 @@
+"""Recipes: modules like one that a constructor made, several times faster than by calling it again."""
+
+import functools
+import types
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+
+__all__ = ["CONSTANT", "RANDOM", "Call", "Recipe", "is_watched", "without_values"]
+
+# Their constructors end with reset_parameters(), which gives all of their weights values, and nothing else does.
+RANDOM = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear}
+CONSTANT = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+# Who replaces one of these, to build models in a way of his own, wants it to be called.
+CONSTRUCTORS = [
+    *((layer, "__init__", layer.__init__) for layer in RANDOM | CONSTANT),
+    *((nn.Module, name, getattr(nn.Module, name)) for name in ("__init__", "__setattr__", "add_module")),
+    *((nn.Module, name, getattr(nn.Module, name)) for name in ("register_buffer", "register_parameter")),
+]
+CONTAINERS = {dict, list, set, OrderedDict}
+STORES = ("_parameters", "_buffers", "_modules")
+IMMUTABLE = {bool, float, int, str, torch.dtype, type, type(None), types.BuiltinFunctionType, types.FunctionType}
+
+
+def is_watched() -> bool:
+    """Whether someone is to be told what constructors do."""
+    return bool(
+        nn_module._global_parameter_registration_hooks
+        or nn_module._global_buffer_registration_hooks
+        or nn_module._global_module_registration_hooks
+        or any(getattr(owner, name) is not original for owner, name, original in CONSTRUCTORS)
+    )
+
+
+def without_values(layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """A ``layer`` of torch.nn, without giving its parameters values."""
+    module = without_reset(layer)(*args, **kwargs)
+    module.__class__ = layer
+    return module
+
+
+@functools.cache
+def without_reset(layer: type[nn.Module]) -> type[nn.Module]:
+    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
+
+
+class Call:
+    """The call of a constructor, as a key: equal to another only if the arguments are of the same types as well.
+
+    Raises:
+        TypeError: If it is of no use for a key.
+    """
+
+    def __init__(self, layer: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.layer = layer
+        self.args = args
+        self.kwargs = kwargs
+        self.key = (layer, layer.__init__, torch.get_default_dtype(), key_of(args), key_of(tuple(kwargs.items())))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Call) and self.key == other.key
+
+
+def key_of(value: Any) -> Any:
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind, tuple(map(key_of, value))
+    if kind is functools.partial:
+        return kind, value.func, key_of(value.args), key_of(tuple(value.keywords.items()))
+    if kind not in IMMUTABLE:
+        raise TypeError
+    return kind, value
+
+
+class Values(NamedTuple):
+    """What a tensor is made of: ``fill`` is the one value that all of it has, or None for random values."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    fill: float | None
+    requires_grad: bool
+
+    def make(self, device: torch.device, constants: bool) -> Tensor:
+        if self.fill is None or not constants:
+            return torch.empty(self.shape, dtype=self.dtype, device=device)
+        return torch.full(self.shape, self.fill, dtype=self.dtype, device=device)
+
+
+class Recipe:
+    """How to make modules like ``module``, which is as its constructor left it.
+
+    Args:
+        module: The module. What it is made of must be layers of ``RANDOM``, undrawn, and ``CONSTANT``, and modules
+            that hold neither tensors nor anything else that can change.
+
+    Raises:
+        ValueError: If it is made of something else.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.kind = type(module)
+        self.state: dict[str, Any] = {}
+        self.containers: list[tuple[str, Callable[..., Any], Any]] = []
+        self.contents: list[tuple[str, str, Values | Recipe | None]] = []
+        for name, value in vars(module).items():
+            self.state[name] = value
+            if type(value) in CONTAINERS:
+                self.state[name] = None  # keeps the order
+                items = () if name in STORES else tuple(value.items() if isinstance(value, dict) else value)
+                require_immutable(items)
+                self.containers.append((name, type(value), items))
+            else:
+                require_immutable(value)
+        for store in STORES[:2]:
+            self.contents += [(store, name, self.values_of(each)) for name, each in getattr(module, store).items()]
+        parts = module._modules.items()
+        self.contents += [("_modules", name, None if part is None else Recipe(part)) for name, part in parts]
+
+    def values_of(self, tensor: Tensor | None) -> Values | None:
+        if tensor is None:
+            return None
+        if self.kind not in RANDOM | CONSTANT:
+            raise ValueError
+        fill = None if self.kind in RANDOM else tensor.detach().flatten()[0].item()
+        if fill is not None and not (tensor == fill).all():
+            raise ValueError
+        return Values(tensor.shape, tensor.dtype, fill, tensor.requires_grad)
+
+    def make(
+        self, device: torch.device, constants: bool, made: Callable[[nn.Module], Any] = lambda layer: None
+    ) -> nn.Module:
+        """A new module.
+
+        Args:
+            device: Where its tensors are to be.
+            constants: Whether those of ``CONSTANT`` layers get their values; others have none in any case.
+            made: Called with every layer of ``RANDOM`` and ``CONSTANT``.
+        """
+        module = object.__new__(self.kind)
+        state = vars(module)
+        state.update(self.state)
+        for name, kind, items in self.containers:
+            state[name] = kind(items) if items else kind()
+        for store, name, content in self.contents:
+            if type(content) is Values:
+                tensor = content.make(device, constants)
+                is_parameter = store == "_parameters"
+                state[store][name] = nn.Parameter(tensor, content.requires_grad) if is_parameter else tensor
+            else:
+                state[store][name] = content.make(device, constants, made) if type(content) is Recipe else None
+        if self.kind in LAYERS:
+            made(module)
+        return module
+
+
+LAYERS = RANDOM | CONSTANT
+
+
+def require_immutable(value: Any) -> None:
+    if type(value) is tuple:
+        for each in value:
+            require_immutable(each)
+    elif type(value) not in IMMUTABLE:
+        raise ValueError
