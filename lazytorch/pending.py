@@ -21,6 +21,8 @@ from lazytorch.side_by_side import drawing_at_once, wait_for_draws
 
 __all__ = ["Pending", "not_yet", "plain_torch"]
 
+LOAD_STATE_DICT = nn.Module.load_state_dict  # as PyTorch has it: who puts another in its place calls it
+
 
 def not_yet(owner: str, lacks: str, before: str) -> str:
     """The message of an error: what a lazy module lacks, why, and what to do before what was tried."""
@@ -116,7 +118,7 @@ class Pending:
         assign = bool(local_metadata.get("assign_to_params_buffers", False))
         metadata = {prefix[:-1]: local_metadata}
         # nn.Module hands neither to its children: both stand in the frame of the load_state_dict that was called.
-        caller = frame_of(nn.Module.load_state_dict)
+        caller = frame_of(LOAD_STATE_DICT)
         if caller is not None:
             strict = caller.f_locals["strict"]
             metadata = caller.f_locals["metadata"] or metadata
