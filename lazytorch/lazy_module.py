@@ -217,7 +217,8 @@ def build(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Non
     with _building:
         if isinstance(module, LazyModule):
             on_failure(module._build(args, kwargs))
-            for watch in getattr(_watching, "builds", ()):
+            watch = getattr(_watching, "builds", None)
+            if watch is not None:
                 watch(module)
 
 
@@ -242,9 +243,9 @@ def build_and_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def watching_builds(watch: Callable[[nn.Module], None]) -> Iterator[None]:
-    """Have ``watch`` called with every module that this thread builds, before its forward runs."""
-    before = getattr(_watching, "builds", ())
-    _watching.builds = (*before, watch)
+    """Have ``watch`` alone called with every module that this thread builds, before its forward runs."""
+    before = getattr(_watching, "builds", None)
+    _watching.builds = watch
     try:
         yield
     finally:

@@ -134,15 +134,19 @@ class Recipe:
         return Values(tensor.shape, tensor.dtype, fill, tensor.requires_grad)
 
     def make(
-        self, device: torch.device, constants: bool, made: Callable[[nn.Module], Any] = lambda layer: None
+        self, device: torch.device, constants: bool, note: Callable[[nn.Module], Any] = lambda layer: None
     ) -> nn.Module:
         """A new module.
 
         Args:
             device: Where its tensors are to be.
             constants: Whether those of ``CONSTANT`` layers get their values; others have none in any case.
-            made: Called with every layer of ``RANDOM`` and ``CONSTANT``.
+            note: Called with every layer of ``RANDOM`` and ``CONSTANT``.
         """
+        with torch._C.DisableTorchFunction():  # the device is said; a mode that says it would take longer than all else
+            return self.made(device, constants, note)
+
+    def made(self, device: torch.device, constants: bool, note: Callable[[nn.Module], Any]) -> nn.Module:
         module = object.__new__(self.kind)
         state = vars(module)
         state.update(self.state)
@@ -154,9 +158,9 @@ class Recipe:
                 is_parameter = store == "_parameters"
                 state[store][name] = nn.Parameter(tensor, content.requires_grad) if is_parameter else tensor
             else:
-                state[store][name] = content.make(device, constants, made) if type(content) is Recipe else None
+                state[store][name] = content.made(device, constants, note) if type(content) is Recipe else None
         if self.kind in LAYERS:
-            made(module)
+            note(module)
         return module
 
 

@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lazytorch
 from lazytorch import is_lazy, materialize, summary
-from lazytorch.models import get_model, resnet10t
+from lazytorch.describing import described, description_of
+from lazytorch.layers import LazyPointwiseConv
+from lazytorch.models import Backbone, get_model, mobilenet_v2, resnet10t
 from tests.modules import every_depth, image
 
 
@@ -195,3 +197,77 @@ class Catching(nn.Module):
 def test_a_part_that_fails_and_is_caught_counts_for_nothing():
     table = summary(Catching(), (1, 3, 8, 8))
     assert [layer.macs for layer in table.layers] == [3 * 4 * 64, 3 * 4 * 64, 0]
+
+
+def as_whole(model, shape):
+    layers, trainable = described(model, (torch.empty(shape, device="meta"),), {})
+    return layers, trainable
+
+
+NETWORKS = ["mobilenet_v2", "mobilenetv3_small_100", "resnet18", "seresnext26d_32x4d", "ecaresnet26t", "resnetblur50"]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (2, 4, 65), (1, 1, 33, 34, 35)])
+@pytest.mark.parametrize("name", [*NETWORKS, "efficientnet_b0", "efficientnetv2_rw_s", "fbnetc_100"])
+def test_alike_layers_are_described_once(name, shape):
+    model = get_model(name)
+    description_of.cache_clear()
+    told = summary(model, shape)
+    described_anew = description_of.cache_info().misses
+    assert described_anew > 0  # by parts, and not as a whole
+    assert (told.layers, told.trainable_parameters) == as_whole(model, shape)
+    again = summary(model, shape)
+    assert description_of.cache_info().misses == described_anew
+    assert (again.layers, again.trainable_parameters) == (told.layers, told.trainable_parameters)
+    again.layers[3].output_shapes.append(())
+    assert summary(model, shape).layers == told.layers
+
+
+def test_a_deep_network_has_few_layers_that_differ():
+    description_of.cache_clear()
+    summary(get_model("resnet152"), (1, 3, 64, 64))
+    assert description_of.cache_info().misses == 12  # stem, pool, two blocks in each of four stages, pool, classifier
+
+
+def two_of(first, second):
+    return Backbone(stem=first, stages=[[second]], channels=[4], reductions=[1], num_features=4, num_classes=2)
+
+
+def asked(do):
+    model = two_of(LazyPointwiseConv(4), LazyPointwiseConv(4))
+    do(model)
+    return model
+
+
+UNUSUAL = {
+    "one part twice": lambda: two_of(*[LazyPointwiseConv(4)] * 2),
+    "frozen": lambda: asked(lambda model: model.stem.requires_grad_(False)),
+    "loaded": lambda: asked(lambda model: model.load_state_dict({"stem.conv.weight": torch.ones(4, 3, 1, 1)}, False)),
+    "in double": lambda: asked(lambda model: model.double()),
+    "with a hook": lambda: asked(lambda model: model.stem.register_forward_hook(lambda _, __, y: y[..., :-1])),
+    "another's norm": lambda: two_of(LazyPointwiseConv(4, norm_layer=lambda n: nn.GroupNorm(2, n)), nn.Identity()),
+    "within another": lambda: nn.Sequential(mobilenet_v2(), nn.Linear(1000, 3)),
+}
+
+
+@pytest.mark.parametrize("unusual", UNUSUAL)
+def test_what_was_asked_of_a_layer_is_not_forgotten(unusual):
+    for _ in range(2):
+        asked(lambda _: None)  # the same layers, but for what is unusual here, are known
+        summary(two_of(LazyPointwiseConv(4), LazyPointwiseConv(4)), (2, 3, 8, 8))
+        model = UNUSUAL[unusual]()
+        shape = {"within another": (2, 3, 32, 32), "one part twice": (2, 4, 8, 8)}.get(unusual, (2, 3, 8, 8))
+        told = summary(model, shape)
+        materialize(model, shape)
+        assert told.parameters == sum(map(torch.numel, model.parameters()))
+        assert told.trainable_parameters == sum(each.numel() for each in model.parameters() if each.requires_grad)
+        dtype = next(model.parameters()).dtype
+        assert told.layers[0].output_shapes == [tuple(model.eval()(torch.zeros(shape, dtype=dtype)).shape)]
+
+
+def test_an_error_is_told_as_of_the_whole_model():
+    model = get_model("resnet18")
+    with pytest.raises(lazytorch.ShapeInferenceError, match=r"at least one channel, got 0") as error:
+        summary(model, (1, 0, 32, 32))
+    assert any(note.startswith("at stem") for note in error.value.__notes__)
+    assert is_lazy(model)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
 import lazytorch
+from lazytorch.describing import description_of
 from lazytorch.models import MobileNet, ResNet, Stage, get_model, optimize_for_inference, references
 from scripts.benchmarking.measure import run_process, seconds
 from scripts.benchmarking.peers import NN_LAZY, autograd_nodes, draw_once, timm_model, torchvision_model
@@ -188,10 +189,16 @@ def memory(name: str, device: str, what: str = "build", peer: str = "parameters 
 
 
 @contextmanager
-def describe(name: str, device: str) -> Iterator[Contenders]:
+def describe(name: str, device: str, again: bool = False) -> Iterator[Contenders]:
     lazy, model = get_model(name), torchvision_model(name)
+
+    def mine() -> Any:
+        if not again:
+            description_of.cache_clear()
+        return lazytorch.summary(lazy, IMAGE)
+
     calls = {
-        "ours": partial(seconds, lambda: lazytorch.summary(lazy, IMAGE)),
+        "ours": partial(seconds, mine),
         "torchinfo": partial(seconds, lambda: torchinfo.summary(model, IMAGE, verbose=0)),
     }
     yield Contenders(calls)
@@ -218,6 +225,7 @@ def sweep(name: str, device: str) -> Iterator[Contenders]:
     tables = random_tables(TABLES)
 
     def describe_all() -> list[int]:
+        description_of.cache_clear()
         sizes = []
         for kind, table in tables:
             if kind == "resnet":
@@ -297,6 +305,11 @@ ROWS = {
     ),
     "memory": Row("peak resident growth of a build", memory, {"parameters and buffers": (1.05, None)}),
     "describe": Row("shapes, parameters and multiply-adds of every layer", describe, {"torchinfo": (0.20, None)}),
+    "describe-again": Row(
+        "the same of a network that was described before",
+        partial(describe, again=True),
+        {"torchinfo": (None, None)},
+    ),
     "describe-memory": Row(
         "peak resident growth of describing it",
         partial(memory, what="describe", peer="10 MB"),

@@ -1,0 +1,262 @@
+"""describing: what every layer of a model returns, holds and computes, found on shapes, alike layers once."""
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from lazytorch.become import HOOKS
+from lazytorch.lazy_module import LazyModule, watching_builds
+from lazytorch.materialize import run_on_shapes
+from lazytorch.pending import plain_torch
+from lazytorch.recipes import Call
+from lazytorch.shapes import Shapes
+from lazytorch.tree import modules_of
+
+__all__ = ["LayerSummary", "described"]
+
+# The layers, and how many of their parameters have gradients.
+Description = tuple[list["LayerSummary"], int]
+
+
+@dataclass
+class LayerSummary:
+    """What is known of one module.
+
+    Attributes:
+        name: Its name within the model; ``""`` for the model.
+        kind: The class that it is, or becomes.
+        output_shapes: The shapes of the tensors that it returned, last; none if it was not called.
+        parameters: Values in its parameters and in those of the modules below it.
+        macs: Multiply-adds in it and in the modules below it, in all of its calls.
+    """
+
+    name: str
+    kind: str
+    output_shapes: list[tuple[int, ...]]
+    parameters: int
+    macs: int = 0
+
+    @property
+    def depth(self) -> int:
+        """How many modules it is below the model."""
+        return self.name.count(".") + 1 if self.name else 0
+
+    def below(self, name: str) -> "LayerSummary":
+        """The same of a module that stands in another one, under this name."""
+        inner = ".".join(filter(None, (name, self.name)))
+        return LayerSummary(inner, self.kind, list(self.output_shapes), self.parameters, self.macs)
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """As it stands in a table."""
+        label = f"{self.name.rpartition('.')[2]}: {self.kind}" if self.name else self.kind
+        shapes = ", ".join(map(str, self.output_shapes)) or "-"
+        return "  " * self.depth + label, shapes, f"{self.parameters:,}", f"{self.macs:,}"
+
+
+def described(
+    module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], *, by_parts: bool = False
+) -> Description:
+    """The layers of ``module`` and how many of its parameters have gradients.
+
+    Args:
+        module: The module.
+        args: The forward's arguments, on the meta device.
+        named: Its keyword arguments.
+        by_parts: Whether its lazy layers are described apart, each once for all that are alike.
+
+    Raises:
+        ValueError: If they cannot be described apart.
+    """
+    record = Record()
+    lazy = [each for each in modules_of(module) if isinstance(each, LazyModule)] if by_parts else []
+    skeleton = without_values(module, {each: Part(each, record) for each in lazy}).eval()
+    record.watch(skeleton)
+    try:
+        with watching_builds(record.watch):
+            run_on_shapes(skeleton, args, named, count_macs=record.begin)
+    finally:
+        record.end()
+    return record.of(skeleton)
+
+
+class Record:
+    """What the modules of a model return and compute, while its forward runs on shapes."""
+
+    shapes: Shapes
+
+    def __init__(self) -> None:
+        self.running: list[tuple[nn.Module, int]] = []
+        self.macs: dict[nn.Module, int] = {}
+        self.output_shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
+        self.watched: set[nn.Module] = set()
+
+    def begin(self, shapes: Shapes) -> None:
+        """Note what counts multiply-adds."""
+        self.shapes = shapes
+
+    def end(self) -> None:
+        """Forget the modules: they and their hooks would hold each other until the next garbage collection."""
+        for each in self.watched:
+            each._forward_pre_hooks.clear()
+            each._forward_hooks.clear()
+
+    def watch(self, model: nn.Module) -> None:
+        for each in modules_of(model):
+            if each not in self.watched:
+                self.watched.add(each)
+                each.register_forward_pre_hook(self.enter, prepend=True)
+                each.register_forward_hook(self.leave)
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        self.running.append((module, self.shapes.macs))
+
+    def leave(self, module: nn.Module, _: Any, output: Any) -> None:
+        entered, before = self.running.pop()
+        while entered is not module:  # a call that failed, and was caught
+            entered, before = self.running.pop()
+        self.macs[module] = self.macs.get(module, 0) + self.shapes.macs - before
+        leaves = [output] if isinstance(output, Tensor) else tree_leaves(output)
+        self.output_shapes[module] = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def of(self, model: nn.Module) -> Description:
+        """The layers of ``model``, and how many of its parameters have gradients."""
+        held: dict[nn.Module, set[Held]] = {}
+        layers: list[LayerSummary] = []
+        for name, each in model.named_modules():
+            if isinstance(each, Part):
+                layers += [layer.below(name) for layer in each.layers]
+            else:
+                size = sum(held.size for held in held_below(each, held))
+                shapes, macs = self.output_shapes.get(each, []), self.macs.get(each, 0)
+                layers.append(LayerSummary(name, type(each).__name__, shapes, size, macs))
+        return layers, sum(each.trainable for each in held_below(model, held))
+
+
+class Part(nn.Module):
+    """Stands for a lazy layer in a model that is described by parts.
+
+    Args:
+        lazy: The layer.
+        record: Of the model.
+
+    Raises:
+        ValueError: If it is not one of ours, with nothing asked of it but to draw its weights; or, when it is called,
+            if it was called before.
+    """
+
+    def __init__(self, lazy: LazyModule, record: Record) -> None:
+        super().__init__()
+        if not type(lazy).__module__.startswith("lazytorch.layers.") or not lazy._pending.is_as_constructed():
+            raise ValueError
+        self.lazy = (lazy,)  # no part of this
+        self.record = record
+        self.description: Description | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.description is not None:
+            raise ValueError
+        like = Like(self.lazy[0], x, self.describe)
+        self.description = description_of(like)
+        if like.describe is not None:  # it was known
+            self.record.shapes.macs += self.layers[0].macs
+        (shape,) = self.layers[0].output_shapes
+        return torch.empty(shape, dtype=x.dtype, device=x.device)
+
+    def describe(self, x: Tensor) -> Description:
+        with plain_torch():
+            lazy = without_values(self.lazy[0], {}).eval()
+        self.record.watch(lazy)
+        lazy(x)
+        return self.record.of(lazy)
+
+    @property
+    def layers(self) -> list[LayerSummary]:
+        if self.description is None:  # it was not called
+            raise ValueError
+        return self.description[0]
+
+    @property
+    def trainable(self) -> int:
+        return 0 if self.description is None else self.description[1]
+
+
+class Like:
+    """A lazy layer and its input, as a key: equal to another if all that is described is.
+
+    Args:
+        lazy: The layer.
+        x: Its input.
+        describe: Describes the layer with its input; called at most once.
+
+    Raises:
+        TypeError: If an argument is of no use for a key.
+    """
+
+    def __init__(self, lazy: LazyModule, x: Tensor, describe: Callable[[Tensor], Description]) -> None:
+        pending = lazy._pending
+        call = Call(type(lazy), pending.module_args, pending.module_kwargs)
+        self.key = (call.key, pending.default_dtype, x.shape, x.dtype)
+        self.describe: Callable[[], Description] | None = functools.partial(describe, x)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Like) and self.key == other.key
+
+
+@functools.lru_cache(maxsize=512)
+def description_of(like: Like) -> Description:
+    describe, like.describe = like.describe, None  # which would keep the model alive
+    if describe is None:
+        raise ValueError
+    return describe()
+
+
+class Held(NamedTuple):
+    """Values of one parameter, or of a part's together, and how many of them have gradients."""
+
+    key: int
+    size: int
+    trainable: int
+
+
+def held_below(module: nn.Module, held: dict[nn.Module, set[Held]]) -> set[Held]:
+    """What is in ``module`` and below it, each once; ``held`` has it of every module that was asked for."""
+    if module not in held:
+        given = [parameter for parameter in module._parameters.values() if parameter is not None]
+        own = {Held(id(each), each.numel(), each.numel() * each.requires_grad) for each in given}
+        if isinstance(module, Part):
+            own = {Held(id(module), module.layers[0].parameters, module.trainable)}
+        held[module] = own.union(*(held_below(part, held) for part in module.children()))
+    return held[module]
+
+
+def without_values(module: nn.Module, parts: Mapping[LazyModule, nn.Module]) -> nn.Module:
+    """A copy of ``module`` on the meta device, without copying what it holds, and with ``parts`` in place of others."""
+    memo: dict[int, Any] = {id(lazy): part for lazy, part in parts.items()}
+    for each in modules_of(module):
+        # deepcopy takes what stands in its memo, which is many times faster than to find out what these are.
+        hooks = (vars(each)[name] for name in HOOKS)
+        memo.update({id(hook): type(hook)() for hook in hooks if not hook})
+        if isinstance(each, LazyModule) and each not in parts:
+            memo.update(each._pending.copied_as())
+        for tensor in (*each._parameters.values(), *each._buffers.values()):
+            if tensor is not None and not torch.nn.parameter.is_lazy(tensor):
+                empty = torch.empty_like(tensor, device="meta")
+                is_parameter = isinstance(tensor, nn.Parameter)
+                memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+    copied = copy.deepcopy(module, memo)
+    for each in modules_of(copied):
+        if isinstance(each, LazyModule):
+            each._pending.device = torch.device("meta")
+        else:
+            each._apply(lambda tensor: tensor.to("meta"), recurse=False)
+    return copied
