@@ -44,9 +44,11 @@ def is_ours(value: Any) -> bool:
 
 
 def is_untouched(model: nn.Module) -> bool:
-    """Whether no code but lazytorch's and torch's runs when ``model`` is called, lazy or not."""
+    """Whether no code but lazytorch's and torch.nn's runs when ``model`` is called, lazy or not."""
     modules = modules_of(model)
-    return all(map(is_ours, {*map(type, modules)})) and not any(map(is_hooked, modules))
+    packages = {kind.__module__ for kind in set(map(type, modules))}
+    ours = all(package.startswith(("lazytorch.", "torch.nn.modules.")) for package in packages)
+    return ours and not any(map(is_hooked, modules))
 
 
 def is_hooked(module: nn.Module) -> bool:

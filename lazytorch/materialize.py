@@ -125,12 +125,13 @@ def run_on_shapes(
         numpy = sys.modules.get("numpy")
 
         def run() -> None:
-            kept = dict(stored_tensors(module))
-            containers = [(each, copy.copy(each)) for each in stored_containers(module)]
+            untouched = is_untouched(module)  # and so without a forward that stores anything
+            kept = {} if untouched else dict(stored_tensors(module))
+            containers = [] if untouched else [(each, copy.copy(each)) for each in stored_containers(module)]
             states = random.getstate(), numpy.random.get_state() if numpy else None
             try:
                 with (
-                    drawing_meanwhile() if is_untouched(module) else contextlib.nullcontext(),
+                    drawing_meanwhile() if untouched else contextlib.nullcontext(),
                     shapes_only(mode, count_macs is not None) as shapes,
                     torchs_own_built_for_real(module),
                 ):
@@ -138,7 +139,8 @@ def run_on_shapes(
                         count_macs(shapes)
                     module(*args, **named)
             finally:
-                forget_fakes(module, kept)
+                if not untouched:
+                    forget_fakes(module, kept)
                 for container, contents in containers:
                     container.clear()
                     container.update(contents) if isinstance(container, dict) else container.extend(contents)

@@ -211,28 +211,45 @@ def fitted(
             f"{what}: the model must have a place for values, got one on the meta device. Move it first."
         )
 
+    stem_is_lazy = is_lazy(model.stem)
+    built_for = EXAMPLE if stem_is_lazy else example_for(stem_weight(model)[1])
+
     def run() -> State:
         if is_lazy(model):
             drawn = [each._pending for each in model.head.modules() if kept and isinstance(each, LazyModule)]
             with overwriting(kept=drawn):
-                materialize(model, example_for(model, given, layouts))
+                materialize(model, built_for)
         expected = model.state_dict()
         layout = max(layouts, key=lambda layout: sum(name_there(model, key, layout) in given for key in expected))
+        if stem_is_lazy:
+            wanted = example_for(given.get(name_there(model, stem_weight(model)[0], layout)))
+            if wanted != built_for:
+                raise OtherInputError(wanted)
         return checked(model, given, layout, {key: value for key, value in expected.items() if key not in kept}, what)
 
+    try:
+        return as_one_call(run)
+    except OtherInputError as other:
+        built_for = other.example
     return as_one_call(run)
 
 
-def example_for(model: Backbone, given: Mapping[str, Tensor], layouts: Sequence[str | None]) -> tuple[int, ...]:
-    """The shape of an input that the model takes: as its stem is, or if that is lazy, as its weight in ``given``."""
-    stem = model.stem
-    if is_lazy(stem):
-        stem = materialize(copy.deepcopy(stem).to("meta"), EXAMPLE)
-    name, weight = next(((name, each) for name, each in stem.named_parameters() if each.dim() > 2), ("", None))
-    if stem is not model.stem:
-        names = [name_there(model, f"stem.{name}", layout) for layout in layouts]
-        weight = next((given[name] for name in names if name in given and 3 <= given[name].dim() <= 5), weight)
-    if weight is None or weight.size(1) == 0:
+class OtherInputError(Exception):
+    """The weights are of a network for an input of another shape than it was built for."""
+
+    def __init__(self, example: tuple[int, ...]) -> None:
+        self.example = example
+
+
+def stem_weight(model: Backbone) -> tuple[str, Tensor | None]:
+    """The name and value of the first convolution's weight."""
+    weights = ((name, each) for name, each in model.stem.named_parameters("stem") if each.dim() > 2)
+    return next(weights, ("", None))
+
+
+def example_for(weight: Tensor | None) -> tuple[int, ...]:
+    """The shape of an input that a network takes whose first convolution has that weight."""
+    if weight is None or not 3 <= weight.dim() <= 5 or weight.size(1) == 0:
         return EXAMPLE
     return (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))
 
