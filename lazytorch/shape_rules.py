@@ -23,6 +23,7 @@ class Shapes(Protocol):
     """What a rule is given to answer with."""
 
     macs: int
+    counted: dict[int, float]
 
     def like(self, tensor: FakeTensor, shape: Sequence[int]) -> FakeTensor: ...
 
@@ -157,6 +158,21 @@ def in_place(shapes: Shapes, input: Any, *args: Any, **kwargs: Any) -> Tensor | 
     return input if numbers and isinstance(input, Tensor) else None
 
 
+def count(shapes: Shapes, input: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+    """The rule of ``+=``: as ``in_place``, but what is counted so can be told."""
+    result = in_place(shapes, input, *args, **kwargs)
+    if result is not None and len(args) == 1 and type(result) is not FakeTensor and result.dim() == 0:
+        shapes.counted[id(result)] = shapes.counted.get(id(result), 0) + args[0]
+    return result
+
+
+def as_number(shapes: Shapes, input: Any) -> float | None:
+    """The rule of ``float`` of a count, by which BatchNorm without a momentum divides."""
+    if id(input) not in shapes.counted:
+        return None
+    return shapes.counted[id(input)] + (0.0 if input.is_meta else float(input))
+
+
 def pool(dims: int) -> Callable[..., FakeTensor | None]:
     def rule(
         shapes: Shapes,
@@ -246,7 +262,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     **{func: elementwise(func) for func in ELEMENTWISE},
     Tensor.add: broadcast,
     Tensor.mul: broadcast,
-    Tensor.add_: in_place,
+    Tensor.add_: count,
+    Tensor.__float__: as_number,
     Tensor.bernoulli_: in_place,
     Tensor.div_: in_place,
     F.max_pool1d: pool(1),

@@ -28,12 +28,14 @@ class Shapes(TorchFunctionMode):
 
     Attributes:
         macs: Multiply-adds of all that was called, if they are counted.
+        counted: By the identity of a buffer that counts, how much was added to it, though it stays as it is.
     """
 
     def __init__(self, fake_mode: FakeTensorMode) -> None:
         super().__init__()
         self.fake_mode = fake_mode
         self.macs = 0
+        self.counted: dict[int, float] = {}
         self.templates: dict[torch.device, FakeTensor] = {}
 
     def __torch_function__(

@@ -1,6 +1,7 @@
 """materialize: a whole model at once, from shapes."""
 
 import copy
+import functools
 import random
 
 import numpy
@@ -227,3 +228,17 @@ def test_caches_and_other_random_states_stay_as_they_were():
     assert (model.cache, model.history) == ({}, [])
     assert (random.getstate(), numpy.random.get_state()[1].tolist()) == states
     assert model(torch.ones(2, 3)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.1])
+def test_norms_that_average_over_all_batches(momentum):
+    """Without a momentum, BatchNorm divides by the number of batches, of which there was none yet."""
+    model = LazyConvNormActivation(4, norm_layer=functools.partial(nn.BatchNorm2d, momentum=momentum))
+    assert is_lazy(model)
+    assert materialize(copy.deepcopy(model).to("meta"), (1, 3, 8, 8)).norm.weight.is_meta
+    assert materialize(model, (1, 3, 8, 8)).norm.num_batches_tracked == 0
+    x = torch.randn(4, 3, 8, 8)
+    model(x)
+    assert model.norm.num_batches_tracked == 1
+    expected = model.conv(x).mean((0, 2, 3)) * (momentum or 1)
+    torch.testing.assert_close(model.norm.running_mean, expected.detach())
