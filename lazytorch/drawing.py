@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazytorch.recipes import CONSTANT, RANDOM, Call, Recipe, is_watched, without_values
+from lazytorch.recipes import CONSTANT, LAYERS, RANDOM, Call, Recipe, is_watched, without_values
 from lazytorch.side_by_side import Batch, SideBySide, draw_now
 from lazytorch.tree import modules_of
 
 __all__ = ["Drawing", "Scheme", "is_ours", "is_overwritten", "is_untouched", "overwriting", "putting_off", "undrawn"]
-
-LAYERS = RANDOM | CONSTANT
 
 _local = threading.local()
 
@@ -105,17 +103,24 @@ class Drawing:
 
     def construct(self, layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
         """A ``layer`` of torch.nn or ours, its weights not drawn."""
-        recipe = None
-        if not (kwargs.keys() & {"device", "dtype"} or is_watched()):
-            with contextlib.suppress(TypeError):  # the constructor will say so itself, if it is its own
-                recipe = recipe_of(Call(layer, args, kwargs))
-        if recipe is not None:
-            return recipe.make(self.device, not self.constants, self.note)
-        if not self.puts_off(layer):
-            return layer(*args, **kwargs)
-        module = without_values(layer, *args, **kwargs)
-        self.note(module)
-        return module
+        made: list[nn.Module] = []
+
+        def make() -> nn.Module:
+            module = without_values(layer, *args, **kwargs) if self.puts_off(layer) else layer(*args, **kwargs)
+            self.note(module)
+            made.append(module)
+            return module
+
+        if kwargs.keys() & {"device", "dtype"} or is_watched():
+            return make()
+        try:
+            call = MadeOnce(layer, args, kwargs, make)
+        except TypeError:
+            return make()
+        recipe = recipe_of(call)
+        if made:
+            return made[0]
+        return make() if recipe is None else recipe.make(self.device, not self.constants, self.note)
 
     def puts_off(self, layer: type[nn.Module]) -> bool:
         return layer in RANDOM or (self.constants and layer in CONSTANT)
@@ -175,20 +180,31 @@ class Drawing:
         return torch.empty_like(tensor, device=tensor.device if self.seeds is None else "meta")
 
 
+class MadeOnce(Call):
+    """The call of a constructor that is made if nothing is known of an equal one."""
+
+    def __init__(
+        self,
+        layer: type[nn.Module],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        make: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__(layer, args, kwargs)
+        self.make: Callable[[], nn.Module] | None = make
+
+
 @functools.lru_cache(maxsize=512)
-def recipe_of(call: Call) -> Recipe | None:
-    """How to make what ``call`` makes, if it can be made so."""
-    random_state = torch.get_rng_state()
-    cpu = torch.device("cpu")
+def recipe_of(call: MadeOnce) -> Recipe | None:
+    """How to make what ``call`` makes, which is made now; None if it can only be made so."""
+    make, call.make = call.make, None  # which would keep what it makes
+    if make is None:
+        return None
+    module = make()
     try:
-        with cpu, putting_off(Drawing(cpu, constants=False)):
-            if call.layer in RANDOM:
-                return Recipe(without_values(call.layer, *call.args, **call.kwargs))
-            return Recipe(call.layer(*call.args, **call.kwargs))
+        return Recipe(module)
     except ValueError:
         return None
-    finally:
-        torch.set_rng_state(random_state)
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
-__all__ = ["CONSTANT", "RANDOM", "Call", "Recipe", "is_watched", "without_values"]
+__all__ = ["CONSTANT", "LAYERS", "RANDOM", "Call", "Recipe", "is_watched", "without_values"]
 
 # Their constructors end with reset_parameters(), which gives all of their weights values, and nothing else does.
 RANDOM = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear}
 CONSTANT = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+LAYERS = RANDOM | CONSTANT
 # Who replaces one of these, to build models in a way of his own, wants it to be called.
 CONSTRUCTORS = [
-    *((layer, "__init__", layer.__init__) for layer in RANDOM | CONSTANT),
+    *((layer, "__init__", layer.__init__) for layer in LAYERS),
     *((nn.Module, name, getattr(nn.Module, name)) for name in ("__init__", "__setattr__", "add_module")),
     *((nn.Module, name, getattr(nn.Module, name)) for name in ("register_buffer", "register_parameter")),
 ]
+# What CONSTANT layers start with.
+FILL = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
 CONTAINERS = {dict, list, set, OrderedDict}
 STORES = ("_parameters", "_buffers", "_modules")
 IMMUTABLE = {bool, float, int, str, torch.dtype, type, type(None), types.BuiltinFunctionType, types.FunctionType}
@@ -56,13 +59,12 @@ class Call:
     """
 
     def __init__(self, layer: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.layer = layer
-        self.args = args
-        self.kwargs = kwargs
-        self.key = (layer, layer.__init__, torch.get_default_dtype(), key_of(args), key_of(tuple(kwargs.items())))
+        arguments = key_of(args), key_of(tuple(kwargs.items()))
+        self.key = (layer, layer.__init__, torch.get_default_dtype(), *arguments)
+        self.hash = hash(self.key)
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return self.hash
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Call) and self.key == other.key
@@ -97,8 +99,8 @@ class Recipe:
     """How to make modules like ``module``, which is as its constructor left it.
 
     Args:
-        module: The module. What it is made of must be layers of ``RANDOM``, undrawn, and ``CONSTANT``, and modules
-            that hold neither tensors nor anything else that can change.
+        module: The module. What it is made of must be layers of ``RANDOM`` and ``CONSTANT``, and modules that hold
+            neither tensors nor anything else that can change.
 
     Raises:
         ValueError: If it is made of something else.
@@ -119,18 +121,15 @@ class Recipe:
             else:
                 require_immutable(value)
         for store in STORES[:2]:
-            self.contents += [(store, name, self.values_of(each)) for name, each in getattr(module, store).items()]
+            for name, each in getattr(module, store).items():
+                self.contents.append((store, name, None if each is None else self.values_of(name, each)))
         parts = module._modules.items()
         self.contents += [("_modules", name, None if part is None else Recipe(part)) for name, part in parts]
 
-    def values_of(self, tensor: Tensor | None) -> Values | None:
-        if tensor is None:
-            return None
-        if self.kind not in RANDOM | CONSTANT:
+    def values_of(self, name: str, tensor: Tensor) -> Values:
+        if self.kind not in LAYERS:
             raise ValueError
-        fill = None if self.kind in RANDOM else tensor.detach().flatten()[0].item()
-        if fill is not None and not (tensor == fill).all():
-            raise ValueError
+        fill = None if self.kind in RANDOM else FILL[name]
         return Values(tensor.shape, tensor.dtype, fill, tensor.requires_grad)
 
     def make(
@@ -162,9 +161,6 @@ class Recipe:
         if self.kind in LAYERS:
             note(module)
         return module
-
-
-LAYERS = RANDOM | CONSTANT
 
 
 def require_immutable(value: Any) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lazytorch import materialize
-from lazytorch.drawing import Drawing, putting_off, recipe_of
+from lazytorch.drawing import Drawing, MadeOnce, putting_off, recipe_of
 from lazytorch.layers import (
     BlurPool,
     BottleneckBlock,
@@ -19,7 +19,7 @@ from lazytorch.layers import (
     SqueezeExcitation,
 )
 from lazytorch.models import get_model
-from lazytorch.recipes import Call, Recipe
+from lazytorch.recipes import Recipe
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 CASES = [
@@ -39,6 +39,20 @@ CASES = [
     (BottleneckBlock, (8, 4, 16), {"stride": 2}),
     (BlurPool, (8,), {}),
 ]
+
+
+def test_the_first_of_its_kind_is_what_the_constructor_made():
+    recipe_of.cache_clear()
+    made = [construct(BottleneckBlock, 8, 4, 16, stride=2) for _ in range(3)]
+    assert recipe_of.cache_info().hits >= 2
+    assert facts(made[0]) == facts(made[1]) == facts(made[2])
+    drawings = [Drawing(CPU, constants=constants) for constants in (True, True, False)]
+    recipe_of.cache_clear()
+    for drawing, count in zip(drawings, (8, 8, 4), strict=True):  # convolutions and norms, or convolutions
+        with putting_off(drawing):
+            drawing.construct(BottleneckBlock, 8, 4, 16, stride=2)
+        assert len(drawing.put_off) == count
+        assert len({id(module) for module, _ in drawing.put_off}) == count
 
 
 def construct(layer, *args, device=CPU, constants=False, **kwargs):
@@ -119,15 +133,11 @@ def test_arguments_that_are_no_keys_reach_the_constructor(args):
 def test_what_holds_more_than_layers_has_no_recipe():
     """A buffer's values, say, or a part of a user's, are made by the constructor alone."""
     made = construct(BlurPool, 8)
-    assert recipe_of(Call(BlurPool, (8,), {})) is None
+    assert recipe_of(MadeOnce(BlurPool, (8,), {}, lambda: made)) is None
     torch.testing.assert_close(made.state_dict(), BlurPool(8).state_dict())
     for module in (nn.Embedding(3, 2), nn.GroupNorm(2, 4), nn.Sequential(Holder(torch.zeros(1))), Holder(nn.ReLU())):
         with pytest.raises(ValueError):  # noqa: PT011 - it is for the one who asks alone
             Recipe(module)
-    norm = nn.BatchNorm2d(2)
-    norm.weight.data[1] = 3
-    with pytest.raises(ValueError):  # noqa: PT011
-        Recipe(norm)
 
 
 def test_a_recipe_draws_nothing():
