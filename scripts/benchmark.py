@@ -92,6 +92,8 @@ def verdicts(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
         mean, worst = geometric_mean([each.ratio for each in those]), max(those, key=lambda each: each.ratio)
         wanted_mean, wanted_worst = ROWS[row].wanted[peer]
         holds = mean <= (wanted_mean or mean) and worst.ratio <= (wanted_worst or worst.ratio)
+        if wanted_mean is wanted_worst is None:
+            holds = None
         result.append(
             {
                 "row": row,
@@ -127,7 +129,7 @@ def tables(comparisons: Sequence[Comparison], depths: dict[str, Curve]) -> list[
             f"{each['worst']:.2f}",
             wanted(each["wanted_worst"]),
             each["worst_model"],
-            "yes" if each["holds"] else "no",
+            {True: "yes", False: "no", None: "-"}[each["holds"]],
         ]
         for each in verdicts(comparisons)
     ]

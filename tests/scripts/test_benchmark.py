@@ -129,7 +129,7 @@ def test_the_picture(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "building"], "--rows: must be of build, first-call"),
+        (["--rows", "building"], "--rows: must be of build, build-first, first-call"),
         (["--models", "resnet19"], "--models: must be of mobilenet_v2, .*got 'resnet19'"),
         (["--rounds", "0"], "--rounds: must be at least 1, got 0"),
         (["--plot", "picture.txt"], r"--plot: must end in \.svg or \.png, got picture\.txt"),
