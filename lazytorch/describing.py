@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lazytorch.become import HOOKS
+from lazytorch.become import HOOKS, MODULE_STATE
 from lazytorch.lazy_module import LazyModule, watching_builds
 from lazytorch.materialize import run_on_shapes
 from lazytorch.pending import plain_torch
@@ -22,6 +22,8 @@ __all__ = ["LayerSummary", "described"]
 
 # The layers, and how many of their parameters have gradients.
 Description = tuple[list["LayerSummary"], int]
+# What every lazy layer holds.
+LAZY_STATE = MODULE_STATE.keys() | {"_pending", "_initialize_hook"}
 
 
 @dataclass
@@ -81,9 +83,9 @@ def described(
     try:
         with watching_builds(record.watch):
             run_on_shapes(skeleton, args, named, count_macs=record.begin)
+        return record.of(skeleton)
     finally:
         record.end()
-    return record.of(skeleton)
 
 
 class Record:
@@ -106,6 +108,8 @@ class Record:
         for each in self.watched:
             each._forward_pre_hooks.clear()
             each._forward_hooks.clear()
+        for kept in (self.watched, self.running, self.macs, self.output_shapes):
+            kept.clear()
 
     def watch(self, model: nn.Module) -> None:
         for each in modules_of(model):
@@ -153,7 +157,9 @@ class Part(nn.Module):
 
     def __init__(self, lazy: LazyModule, record: Record) -> None:
         super().__init__()
-        if not type(lazy).__module__.startswith("lazytorch.layers.") or not lazy._pending.is_as_constructed():
+        added = lazy._modules or lazy._buffers or len(lazy._parameters) > 1 or vars(lazy).keys() - LAZY_STATE
+        ours = type(lazy).__module__.startswith("lazytorch.layers.")
+        if added or not ours or not lazy._pending.is_as_constructed():
             raise ValueError
         self.lazy = (lazy,)  # no part of this
         self.record = record

@@ -42,7 +42,7 @@ def is_ours(value: Any) -> bool:
 
 
 def is_untouched(model: nn.Module) -> bool:
-    """Whether no code but lazytorch's and torch.nn's runs when ``model`` is called, lazy or not."""
+    """Whether no code but lazytorch's and torch.nn's runs when ``model`` is built and called."""
     modules = modules_of(model)
     packages = {kind.__module__ for kind in set(map(type, modules))}
     ours = all(package.startswith(("lazytorch.", "torch.nn.modules.")) for package in packages)
@@ -51,14 +51,15 @@ def is_untouched(model: nn.Module) -> bool:
 
 def is_hooked(module: nn.Module) -> bool:
     state = vars(module)
-    own = 1 if "_initialize_hook" in state else 0
+    pending = state.get("_pending")
     return bool(
-        len(state["_forward_pre_hooks"]) > own
+        len(state["_forward_pre_hooks"]) > (pending is not None)
         or state["_forward_hooks"]
         or state["_backward_hooks"]
         or state["_backward_pre_hooks"]
-        or "forward" in state
         or module._compiled_call_impl is not None
+        or any(callable(value) and not is_ours(value) for value in state.values())
+        or not (pending is None or pending.runs_ours_alone)
     )
 
 
@@ -120,7 +121,9 @@ class Drawing:
         recipe = recipe_of(call)
         if made:
             return made[0]
-        return make() if recipe is None else recipe.make(self.device, not self.constants, self.note)
+        if recipe is None or not recipe.is_current:
+            return make()
+        return recipe.make(self.device, not self.constants, self.note)
 
     def puts_off(self, layer: type[nn.Module]) -> bool:
         return layer in RANDOM or (self.constants and layer in CONSTANT)

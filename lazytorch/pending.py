@@ -141,16 +141,21 @@ class Pending:
         states = [state for state, strict in loads if state or strict]
         return {key: value for state in states for key, value in state.items()} if states else None
 
+    @property
+    def runs_ours_alone(self) -> bool:
+        """Whether no code but lazytorch's and torch's runs when it is built."""
+        return self.is_ours and is_ours((*self.module_args, *self.module_kwargs.values()))
+
     def is_as_constructed(self) -> bool:
         """Whether nothing was asked of it that could be seen in what is built but for its values."""
-        if not (self.is_ours and is_ours((*self.module_args, *self.module_kwargs.values())) and self.compile is None):
+        if not self.runs_ours_alone or self.compile is not None:
             return False
         same = ("to", (), {"dtype": self.default_dtype})
         return all(deed[0] == "train" or deed == same or is_scheme(deed) for deed in self.deeds)
 
     def drawing(self) -> Drawing | None:
         """What puts off the drawing of weights, where some may be overwritten or have no values; else None."""
-        if not (self.is_ours and is_ours((*self.module_args, *self.module_kwargs.values()))):
+        if not self.runs_ours_alone:
             return None
         if is_overwritten(self) and not any(deed[0] == "apply" and not is_scheme(deed) for deed in self.deeds):
             return Drawing(self.device, constants=True, never=True)

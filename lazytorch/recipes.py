@@ -17,14 +17,13 @@ RANDOM = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear}
 CONSTANT = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
 LAYERS = RANDOM | CONSTANT
 # Who replaces one of these, to build models in a way of his own, wants it to be called.
-CONSTRUCTORS = [
-    *((layer, "__init__", layer.__init__) for layer in LAYERS),
-    *((nn.Module, name, getattr(nn.Module, name)) for name in ("__init__", "__setattr__", "add_module")),
-    *((nn.Module, name, getattr(nn.Module, name)) for name in ("register_buffer", "register_parameter")),
-]
+BASES = {base for layer in LAYERS for base in layer.__mro__ if issubclass(base, nn.Module)}
+NAMES = ("__init__", "__setattr__", "add_module", "register_buffer", "register_parameter", "reset_parameters")
+CONSTRUCTORS = [(base, name, getattr(base, name)) for base in BASES for name in NAMES if hasattr(base, name)]
 # What CONSTANT layers start with.
 FILL = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
 CONTAINERS = {dict, list, set, OrderedDict}
+PACKAGES = ("torch.nn.modules.", "lazytorch.")
 STORES = ("_parameters", "_buffers", "_modules")
 IMMUTABLE = {bool, float, int, str, torch.dtype, type, type(None), types.BuiltinFunctionType, types.FunctionType}
 
@@ -108,6 +107,9 @@ class Recipe:
 
     def __init__(self, module: nn.Module) -> None:
         self.kind = type(module)
+        if not all(each.__module__.startswith(PACKAGES) for each in (self.kind, self.kind.__init__)):
+            raise ValueError
+        self.constructors = {self.kind: self.kind.__init__}
         self.state: dict[str, Any] = {}
         self.containers: list[tuple[str, Callable[..., Any], Any]] = []
         self.contents: list[tuple[str, str, Values | Recipe | None]] = []
@@ -123,8 +125,15 @@ class Recipe:
         for store in STORES[:2]:
             for name, each in getattr(module, store).items():
                 self.contents.append((store, name, None if each is None else self.values_of(name, each)))
-        parts = module._modules.items()
-        self.contents += [("_modules", name, None if part is None else Recipe(part)) for name, part in parts]
+        for name, part in module._modules.items():
+            recipe = None if part is None else Recipe(part)
+            self.contents.append(("_modules", name, recipe))
+            self.constructors |= {} if recipe is None else recipe.constructors
+
+    @property
+    def is_current(self) -> bool:
+        """Whether all constructors are what they were."""
+        return all(kind.__init__ is constructor for kind, constructor in self.constructors.items())
 
     def values_of(self, name: str, tensor: Tensor) -> Values:
         if self.kind not in LAYERS:

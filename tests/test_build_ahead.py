@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from lazytorch import is_lazy, materialize
+from lazytorch.layers import LazyConvNormActivation
 from lazytorch.models import get_model
 
 MODULE = sys.modules["lazytorch.materialize"]
@@ -120,6 +121,63 @@ def test_a_failure_is_the_calls_own(built):
     copied = copy.deepcopy(model)
     torch.testing.assert_close(copied.eval()(x := image()), model.eval()(x), rtol=0, atol=0)
     assert built[-2:] == [copied, model]
+
+
+def test_a_call_that_fails_after_the_build_leaves_the_model_lazy(built):
+    """BatchNorm refuses one value a channel in training, which shapes do not show."""
+    model = get_model("resnet18", num_classes=3)
+    state = pickle.dumps(model)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        model(torch.zeros(1, 3, 32, 32))
+    assert built == [model]
+    assert pickle.dumps(model) == state
+    assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 3)
+
+
+def test_an_interrupted_first_call_leaves_the_model_lazy(built, monkeypatch):
+    model, convolve, calls = get_model("resnet18", num_classes=3), torch.conv2d, []
+
+    def interrupted(*args):
+        calls.append(type(args[0]))
+        if calls.count(torch.Tensor) == 5:
+            raise KeyboardInterrupt
+        return convolve(*args)
+
+    monkeypatch.setattr(nn.functional, "conv2d", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model(image())
+    assert built == [model]
+    assert all(is_lazy(each) for each in (model, model.stem, model.get_classifier()))
+    monkeypatch.undo()
+    assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 3)
+
+
+def own_method(model, seen):
+    head = model.forward_head
+    model.forward_head = lambda x, pre_logits=False: (seen.append(type(x)), head(x, pre_logits))[1]
+
+
+def own_norm(model, seen):
+    def norm(channels):
+        seen.append(torch.Tensor)
+        return nn.BatchNorm2d(channels)
+
+    model.stem = LazyConvNormActivation(64, norm_layer=norm)
+
+
+@pytest.mark.parametrize("change", [own_method, own_norm])
+def test_a_users_function_is_called_once(built, change):
+    model, seen = get_model("resnet18", num_classes=3), []
+    change(model, seen)
+    model(image())
+    assert seen == [torch.Tensor]
+    assert built == []
+
+
+def test_models_of_before_there_was_such_a_build_can_be_called():
+    model = get_model("resnet18", num_classes=3)
+    del model.never_called
+    assert model(image()).shape == (4, 3)
 
 
 def test_what_is_compiled_first_is_built_by_the_compiler(built):

@@ -9,7 +9,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lazytorch import UninitializedModuleError, is_lazy, materialize
 from lazytorch.layers import ConvNormActivation
-from lazytorch.layers.residual import ResidualBlock
 from lazytorch.models import get_model, optimize_for_inference
 from scripts.parity import randomize
 from tests.catalogue import SAMPLES
@@ -113,50 +112,3 @@ def test_a_lazy_model_is_refused_and_stays_lazy():
     with pytest.raises(UninitializedModuleError, match=r"no weights to fold yet.*before optimize_for_inference"):
         optimize_for_inference(model)
     assert is_lazy(model)
-
-
-def residual_blocks(model):
-    return [each for each in model.modules() if isinstance(each, ResidualBlock)]
-
-
-def test_sums_take_no_room_of_their_own():
-    x = torch.randn(2, 3, 64, 64)
-    model = materialize(get_model("resnet50", num_classes=5), x)
-    randomize(model)
-    folded, plain = optimize_for_inference(model), optimize_for_inference(model)
-    assert not any(block.sums_in_place for block in residual_blocks(model))
-    assert all(block.sums_in_place for block in residual_blocks(folded))
-    for block in residual_blocks(plain):
-        block.sums_in_place = False
-    given = x.clone()
-    expected = plain(x)
-    torch.testing.assert_close(folded(x), expected, rtol=0, atol=0)
-    assert torch.equal(x, given)
-    gradients = []
-    for each in (folded, plain):
-        inputs = x.clone().requires_grad_()
-        each(inputs).sum().backward()
-        gradients.append(inputs.grad)
-    torch.testing.assert_close(*gradients)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(folded(x), plain(x), rtol=0, atol=0)
-
-
-def test_a_sum_stands_apart_where_somebody_sees_what_the_branch_returned():
-    x = torch.randn(2, 3, 64, 64)
-    model = materialize(get_model("resnet18", num_classes=5), x)
-    first, second, third, *_ = residual_blocks(model)
-    seen = {}
-    first.layers.register_forward_hook(lambda _, __, y: seen.update(branch=(y, y.clone())))
-    second.layers[-1].conv.register_forward_hook(lambda _, __, y: seen.update(conv=(y, y.clone())))
-    third.layers = nn.Identity()
-    folded = optimize_for_inference(model)
-    assert [block.sums_in_place for block in residual_blocks(folded)][:3] == [False] * 3
-    assert all(block.sums_in_place for block in residual_blocks(folded)[3:])
-    with torch.no_grad():
-        copied = residual_blocks(folded)
-        copied[0](torch.randn(1, 64, 8, 8))
-        copied[1](torch.randn(1, 64, 8, 8))
-    for kept, value in seen.values():
-        torch.testing.assert_close(kept, value, rtol=0, atol=0)
-    assert len(seen) == 2

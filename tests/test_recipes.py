@@ -1,6 +1,7 @@
 """What is made by a recipe is what the constructor makes."""
 
 import itertools
+import sys
 from functools import partial
 
 import pytest
@@ -174,3 +175,48 @@ def test_who_watches_constructors_sees_every_parameter(monkeypatch):
     monkeypatch.setattr(nn.Conv2d, "__init__", lambda self, *a, **k: (built.append(self), original(self, *a, **k))[1])
     model = materialize(get_model("resnet18"), (1, 3, 64, 64))
     assert len(built) == sum(isinstance(each, nn.Conv2d) for each in model.modules())
+
+
+class Own(ConvNormActivation):
+    pass
+
+
+def test_what_was_replaced_for_a_while_is_not_remembered(monkeypatch):
+    recipe_of.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["lazytorch.layers.bottleneck"], "ConvNormActivation", Own)
+        assert any(type(each) is Own for each in materialize(get_model("resnet50"), (1, 3, 64, 64)).modules())
+    assert not any(type(each) is Own for each in materialize(get_model("resnet50"), (1, 3, 64, 64)).modules())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("owner", [SqueezeExcitation, nn.ReLU, nn.modules.batchnorm._NormBase])
+def test_constructors_that_are_replaced_are_called(monkeypatch, owner, cached):
+    recipe_of.cache_clear()
+    if cached:
+        materialize(get_model("mobilenet_v3_small"), (1, 3, 64, 64))
+    calls, original = [], owner.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "__init__", lambda self, *a, **k: (calls.append(self), original(self, *a, **k))[1])
+        model = materialize(get_model("mobilenet_v3_small"), (1, 3, 64, 64))
+        assert len(calls) == sum(isinstance(each, owner) for each in model.modules()) > 0
+    materialize(get_model("mobilenet_v3_small"), (1, 3, 64, 64))
+    assert len(calls) == sum(isinstance(each, owner) for each in model.modules())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_values_that_are_replaced_are_taken(monkeypatch, cached):
+    recipe_of.cache_clear()
+    if cached:
+        materialize(get_model("resnet18"), (1, 3, 64, 64))
+
+    def reset(self):
+        with torch.no_grad():
+            self.weight.fill_(0.5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.BatchNorm2d, "reset_parameters", reset)
+        model = materialize(get_model("resnet18", zero_init=False), (1, 3, 64, 64))
+    assert (model.stem.conv.norm.weight == 0.5).all()
+    after = materialize(get_model("resnet18"), (1, 3, 64, 64))
+    assert (after.stem.conv.norm.weight == 1).all()

@@ -1,7 +1,9 @@
 """A summary shows every layer of a model that stays as it is, and allocates nothing."""
 
+import gc
 import io
 import resource
+import weakref
 from collections import OrderedDict
 from xml.etree import ElementTree
 
@@ -263,6 +265,42 @@ def test_what_was_asked_of_a_layer_is_not_forgotten(unusual):
         assert told.trainable_parameters == sum(each.numel() for each in model.parameters() if each.requires_grad)
         dtype = next(model.parameters()).dtype
         assert told.layers[0].output_shapes == [tuple(model.eval()(torch.zeros(shape, dtype=dtype)).shape)]
+
+
+def add_part(layer):
+    layer.adapter = nn.Conv2d(4, 4, 1)
+
+
+def add_parameter(layer):
+    layer.register_parameter("scale", nn.Parameter(torch.ones(58)))
+
+
+@pytest.mark.parametrize("add", [add_part, add_parameter])
+@pytest.mark.parametrize("added_first", [True, False])
+def test_what_was_added_to_a_layer_is_its_own(add, added_first):
+    description_of.cache_clear()
+    plain, changed = (two_of(LazyPointwiseConv(4), LazyPointwiseConv(11)) for _ in range(2))
+    add(changed.stem)
+    for model in (changed, plain) if added_first else (plain, changed):
+        told = summary(model, (2, 3, 8, 8))
+        materialize(model, (2, 3, 8, 8))
+        assert told.parameters == sum(map(torch.numel, model.parameters()))
+
+
+def test_nothing_is_kept_alive():
+    gc.collect()
+    gc.disable()
+    try:
+        model = get_model("resnet18")
+        parts = [weakref.ref(each) for each in model.modules()]
+        summary(model, (1, 3, 64, 64))
+        lazy = {type(each()) for each in parts}
+        del model
+        assert len(lazy) > 3
+        alive = [each() for each in parts if isinstance(each(), lazytorch.LazyModule)]
+        assert alive == []
+    finally:
+        gc.enable()
 
 
 def test_an_error_is_told_as_of_the_whole_model():

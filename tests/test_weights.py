@@ -391,3 +391,21 @@ def test_loading_leaves_no_trace():
     for ours, theirs in zip(model.modules(), by_hand.modules(), strict=True):
         assert type(ours) is type(theirs)
         assert vars(ours).keys() == vars(theirs).keys()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_load_that_fails_when_all_fits_leaves_the_model_lazy(error):
+    model, state = resnet18(num_classes=4), of_torchvision(num_classes=4).state_dict()
+    before = pickle.dumps(model)
+
+    def fail(*_):
+        raise error("mine")
+
+    handle = model.register_load_state_dict_pre_hook(fail)
+    with pytest.raises(error, match="mine"):
+        load_reference_state_dict(model, state, "torchvision")
+    handle.remove()
+    assert is_lazy(model)
+    assert pickle.dumps(model) == before
+    load_reference_state_dict(model, state, "torchvision")
+    assert same(reference_state_dict(model, "torchvision"), state)

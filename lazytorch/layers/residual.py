@@ -21,9 +21,6 @@ class ResidualBlock(nn.Module):
         activation: Called without arguments, after the sum; None for none.
     """
 
-    # Whether the sum takes the place of what the branch returned: that must be a tensor of its own, and nobody else's.
-    sums_in_place = False
-
     def __init__(
         self,
         layers: dict[str, nn.Module | None],
@@ -40,10 +37,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        y, shortcut = self.layers(x), self.shortcut(x)
-        if self.sums_in_place and y.dtype == shortcut.dtype:
-            return self.activation(y.add_(shortcut))
-        return self.activation(y + shortcut)
+        return self.activation(self.layers(x) + self.shortcut(x))
 
 
 def require_residual(block: nn.Module, kernel_size: int, stride: int) -> None:

@@ -1,13 +1,16 @@
 """Backbone: stem, stages, head; what every network of the zoo is."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from lazytorch.drawing import Scheme, is_ours
 from lazytorch.errors import UninitializedModuleError
+from lazytorch.first_call import as_one_call
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
 from lazytorch.lazify import whole
@@ -77,6 +80,8 @@ class Backbone(nn.Module):
         StageInfo(channels=16, reduction=4, module='stages.1')
     """
 
+    never_called = False
+
     def __init__(
         self,
         *,
@@ -136,16 +141,18 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""
-        is_first = not torch.compiler.is_compiling() and self.never_called
-        if is_first:
-            build_ahead(self, x)
         try:
-            y = self.forward_head(self.forward_features(x))
+            if not torch.compiler.is_compiling() and self.never_called:
+                return as_one_call(partial(self._call_first, x))
+            return self.forward_head(self.forward_features(x))
         except Exception as error:
             note_path(self, error)
             raise
-        if is_first:
-            self.never_called = False
+
+    def _call_first(self, x: Tensor) -> Tensor:
+        build_ahead(self, x)
+        y = self.forward_head(self.forward_features(x))
+        self.never_called = self.never_called and isinstance(y, FakeTensor)  # which only tells shapes
         return y
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Deployment: a trained model as fast as it can be without another runtime."""
 
 import copy
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -9,7 +9,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lazytorch.errors import UninitializedModuleError
 from lazytorch.layers import ConvNormActivation
-from lazytorch.layers.residual import ResidualBlock
 from lazytorch.materialize import is_lazy
 
 __all__ = ["optimize_for_inference"]
@@ -21,7 +20,7 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def optimize_for_inference(model: M) -> M:
-    """A copy of ``model`` for evaluation: BatchNorms folded into convolutions, residual sums in place, channels last.
+    """A copy of ``model`` for evaluation: every BatchNorm folded into its convolution, channels last in memory.
 
     The outputs are the same, but for rounding. The copy has no use for training: its norms are gone. Inputs may be of
     any memory format.
@@ -53,9 +52,6 @@ def optimize_for_inference(model: M) -> M:
         if isinstance(layer, ConvNormActivation) and can_be_folded(layer):
             layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)  # pyright: ignore[reportArgumentType]
             del layer.norm
-    for block in folded.modules():
-        if isinstance(block, ResidualBlock) and ends_with_convolution(block):
-            block.sums_in_place = True  # one tensor less to find room for
     for each in (*folded.parameters(), *folded.buffers()):
         if each.dim() in LAST:
             each.data = each.data.contiguous(memory_format=LAST[each.dim()])
@@ -72,11 +68,3 @@ def can_be_folded(layer: ConvNormActivation) -> bool:
         return False
     hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (conv, norm) if each is not None)
     return not hooked and "weight" in vars(conv)["_parameters"] and getattr(norm, "running_mean", None) is not None
-
-
-def ends_with_convolution(block: ResidualBlock) -> bool:
-    """Whether what the block's branch returns is a convolution's, and nobody else gets to see it."""
-    last: Any = block.layers
-    while type(last).forward is nn.Sequential.forward and last and not last._forward_hooks:
-        last = last[-1]
-    return type(last) in CONVOLUTIONS and not last._forward_hooks and type(block).forward is ResidualBlock.forward

@@ -4,9 +4,11 @@ import copy
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +72,8 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
         kept = True
         given = {name: value for name, value in given.items() if name not in head}
     stem = copy.deepcopy(model.stem)
-    state = fitted(model, given, layouts, CLASSIFIER if kept else (), f"weights {describe(weights)}")
-    model.load_state_dict(state, strict=not kept, assign=True)
+    load = partial(model.load_state_dict, strict=not kept, assign=True)
+    load_fitted(model, given, layouts, CLASSIFIER if kept else (), f"weights {describe(weights)}", load)
     model.stem = as_lazy_as(stem, model.stem)
     if kept and num_classes:
         warnings.warn(
@@ -130,7 +132,7 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
     require_source(model, source)
     what = f"load_reference_state_dict from {source}"
     given = tensors_by_name(state_dict, what)
-    model.load_state_dict(fitted(model, given, [source], (), what))
+    load_fitted(model, given, [source], (), what, model.load_state_dict)
 
 
 def reference_state_dict(model: Backbone, source: str) -> State:
@@ -186,14 +188,15 @@ def shape_there(model: Backbone, key: str, value: Tensor, layout: str | None) ->
     return (*value.shape[:2], *(1,) * name[1])
 
 
-def fitted(
+def load_fitted(
     model: Backbone,
     given: Mapping[str, Tensor],
     layouts: Sequence[str | None],
     kept: Collection[str],
     what: str,
-) -> State:
-    """The entries of ``given`` by the model's names, on its device and in its dtypes. A lazy model is built for them.
+    load: Callable[[State], Any],
+) -> None:
+    """Load the entries of ``given``, by the model's names, on its device and in its dtypes; build it if it is lazy.
 
     Args:
         model: The model, lazy or not.
@@ -201,6 +204,7 @@ def fitted(
         layouts: Whose names they may be; None for the model's own.
         kept: Entries of the classifier's that the model keeps.
         what: What is loaded, for the message of an error.
+        load: Called with the entries, once they are known to fit. If it fails, what was lazy is lazy again.
 
     Raises:
         RuntimeError: If entries do not fit. The model is left as it was.
@@ -214,7 +218,7 @@ def fitted(
     stem_is_lazy = is_lazy(model.stem)
     built_for = EXAMPLE if stem_is_lazy else example_for(stem_weight(model)[1])
 
-    def run() -> State:
+    def run() -> None:
         if is_lazy(model):
             drawn = [each._pending for each in model.head.modules() if kept and isinstance(each, LazyModule)]
             with overwriting(kept=drawn):
@@ -222,16 +226,18 @@ def fitted(
         expected = model.state_dict()
         layout = max(layouts, key=lambda layout: sum(name_there(model, key, layout) in given for key in expected))
         if stem_is_lazy:
-            wanted = example_for(given.get(name_there(model, stem_weight(model)[0], layout)))
-            if wanted != built_for:
-                raise OtherInputError(wanted)
-        return checked(model, given, layout, {key: value for key, value in expected.items() if key not in kept}, what)
+            example = example_for(given.get(name_there(model, stem_weight(model)[0], layout)))
+            if example != built_for:
+                raise OtherInputError(example)
+        wanted = {key: value for key, value in expected.items() if key not in kept}
+        load(checked(model, given, layout, wanted, what))
 
     try:
-        return as_one_call(run)
+        as_one_call(run)
+        return
     except OtherInputError as other:
         built_for = other.example
-    return as_one_call(run)
+    as_one_call(run)
 
 
 class OtherInputError(Exception):
