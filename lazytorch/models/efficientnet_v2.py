@@ -9,7 +9,8 @@ from functools import partial
 from torch import nn
 
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
-from lazytorch.models.mobile import MobileNet, Stage, as_tensorflow, draw, uniform
+from lazytorch.models.initial_weights import as_tensorflow, draw, uniform
+from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.mobile_names import in_both, in_efficientnet
 from lazytorch.models.registry import model
 

@@ -1,10 +1,14 @@
-"""Inflation: 2-D weights for 3-D networks."""
+"""Weights for other inputs: those of images for volumes, and for other channels."""
 
 from collections.abc import Mapping
+from math import ceil
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-__all__ = ["inflate_state_dict"]
+from lazytorch.errors import ShapeInferenceError
+
+__all__ = ["fit_input_channels", "inflate_state_dict"]
 
 
 def inflate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -33,3 +37,27 @@ def inflate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         key: value.unsqueeze(2).repeat(1, 1, value.size(-1), 1, 1) / value.size(-1) if value.dim() == 4 else value
         for key, value in state_dict.items()
     }
+
+
+def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with convolutions' weights changed to the input channels that ``module`` has.
+
+    To one channel they are summed; to others they are repeated and scaled, as timm does it. Equal channels give what
+    they gave if their number is one, or a multiple of that of the weights.
+    """
+    own = dict(module.named_parameters())  # for their shapes; they may not have been drawn
+    result = dict(state)
+    for key, value in state.items():
+        if key in own and value.dim() > 2:
+            if value.dim() != own[key].dim():
+                raise ShapeInferenceError(
+                    f"{type(module).__name__}: the input must have as many spatial dimensions as the weights that were "
+                    f"loaded, {value.dim() - 2}, got {own[key].dim() - 2}."
+                )
+            given, wanted = value.size(1), own[key].size(1)
+            if wanted == 1 != given:
+                result[key] = value.float().sum(dim=1, keepdim=True).to(value.dtype)
+            elif wanted != given:
+                repeated = torch.cat([value.float()] * ceil(wanted / given), dim=1)[:, :wanted]
+                result[key] = (repeated * (given / wanted)).to(value.dtype)
+    return result

@@ -1,13 +1,15 @@
-"""Initial weights, drawn anew: for a model that has no values yet, built on the meta device and perhaps sharded."""
+"""Initial weights: the ways in which families draw them; and drawn anew, for a model that has no values yet."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["draw_anew", "without_initial_values"]
+__all__ = ["as_tensorflow", "draw", "draw_anew", "small_normal", "uniform", "without_initial_values"]
 
 
 def without_initial_values(module: nn.Module) -> list[str]:
@@ -62,3 +64,35 @@ def whole(module: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for parameter, value in drawn.items():
                 parameter.copy_(distribute_tensor(value.data, parameter.device_mesh, parameter.placements))
+
+
+def draw(module: nn.Module, *, per_group: bool, draw_linear: Callable[[nn.Linear], Any]) -> None:
+    """He normal by outputs for convolutions, biases of 0: He et al. 2015, https://arxiv.org/abs/1502.01852.
+
+    Args:
+        module: The module, once it is built.
+        per_group: Whether the outputs are counted for each group, as TensorFlow's networks of these families do.
+        draw_linear: Called with linear layers, to draw their weights.
+    """
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        outputs = module.out_channels * math.prod(module.kernel_size) / (module.groups if per_group else 1)
+        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
+    elif isinstance(module, nn.Linear):
+        draw_linear(module)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def small_normal(module: nn.Linear) -> None:
+    nn.init.normal_(module.weight, std=0.01)
+
+
+def uniform(module: nn.Linear, gain: float = 1.0) -> None:
+    """Uniform by the outputs: up to ``gain`` over their root."""
+    bound = gain / math.sqrt(module.out_features)
+    nn.init.uniform_(module.weight, -bound, bound)
+
+
+as_tensorflow = partial(draw, per_group=True, draw_linear=uniform)

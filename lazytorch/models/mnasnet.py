@@ -13,7 +13,8 @@ from math import sqrt
 from torch import nn
 
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
-from lazytorch.models.mobile import RELU, MobileNet, Stage, as_stated, as_tensorflow, draw, uniform
+from lazytorch.models.initial_weights import as_tensorflow, draw, uniform
+from lazytorch.models.mobile import RELU, MobileNet, Stage, as_stated
 from lazytorch.models.mobile_names import in_both, in_mnasnet, in_timm
 from lazytorch.models.registry import model
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
@@ -272,35 +272,3 @@ def blocks(
             ]
         )
     return table
-
-
-def draw(module: nn.Module, *, per_group: bool, draw_linear: Callable[[nn.Linear], Any]) -> None:
-    """He normal by outputs for convolutions, biases of 0: He et al. 2015, https://arxiv.org/abs/1502.01852.
-
-    Args:
-        module: The module, once it is built.
-        per_group: Whether the outputs are counted for each group, as TensorFlow's networks of these families do.
-        draw_linear: Called with linear layers, to draw their weights.
-    """
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        outputs = module.out_channels * math.prod(module.kernel_size) / (module.groups if per_group else 1)
-        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
-    elif isinstance(module, nn.Linear):
-        draw_linear(module)
-    else:
-        return
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
-
-
-def small_normal(module: nn.Linear) -> None:
-    nn.init.normal_(module.weight, std=0.01)
-
-
-def uniform(module: nn.Linear, gain: float = 1.0) -> None:
-    """Uniform by the outputs: up to ``gain`` over their root."""
-    bound = gain / math.sqrt(module.out_features)
-    nn.init.uniform_(module.weight, -bound, bound)
-
-
-as_tensorflow = partial(draw, per_group=True, draw_linear=uniform)

@@ -12,7 +12,8 @@ from functools import partial
 from torch import nn
 
 from lazytorch.layers import LazyInvertedBottleneck
-from lazytorch.models.mobile import MobileNet, Stage, as_stated, as_tensorflow, draw, scaled_up, small_normal
+from lazytorch.models.initial_weights import as_tensorflow, draw, small_normal
+from lazytorch.models.mobile import MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.mobile_names import in_both, in_mobilenet_v2, in_timm
 from lazytorch.models.registry import model
 

@@ -7,7 +7,8 @@ models' edgetpu/vision, as in timm, which all names are of.
 from functools import partial
 
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck
-from lazytorch.models.mobile import MobileNet, Stage, as_stated, as_tensorflow
+from lazytorch.models.initial_weights import as_tensorflow
+from lazytorch.models.mobile import MobileNet, Stage, as_stated
 from lazytorch.models.mobile_names import in_timm
 from lazytorch.models.registry import model
 

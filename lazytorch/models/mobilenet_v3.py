@@ -12,17 +12,8 @@ from functools import partial
 from torch import nn
 
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
-from lazytorch.models.mobile import (
-    RELU,
-    MobileNet,
-    Stage,
-    as_stated,
-    as_tensorflow,
-    draw,
-    linear,
-    pointwise,
-    small_normal,
-)
+from lazytorch.models.initial_weights import as_tensorflow, draw, small_normal
+from lazytorch.models.mobile import RELU, MobileNet, Stage, as_stated, linear, pointwise
 from lazytorch.models.mobile_names import in_both, in_mobilenet_v3, in_timm
 from lazytorch.models.registry import model
 

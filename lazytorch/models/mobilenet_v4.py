@@ -6,7 +6,8 @@ All are timm's, those with anti-aliasing (aa: averaged, blur: blurred) its own.
 from functools import partial
 
 from lazytorch.layers import BlurPool, LazyFusedInvertedBottleneck, LazyUniversalInvertedBottleneck, average_blur
-from lazytorch.models.mobile import MobileNet, Stage, as_stated, as_tensorflow, pointwise
+from lazytorch.models.initial_weights import as_tensorflow
+from lazytorch.models.mobile import MobileNet, Stage, as_stated, pointwise
 from lazytorch.models.mobile_names import in_timm
 from lazytorch.models.registry import model
 

@@ -6,7 +6,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch.drawing import overwriting
-from lazytorch.errors import ShapeInferenceError
 from lazytorch.first_call import as_one_call
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import is_lazy, materialize, placement
 from lazytorch.models.backbone import Backbone
+from lazytorch.models.inflation import fit_input_channels
 from lazytorch.models.sources import Reference, State, read, tensors_by_name
 from lazytorch.pending import plain_torch
 
@@ -281,30 +280,6 @@ def checked(model: Backbone, given: Mapping[str, Tensor], layout: str | None, ex
         listed = "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in problems.items() if names)
         raise RuntimeError(f"{what}: every entry must fit the model, got entries {listed}. Nothing was changed.")
     return state
-
-
-def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """``state`` with convolutions' weights changed to the input channels that ``module`` has.
-
-    To one channel they are summed; to others they are repeated and scaled, as timm does it. Equal channels give what
-    they gave if their number is one, or a multiple of that of the weights.
-    """
-    own = dict(module.named_parameters())  # for their shapes; they may not have been drawn
-    result = dict(state)
-    for key, value in state.items():
-        if key in own and value.dim() > 2:
-            if value.dim() != own[key].dim():
-                raise ShapeInferenceError(
-                    f"{type(module).__name__}: the input must have as many spatial dimensions as the weights that were "
-                    f"loaded, {value.dim() - 2}, got {own[key].dim() - 2}."
-                )
-            given, wanted = value.size(1), own[key].size(1)
-            if wanted == 1 != given:
-                result[key] = value.float().sum(dim=1, keepdim=True).to(value.dtype)
-            elif wanted != given:
-                repeated = torch.cat([value.float()] * ceil(wanted / given), dim=1)[:, :wanted]
-                result[key] = (repeated * (given / wanted)).to(value.dtype)
-    return result
 
 
 def describe(weights: Reference | str | Path) -> str:
