@@ -23,7 +23,7 @@ CONSTRUCTORS = [(base, name, getattr(base, name)) for base in BASES for name in 
 # What CONSTANT layers start with.
 FILL = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
 CONTAINERS = {dict, list, set, OrderedDict}
-PACKAGES = ("torch.nn.modules.", "lazytorch.")
+PACKAGES = ("torch.nn.modules.", "torch._dynamo.", "lazytorch.")
 STORES = ("_parameters", "_buffers", "_modules")
 IMMUTABLE = {bool, float, int, str, torch.dtype, type, type(None), types.BuiltinFunctionType, types.FunctionType}
 
@@ -34,8 +34,13 @@ def is_watched() -> bool:
         nn_module._global_parameter_registration_hooks
         or nn_module._global_buffer_registration_hooks
         or nn_module._global_module_registration_hooks
-        or any(getattr(owner, name) is not original for owner, name, original in CONSTRUCTORS)
+        or any(is_replaced(getattr(owner, name), original) for owner, name, original in CONSTRUCTORS)
     )
+
+
+def is_replaced(function: Any, original: Any) -> bool:
+    """Whether a function was replaced, and not by Dynamo: that only notes when modules were made."""
+    return function is not original and not getattr(function, "__module__", "").startswith("torch._dynamo.")
 
 
 def without_values(layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
@@ -109,7 +114,8 @@ class Recipe:
         self.kind = type(module)
         if not all(each.__module__.startswith(PACKAGES) for each in (self.kind, self.kind.__init__)):
             raise ValueError
-        self.constructors = {self.kind: self.kind.__init__}
+        inherited = self.kind.__init__ is nn.Module.__init__  # which is_watched looks after
+        self.constructors = {} if inherited else {self.kind: self.kind.__init__}
         self.state: dict[str, Any] = {}
         self.containers: list[tuple[str, Callable[..., Any], Any]] = []
         self.contents: list[tuple[str, str, Values | Recipe | None]] = []

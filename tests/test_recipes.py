@@ -177,6 +177,15 @@ def test_who_watches_constructors_sees_every_parameter(monkeypatch):
     assert len(built) == sum(isinstance(each, nn.Conv2d) for each in model.modules())
 
 
+def test_what_was_compiled_leaves_recipes_as_they_were():
+    """The first compilation of a process replaces nn.Module.__init__."""
+    torch.compile(nn.Linear(2, 2), backend="eager")(torch.ones(1, 2))
+    recipe_of.cache_clear()
+    first, second = (construct(SqueezeExcitation, 16) for _ in range(2))
+    assert recipe_of.cache_info().hits > 0
+    assert facts(first) == facts(second) == facts(SqueezeExcitation(16))
+
+
 class Own(ConvNormActivation):
     pass
 
