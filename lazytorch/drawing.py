@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from lazytorch.recipes import CONSTANT, LAYERS, RANDOM, Call, Recipe, is_watched, without_values
 from lazytorch.side_by_side import Batch, SideBySide, draw_now
+from lazytorch.thread_local import setting
 from lazytorch.tree import modules_of
 
 __all__ = ["Drawing", "Scheme", "is_ours", "is_overwritten", "is_untouched", "overwriting", "putting_off", "undrawn"]
@@ -223,15 +225,9 @@ def put_in(module: nn.Module, tensors: dict[str, Any]) -> None:
         (module._parameters if name in module._parameters else module._buffers)[name] = tensor
 
 
-@contextlib.contextmanager
-def overwriting(kept: Collection[object] = ()) -> Iterator[None]:
+def overwriting(kept: Collection[object] = ()) -> AbstractContextManager[None]:
     """Have nothing drawn of what is built meanwhile, as it will be overwritten; but for what ``kept`` stands for."""
-    outer = getattr(_local, "kept", None)
-    _local.kept = kept
-    try:
-        yield
-    finally:
-        _local.kept = outer
+    return setting(_local, "kept", kept)
 
 
 def is_overwritten(key: object) -> bool:
@@ -240,12 +236,6 @@ def is_overwritten(key: object) -> bool:
     return kept is not None and not any(each is key for each in kept)
 
 
-@contextlib.contextmanager
-def putting_off(drawing: Drawing | None) -> Iterator[None]:
+def putting_off(drawing: Drawing | None) -> AbstractContextManager[None]:
     """Have ``drawing`` put off what ``undrawn`` constructs meanwhile; None for nothing, also within another's."""
-    outer = getattr(_local, "drawing", None)
-    _local.drawing = drawing
-    try:
-        yield
-    finally:
-        _local.drawing = outer
+    return setting(_local, "drawing", drawing)

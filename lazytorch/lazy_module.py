@@ -1,10 +1,10 @@
 """LazyModule: hold the arguments, build once from the first input, become the target."""
 
-import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from lazytorch.pending import Pending, not_yet, plain_torch
 from lazytorch.placeholder import PendingParameters
 from lazytorch.recording import RecordingModule
 from lazytorch.side_by_side import draw_meanwhile
+from lazytorch.thread_local import setting
 
 __all__ = ["LazyModule", "describe", "target_class", "watching_builds"]
 
@@ -241,15 +242,9 @@ def build_and_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return as_one_call(first_call)
 
 
-@contextlib.contextmanager
-def watching_builds(watch: Callable[[nn.Module], None]) -> Iterator[None]:
+def watching_builds(watch: Callable[[nn.Module], None]) -> AbstractContextManager[None]:
     """Have ``watch`` alone called with every module that this thread builds, before its forward runs."""
-    before = getattr(_watching, "builds", None)
-    _watching.builds = watch
-    try:
-        yield
-    finally:
-        _watching.builds = before
+    return setting(_watching, "builds", watch)
 
 
 @functools.cache

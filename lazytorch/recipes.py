@@ -147,9 +147,7 @@ class Recipe:
         fill = None if self.kind in RANDOM else FILL[name]
         return Values(tensor.shape, tensor.dtype, fill, tensor.requires_grad)
 
-    def make(
-        self, device: torch.device, constants: bool, note: Callable[[nn.Module], Any] = lambda layer: None
-    ) -> nn.Module:
+    def make(self, device: torch.device, constants: bool, note: Callable[[nn.Module], Any]) -> nn.Module:
         """A new module.
 
         Args:

@@ -127,7 +127,7 @@ def elementwise(func: Callable[..., Any]) -> Callable[..., FakeTensor | None]:
     place = names.index("inplace") - 1 if "inplace" in names else None
 
     def rule(shapes: Shapes, input: Any, *args: Any, **kwargs: Any) -> FakeTensor | None:
-        if not is_plain(input) or kwargs.keys() & {"out"}:
+        if not is_plain(input) or "out" in kwargs:
             return None
         at_place = place is not None and len(args) > place and args[place]
         return input if at_place or kwargs.get("inplace") else shapes.like(input, input.shape)

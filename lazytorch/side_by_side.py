@@ -4,11 +4,14 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from lazytorch.thread_local import setting
 
 __all__ = [
     "Batch",
@@ -185,31 +188,25 @@ def wait_for_draws() -> None:
         batch()
 
 
-@contextlib.contextmanager
-def drawing_at_once() -> Iterator[None]:
+def drawing_at_once() -> AbstractContextManager[None]:
     """Have nothing drawn meanwhile."""
-    outer = getattr(_local, "meanwhile", None)
-    _local.meanwhile = None
-    try:
-        yield
-    finally:
-        _local.meanwhile = outer
+    return setting(_local, "meanwhile", None)
 
 
 @contextlib.contextmanager
 def drawing_meanwhile() -> Iterator[None]:
     """Have what ``draw_meanwhile`` is given done by the time this ends."""
-    threads, outer = torch.get_num_threads(), getattr(_local, "meanwhile", None)
+    threads = torch.get_num_threads()
     if threads == 1:
         yield
         return
     with ThreadPoolExecutor(threads - 1) as pool:
-        meanwhile = _local.meanwhile = Meanwhile(pool)
+        meanwhile = Meanwhile(pool)
         try:
-            yield
-            wait_for_draws()
+            with setting(_local, "meanwhile", meanwhile):
+                yield
+                wait_for_draws()
         finally:
-            _local.meanwhile = outer
             pool.shutdown(cancel_futures=True)
             for call in meanwhile.at_end:
                 call()

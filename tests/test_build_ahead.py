@@ -69,7 +69,20 @@ def users_part(model, seen):
     model.final = Look()
 
 
-@pytest.mark.parametrize("watch", [hook_on_part, hook_on_lazy_part, users_part])
+def own_method(model, seen):
+    head = model.forward_head
+    model.forward_head = lambda x, pre_logits=False: (seen.append(type(x)), head(x, pre_logits))[1]
+
+
+def own_norm(model, seen):
+    def norm(channels):
+        seen.append(torch.Tensor)
+        return nn.BatchNorm2d(channels)
+
+    model.stem = LazyConvNormActivation(64, norm_layer=norm)
+
+
+@pytest.mark.parametrize("watch", [hook_on_part, hook_on_lazy_part, users_part, own_method, own_norm])
 def test_who_looks_sees_the_input_once(built, watch):
     model, seen = get_model("resnet18", num_classes=3), []
     watch(model, seen)
@@ -150,28 +163,6 @@ def test_an_interrupted_first_call_leaves_the_model_lazy(built, monkeypatch):
     assert all(is_lazy(each) for each in (model, model.stem, model.get_classifier()))
     monkeypatch.undo()
     assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 3)
-
-
-def own_method(model, seen):
-    head = model.forward_head
-    model.forward_head = lambda x, pre_logits=False: (seen.append(type(x)), head(x, pre_logits))[1]
-
-
-def own_norm(model, seen):
-    def norm(channels):
-        seen.append(torch.Tensor)
-        return nn.BatchNorm2d(channels)
-
-    model.stem = LazyConvNormActivation(64, norm_layer=norm)
-
-
-@pytest.mark.parametrize("change", [own_method, own_norm])
-def test_a_users_function_is_called_once(built, change):
-    model, seen = get_model("resnet18", num_classes=3), []
-    change(model, seen)
-    model(image())
-    assert seen == [torch.Tensor]
-    assert built == []
 
 
 def test_models_of_before_there_was_such_a_build_can_be_called():
