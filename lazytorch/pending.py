@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lazytorch.callers import frame_of
 from lazytorch.drawing import Drawing, Scheme, is_ours, is_overwritten, putting_off
 from lazytorch.shapes import with_arithmetic
-from lazytorch.side_by_side import drawing_at_once, wait_for_draws
 
 __all__ = ["Pending", "not_yet", "plain_torch"]
 
@@ -176,9 +175,10 @@ class Pending:
             same = drawing is not None and method == "to" and kwargs.keys() == {"dtype"}
             if same and has_dtype(built, kwargs["dtype"]):
                 continue
-            if drawing is not None and method not in ("train", "requires_grad_", "load_state_dict"):
-                drawing.finish()
-                drawing.draw()  # it may read values
+            if drawing is not None and method not in ("train", "requires_grad_"):
+                if method != "load_state_dict":  # it may read values
+                    drawing.finish()
+                drawing.draw()  # or what was put off would overwrite what it writes
             if method == "to_empty" and not any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
                 built.to(**kwargs)  # weights that are drawn are as good as weights of any value
             elif method == "load_state_dict":
@@ -222,11 +222,8 @@ class Pending:
                 stack.callback(torch.set_default_dtype, default_dtype)
                 torch.set_default_dtype(self.default_dtype)
             drawing = self.drawing()
-            if drawing is None:
-                wait_for_draws()  # what is called now may read values
-            stack.enter_context(drawing_at_once())
-            stack.enter_context(putting_off(drawing))
-            yield drawing
+            with putting_off(drawing):
+                yield drawing
 
 
 def fitted(built: nn.Module, state: OrderedDict[str, Any]) -> dict[str, Any]:

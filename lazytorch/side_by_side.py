@@ -4,7 +4,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,9 +17,7 @@ __all__ = [
     "SideBySide",
     "draw_meanwhile",
     "draw_now",
-    "drawing_at_once",
     "drawing_meanwhile",
-    "wait_for_draws",
 ]
 
 # What draws all of a tensor's values, and takes a ``generator``.
@@ -181,21 +178,9 @@ def draw_meanwhile(batches: Sequence[Batch], at_end: Callable[[], None]) -> bool
     return True
 
 
-def wait_for_draws() -> None:
-    """Have all that ``draw_meanwhile`` was given in this thread done."""
-    meanwhile: Meanwhile | None = getattr(_local, "meanwhile", None)
-    for batch in reversed(meanwhile.batches if meanwhile else ()):  # from the other end than those threads
-        batch()
-
-
-def drawing_at_once() -> AbstractContextManager[None]:
-    """Have nothing drawn meanwhile."""
-    return setting(_local, "meanwhile", None)
-
-
 @contextlib.contextmanager
 def drawing_meanwhile() -> Iterator[None]:
-    """Have what ``draw_meanwhile`` is given done by the time this ends."""
+    """Have what ``draw_meanwhile`` is given done by the time this ends; nothing called until then may read values."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -205,7 +190,8 @@ def drawing_meanwhile() -> Iterator[None]:
         try:
             with setting(_local, "meanwhile", meanwhile):
                 yield
-                wait_for_draws()
+            for batch in reversed(meanwhile.batches):  # from the other end than those threads
+                batch()
         finally:
             pool.shutdown(cancel_futures=True)
             for call in meanwhile.at_end:

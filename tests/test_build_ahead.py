@@ -10,7 +10,7 @@ import torch._dynamo
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from lazytorch import is_lazy, materialize
+from lazytorch import ShapeInferenceError, is_lazy, materialize
 from lazytorch.layers import LazyConvNormActivation
 from lazytorch.models import get_model
 
@@ -134,6 +134,15 @@ def test_a_failure_is_the_calls_own(built):
     copied = copy.deepcopy(model)
     torch.testing.assert_close(copied.eval()(x := image()), model.eval()(x), rtol=0, atol=0)
     assert built[-2:] == [copied, model]
+
+
+def test_shapes_that_cannot_be_told_are_left_to_the_call(monkeypatch):
+    def fail(*_):
+        raise ShapeInferenceError("no shapes")
+
+    monkeypatch.setattr(MODULE, "run_on_shapes", fail)
+    model = get_model("resnet18", num_classes=3)
+    assert model(image()).shape == (4, 3)
 
 
 def test_a_call_that_fails_after_the_build_leaves_the_model_lazy(built):

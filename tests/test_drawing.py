@@ -78,6 +78,19 @@ def test_what_a_file_holds_is_not_drawn(tmp_path, undrawn_is_nan):
     assert not any(value.isnan().any() for value in models[1].state_dict().values())
 
 
+@pytest.mark.parametrize("assign", [True, False])
+@pytest.mark.parametrize("how", ["call", "materialize"])
+def test_what_a_partial_load_has_is_not_drawn_over(how, assign):
+    state = materialize(get_model("resnet18", num_classes=3), SHAPE).state_dict()
+    part = {name: value.clone() for name, value in state.items() if name.endswith("conv.weight")}
+    model = get_model("resnet18", num_classes=3)
+    model.load_state_dict(dict(part), strict=False, assign=assign)
+    materialize(model, SHAPE) if how == "materialize" else model(torch.zeros(2, *SHAPE[1:]))
+    assert len(part) == 20
+    torch.testing.assert_close({name: model.state_dict()[name] for name in part}, part, rtol=0, atol=0)
+    assert is_random(model.get_classifier().weight)
+
+
 def test_two_schemes_draw_one_after_the_other():
     """What draws later overwrites, also where the first is drawn by another thread."""
 

@@ -130,7 +130,7 @@ def test_numbers_of_another_type_are_others():
     assert (type(whole.eps), type(real.eps)) == (int, float)
 
 
-@pytest.mark.parametrize("args", [(4, 6, [3, 3]), (4, 6, "x")])
+@pytest.mark.parametrize("args", [(4, 6, [3, 3]), (4, 6, torch.Size([3, 3])), (4, 6, "x")])
 def test_arguments_that_are_no_keys_reach_the_constructor(args):
     if args[2] != "x":
         assert facts(construct(nn.Conv2d, *args)) == facts(nn.Conv2d(*args))
@@ -144,7 +144,7 @@ def test_what_holds_more_than_layers_has_no_recipe():
     made = construct(BlurPool, 8)
     assert recipe_of(MadeOnce(BlurPool, (8,), {}, lambda: made)) is None
     torch.testing.assert_close(made.state_dict(), BlurPool(8).state_dict())
-    for module in (nn.Embedding(3, 2), nn.GroupNorm(2, 4), nn.Sequential(Holder(torch.zeros(1))), Holder(nn.ReLU())):
+    for module in (nn.Embedding(3, 2), nn.GroupNorm(2, 4), nn.Sequential(Own(2, 2)), *map(holding, MUTABLE)):
         with pytest.raises(ValueError):  # noqa: PT011 - it is for the one who asks alone
             Recipe(module)
 
@@ -156,10 +156,13 @@ def test_a_recipe_draws_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-class Holder(nn.Module):
-    def __init__(self, value):
-        super().__init__()
-        self.held = [value] if isinstance(value, torch.Tensor) else {value: 1}
+MUTABLE = [torch.zeros(1), [torch.zeros(1)], {"part": nn.ReLU()}, (1, [2])]
+
+
+def holding(value):
+    module = nn.ReLU()
+    vars(module)["held"] = value
+    return module
 
 
 def test_a_refusal_is_the_constructors():

@@ -409,3 +409,15 @@ def test_a_load_that_fails_when_all_fits_leaves_the_model_lazy(error):
     assert pickle.dumps(model) == before
     load_reference_state_dict(model, state, "torchvision")
     assert same(reference_state_dict(model, "torchvision"), state)
+
+
+def test_a_load_that_was_wrapped_tells_whether_it_is_strict(monkeypatch):
+    load = nn.Module.load_state_dict
+    monkeypatch.setattr(nn.Module, "load_state_dict", lambda self, *args, **options: load(self, *args, **options))
+    part = {"stem.conv.conv.weight": torch.ones(64, 3, 7, 7)}
+    lenient, strict = resnet18(num_classes=4), resnet18(num_classes=4)
+    lenient.load_state_dict(part, strict=False)
+    strict.load_state_dict(part)
+    assert (materialize(lenient, SHAPE).stem.conv.conv.weight == 1).all()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        materialize(strict, SHAPE)

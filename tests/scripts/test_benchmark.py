@@ -58,6 +58,9 @@ def test_verdicts_are_of_the_mean_and_of_the_worst():
     assert not verdict["holds"]  # though the mean does
     (verdict,) = benchmark.verdicts([comparison("build", "resnet18", "torchvision", 0.61)])
     assert not verdict["holds"]
+    (verdict,) = benchmark.verdicts([comparison("build-first", "resnet18", "torchvision", 5.0)])
+    assert verdict["holds"] is None  # as nothing is wanted of it
+    assert benchmark.tables([comparison("build-first", "resnet18", "torchvision", 5.0)], {})[0][1][-1] == "-"
     text = benchmark.as_text(benchmark.tables(rows, {})[0], markdown=True)
     assert text.splitlines()[2] == "| build | torchvision | 0.40 | 0.60 | 0.80 | 0.90 | resnet50 | yes |"
 
