@@ -213,6 +213,19 @@ def test_what_a_partial_load_leaves_is_what_the_eager_module_would_have_drawn(ca
         torch.testing.assert_close(lazy.get_parameter(name), value, rtol=0, atol=0)
 
 
+def test_what_is_done_before_a_partial_load_finds_values():
+    modules = []
+    for make in (lambda: ConvNormActivation(6, 8), lambda: LazyConvNormActivation(8)):
+        torch.manual_seed(0)
+        module = make().apply(halve)
+        module.load_state_dict({"norm.bias": torch.ones(8)}, strict=False)
+        modules.append(module)
+    eager, lazy = modules
+    lazy(torch.zeros(2, 6, 8, 8))
+    for name, value in eager.named_parameters():
+        torch.testing.assert_close(lazy.get_parameter(name), value, rtol=0, atol=0)
+
+
 class Scaled(nn.Module):
     """Attention of a user, whose constructor reads weights of ours."""
 

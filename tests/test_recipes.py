@@ -165,6 +165,14 @@ def holding(value):
     return module
 
 
+def test_a_device_and_a_dtype_are_the_callers():
+    make = partial(Drawing(CPU, constants=False).construct, nn.Conv2d, 4, 6, 1, dtype=torch.float64)
+    for device in (META, CPU, META, CPU):
+        weight = make(device=str(device)).weight
+        assert (weight.device, weight.dtype) == (device, torch.float64)
+    assert [make().weight.dtype for _ in range(2)] == [torch.float64] * 2
+
+
 def test_a_refusal_is_the_constructors():
     with pytest.raises(ValueError, match="in_channels must be divisible by groups"):
         construct(nn.Conv2d, 4, 6, 1, groups=3)

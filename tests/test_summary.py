@@ -224,7 +224,8 @@ def test_alike_layers_are_described_once(name, shape):
     assert description_of.cache_info().misses == described_anew
     assert (again.layers, again.trainable_parameters) == (told.layers, told.trainable_parameters)
     for layer in again.layers:
-        layer.output_shapes.append(())
+        if layer.kind.startswith("BatchNorm"):
+            layer.output_shapes.append(())
     assert summary(model, shape).layers == as_whole(model, shape)[0]
 
 
