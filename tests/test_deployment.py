@@ -85,7 +85,26 @@ def normed_first(layer):
     layer._modules.update([parts[1], parts[0], parts[2]])
 
 
-@pytest.mark.parametrize("change", [hooked, transposed, doubled, parametrized, normed_first])
+def another_first(layer):
+    parts = dict(layer._modules)
+    layer._modules.clear()
+    layer._modules.update({"extra": nn.Conv2d(8, 8, 1), "norm": parts["norm"], "conv": parts["conv"]})
+
+
+class Halved(ConvNormActivation):
+    """A layer that computes more."""
+
+    def forward(self, x):
+        return super().forward(self.conv(x)) / 2
+
+
+def of_another_class(layer):
+    layer.__class__ = Halved
+
+
+@pytest.mark.parametrize(
+    "change", [hooked, transposed, doubled, parametrized, normed_first, another_first, of_another_class]
+)
 def test_what_computes_more_than_its_kind_stays_as_it_is(change):
     layer = ConvNormActivation(8, 8)
     layer.norm.running_mean.uniform_()

@@ -64,7 +64,7 @@ def can_be_folded(layer: ConvNormActivation) -> bool:
     if [name for name, _ in parts[:2]] != ["conv", "norm"] or type(layer).forward is not ConvNormActivation.forward:
         return False
     (_, conv), (_, norm) = parts[:2]
-    if type(conv) not in CONVOLUTIONS or type(norm) not in NORMS:  # subclasses may compute more
+    if type(conv) not in CONVOLUTIONS or type(norm) not in NORMS:  # subclasses, parametrized ones too, may compute more
         return False
-    hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (conv, norm) if each is not None)
-    return not hooked and "weight" in vars(conv)["_parameters"] and getattr(norm, "running_mean", None) is not None
+    hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (conv, norm))
+    return not hooked and norm.running_mean is not None

@@ -49,6 +49,14 @@ def test_ratios_are_of_the_same_round_and_the_first_round_does_not_count():
     assert len(ticks) == 4
 
 
+def test_contenders_come_in_turn():
+    order = []
+    calls = {name: lambda name=name: order.append(name) or 1.0 for name in ("ours", "first", "second")}
+    compare("row", "model", calls, 2, lambda: None)
+    there, back = ["ours", "first", "second"], ["second", "first", "ours"]
+    assert order == [*back, *there, *back]
+
+
 def test_verdicts_are_of_the_mean_and_of_the_worst():
     rows = [comparison("build", "resnet18", "torchvision", 0.2), comparison("build", "resnet50", "torchvision", 0.8)]
     (verdict,) = benchmark.verdicts(rows)
