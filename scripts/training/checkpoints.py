@@ -132,6 +132,10 @@ class Saving(Checkpoint):
         self.save(trainer, pl_module, trainer.current_epoch + 1, 0)
         pl_module.stop.leave()
 
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Remove what a run left that was killed between its last checkpoint and the removal of the one before."""
+        self.prune()
+
     def save(self, trainer: lightning.Trainer, pl_module: Any, epoch: int, batch: int) -> None:
         """Save the state from which batch ``batch`` of epoch ``epoch`` is the next."""
         pl_module.refuse_non_finite_weights()
