@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from lazytorch.become import HOOKS, MODULE_STATE
 from lazytorch.lazy_module import LazyModule, watching_builds
 from lazytorch.materialize import run_on_shapes
 from lazytorch.pending import plain_torch
-from lazytorch.recipes import Call
+from lazytorch.recipes import Question, call_key
 from lazytorch.shapes import Shapes
 from lazytorch.tree import modules_of
 
@@ -168,9 +168,11 @@ class Part(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.description is not None:
             raise ValueError
-        like = Like(self.lazy[0], x, self.describe)
-        self.description = description_of(like)
-        if like.describe is not None:  # it was known
+        pending = self.lazy[0]._pending
+        call = call_key(type(self.lazy[0]), pending.module_args, pending.module_kwargs)
+        question = Question((call, pending.default_dtype, x.shape, x.dtype), functools.partial(self.describe, x))
+        self.description = description_of(question)
+        if question.is_open:
             self.record.shapes.macs += self.layers[0].macs
         (shape,) = self.layers[0].output_shapes
         return torch.empty(shape, dtype=x.dtype, device=x.device)
@@ -193,37 +195,10 @@ class Part(nn.Module):
         return 0 if self.description is None else self.description[1]
 
 
-class Like:
-    """A lazy layer and its input, as a key: equal to another if all that is described is.
-
-    Args:
-        lazy: The layer.
-        x: Its input.
-        describe: Describes the layer with its input; called at most once.
-
-    Raises:
-        TypeError: If an argument is of no use for a key.
-    """
-
-    def __init__(self, lazy: LazyModule, x: Tensor, describe: Callable[[Tensor], Description]) -> None:
-        pending = lazy._pending
-        call = Call(type(lazy), pending.module_args, pending.module_kwargs)
-        self.key = (call.key, pending.default_dtype, x.shape, x.dtype)
-        self.describe: Callable[[], Description] | None = functools.partial(describe, x)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Like) and self.key == other.key
-
-
 @functools.lru_cache(maxsize=512)
-def description_of(like: Like) -> Description:
-    describe, like.describe = like.describe, None  # which would keep the model alive
-    if describe is None:
-        raise ValueError
-    return describe()
+def description_of(layer: Question) -> Description:
+    """What is known of a lazy layer with an input."""
+    return layer.answer()
 
 
 class Held(NamedTuple):

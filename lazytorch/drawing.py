@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazytorch.recipes import CONSTANT, LAYERS, RANDOM, Call, Recipe, is_watched, without_values
+from lazytorch.recipes import CONSTANT, LAYERS, RANDOM, Question, Recipe, call_key, is_watched, without_values
 from lazytorch.side_by_side import Batch, SideBySide, draw_now
 from lazytorch.thread_local import setting
 from lazytorch.tree import modules_of
@@ -117,10 +117,10 @@ class Drawing:
         if "device" in kwargs or is_watched():
             return make()
         try:
-            call = MadeOnce(layer, args, kwargs, make)
+            question = Question(call_key(layer, args, kwargs), make)
         except TypeError:
             return make()
-        recipe = recipe_of(call)
+        recipe = recipe_of(question)
         if made:
             return made[0]
         if recipe is None or not recipe.is_current:
@@ -185,27 +185,10 @@ class Drawing:
         return torch.empty_like(tensor, device=tensor.device if self.seeds is None else "meta")
 
 
-class MadeOnce(Call):
-    """The call of a constructor that is made if nothing is known of an equal one."""
-
-    def __init__(
-        self,
-        layer: type[nn.Module],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        make: Callable[[], nn.Module],
-    ) -> None:
-        super().__init__(layer, args, kwargs)
-        self.make: Callable[[], nn.Module] | None = make
-
-
 @functools.lru_cache(maxsize=512)
-def recipe_of(call: MadeOnce) -> Recipe | None:
-    """How to make what ``call`` makes, which is made now; None if it can only be made so."""
-    make, call.make = call.make, None  # which would keep what it makes
-    if make is None:
-        return None
-    module = make()
+def recipe_of(made: Question) -> Recipe | None:
+    """How to make the module that is the answer; None if it can only be made as it was."""
+    module = made.answer()
     try:
         return Recipe(module)
     except ValueError:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
-__all__ = ["CONSTANT", "LAYERS", "RANDOM", "Call", "Recipe", "is_watched", "without_values"]
+__all__ = ["CONSTANT", "LAYERS", "RANDOM", "Question", "Recipe", "call_key", "is_watched", "without_values"]
 
 # Their constructors end with reset_parameters(), which gives all of their weights values, and nothing else does.
 RANDOM = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear}
@@ -55,23 +55,48 @@ def without_reset(layer: type[nn.Module]) -> type[nn.Module]:
     return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
 
 
-class Call:
-    """The call of a constructor, as a key: equal to another only if the arguments are of the same types as well.
+class Question:
+    """What is asked of a function that remembers its answers: equal to another one if its key is.
+
+    Args:
+        key: Of all that the answer depends on.
+        answer: Finds the answer, where none is remembered.
 
     Raises:
-        TypeError: If it is of no use for a key.
+        TypeError: If the key has no hash.
     """
 
-    def __init__(self, layer: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = key_of(args), key_of(tuple(kwargs.items()))
-        self.key = (layer, layer.__init__, torch.get_default_dtype(), *arguments)
-        self.hash = hash(self.key)
+    def __init__(self, key: Any, answer: Callable[[], Any]) -> None:
+        self.key = key
+        self.hash = hash(key)
+        self.find: Callable[[], Any] | None = answer
 
     def __hash__(self) -> int:
         return self.hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Call) and self.key == other.key
+        return isinstance(other, Question) and self.key == other.key
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the answer was not found by this question, as it was remembered."""
+        return self.find is not None
+
+    def answer(self) -> Any:
+        """Find the answer; once, as what is remembered must not keep alive what it was found by."""
+        find, self.find = self.find, None
+        if find is None:
+            raise ValueError
+        return find()
+
+
+def call_key(layer: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The call of a constructor, as a key: equal to another only if the arguments are of the same types as well.
+
+    Raises:
+        TypeError: If an argument is of no use for a key.
+    """
+    return layer, layer.__init__, torch.get_default_dtype(), key_of(args), key_of(tuple(kwargs.items()))
 
 
 def key_of(value: Any) -> Any:

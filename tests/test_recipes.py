@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lazytorch import materialize, recipes
-from lazytorch.drawing import Drawing, MadeOnce, putting_off, recipe_of
+from lazytorch.drawing import Drawing, putting_off, recipe_of
 from lazytorch.layers import (
     BlurPool,
     BottleneckBlock,
@@ -20,7 +20,7 @@ from lazytorch.layers import (
     SqueezeExcitation,
 )
 from lazytorch.models import get_model
-from lazytorch.recipes import Recipe
+from lazytorch.recipes import Question, Recipe, call_key
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 CASES = [
@@ -142,7 +142,7 @@ def test_arguments_that_are_no_keys_reach_the_constructor(args):
 def test_what_holds_more_than_layers_has_no_recipe():
     """A buffer's values, say, or a part of a user's, are made by the constructor alone."""
     made = construct(BlurPool, 8)
-    assert recipe_of(MadeOnce(BlurPool, (8,), {}, lambda: made)) is None
+    assert recipe_of(Question(call_key(BlurPool, (8,), {}), lambda: made)) is None
     torch.testing.assert_close(made.state_dict(), BlurPool(8).state_dict())
     for module in (nn.Embedding(3, 2), nn.GroupNorm(2, 4), nn.Sequential(Own(2, 2)), *map(holding, MUTABLE)):
         with pytest.raises(ValueError):  # noqa: PT011 - it is for the one who asks alone
