@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy as is_uninitialized
 from torch.utils._pytree import tree_leaves
 
 from lazytorch.become import HOOKS, MODULE_STATE
+from lazytorch.drawing import Drawing, putting_off
 from lazytorch.lazy_module import LazyModule, watching_builds
 from lazytorch.materialize import run_on_shapes
 from lazytorch.pending import plain_torch
+from lazytorch.placeholder import PendingParameter
 from lazytorch.recipes import Question, call_key
 from lazytorch.shapes import Shapes
 from lazytorch.tree import modules_of
@@ -22,6 +25,7 @@ __all__ = ["LayerSummary", "described"]
 
 # The layers, and how many of their parameters have gradients.
 Description = tuple[list["LayerSummary"], int]
+META = torch.device("meta")
 # What every lazy layer holds.
 LAZY_STATE = MODULE_STATE.keys() | {"_pending", "_initialize_hook"}
 
@@ -79,10 +83,9 @@ def described(
     record = Record()
     lazy = [each for each in modules_of(module) if isinstance(each, LazyModule)] if by_parts else []
     skeleton = without_values(module, {each: Part(each, record) for each in lazy}).eval()
-    record.watch(skeleton)
     try:
         with watching_builds(record.watch):
-            run_on_shapes(skeleton, args, named, count_macs=record.begin)
+            run_on_shapes(skeleton, args, named, count_macs=functools.partial(record.begin, skeleton))
         return record.of(skeleton)
     finally:
         record.end()
@@ -94,53 +97,50 @@ class Record:
     shapes: Shapes
 
     def __init__(self) -> None:
-        self.running: list[tuple[nn.Module, int]] = []
         self.macs: dict[nn.Module, int] = {}
         self.output_shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
         self.watched: set[nn.Module] = set()
 
-    def begin(self, shapes: Shapes) -> None:
-        """Note what counts multiply-adds."""
+    def begin(self, model: nn.Module, shapes: Shapes) -> None:
+        """Watch ``model``, and note what counts multiply-adds."""
         self.shapes = shapes
+        self.watch(model)
 
     def end(self) -> None:
-        """Forget the modules: they and their hooks would hold each other until the next garbage collection."""
+        """Forget the modules: they and what watches them would hold each other until the next garbage collection."""
         for each in self.watched:
-            each._forward_pre_hooks.clear()
-            each._forward_hooks.clear()
-        for kept in (self.watched, self.running, self.macs, self.output_shapes):
+            vars(each).pop("_compiled_call_impl", None)
+        for kept in (self.watched, self.macs, self.output_shapes):
             kept.clear()
 
     def watch(self, model: nn.Module) -> None:
+        """Be called in place of every module in ``model``: hooks would take several times as long."""
         for each in modules_of(model):
-            if each not in self.watched:
-                self.watched.add(each)
-                each.register_forward_pre_hook(self.enter, prepend=True)
-                each.register_forward_hook(self.leave)
+            self.watched.add(each)
+            vars(each)["_compiled_call_impl"] = functools.partial(self.call, each)
 
-    def enter(self, module: nn.Module, _: Any) -> None:
-        self.running.append((module, self.shapes.macs))
-
-    def leave(self, module: nn.Module, _: Any, output: Any) -> None:
-        entered, before = self.running.pop()
-        while entered is not module:  # a call that failed, and was caught
-            entered, before = self.running.pop()
+    def call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        before = self.shapes.macs
+        output = module._call_impl(*args, **kwargs)
         self.macs[module] = self.macs.get(module, 0) + self.shapes.macs - before
         leaves = [output] if isinstance(output, Tensor) else tree_leaves(output)
-        self.output_shapes[module] = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
+        with torch._C.DisableTorchFunction():  # a mode is asked for every attribute of a tensor
+            self.output_shapes[module] = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
+        return output
 
     def of(self, model: nn.Module) -> Description:
         """The layers of ``model``, and how many of its parameters have gradients."""
-        held: dict[nn.Module, set[Held]] = {}
+        held: dict[nn.Module, dict[int, Held]] = {}
         layers: list[LayerSummary] = []
-        for name, each in model.named_modules():
-            if isinstance(each, Part):
-                layers += [layer.below(name) for layer in each.layers]
-            else:
-                size = sum(held.size for held in held_below(each, held))
-                shapes, macs = self.output_shapes.get(each, []), self.macs.get(each, 0)
-                layers.append(LayerSummary(name, type(each).__name__, shapes, size, macs))
-        return layers, sum(each.trainable for each in held_below(model, held))
+        with torch._C.DisableTorchFunction():
+            for name, each in model.named_modules():
+                if isinstance(each, Part):
+                    layers += [layer.below(name) for layer in each.layers]
+                else:
+                    size = sum(held.size for held in held_below(each, held).values())
+                    shapes, macs = self.output_shapes.get(each, []), self.macs.get(each, 0)
+                    layers.append(LayerSummary(name, type(each).__name__, shapes, size, macs))
+            return layers, sum(each.trainable for each in held_below(model, held).values())
 
 
 class Part(nn.Module):
@@ -157,32 +157,34 @@ class Part(nn.Module):
 
     def __init__(self, lazy: LazyModule, record: Record) -> None:
         super().__init__()
+        pending = lazy._pending
         added = lazy._modules or lazy._buffers or len(lazy._parameters) > 1 or vars(lazy).keys() - LAZY_STATE
         ours = type(lazy).__module__.startswith("lazytorch.layers.")
-        if added or not ours or not lazy._pending.is_as_constructed():
+        if added or not ours or not pending.is_as_constructed():
             raise ValueError
         self.lazy = (lazy,)  # no part of this
+        self.module_kwargs = alike(pending.module_kwargs)
         self.record = record
         self.description: Description | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.description is not None:
             raise ValueError
-        pending = self.lazy[0]._pending
-        call = call_key(type(self.lazy[0]), pending.module_args, pending.module_kwargs)
-        question = Question((call, pending.default_dtype, x.shape, x.dtype), functools.partial(self.describe, x))
+        call = call_key(type(self.lazy[0]), self.lazy[0]._pending.module_args, self.module_kwargs)
+        question = Question((call, x.shape, x.dtype), functools.partial(self.describe, x))
         self.description = description_of(question)
         if question.is_open:
             self.record.shapes.macs += self.layers[0].macs
         (shape,) = self.layers[0].output_shapes
-        return torch.empty(shape, dtype=x.dtype, device=x.device)
+        return self.record.shapes.like(x, shape)  # pyright: ignore[reportArgumentType] - a fake, as all are here
 
     def describe(self, x: Tensor) -> Description:
-        with plain_torch():
-            lazy = without_values(self.lazy[0], {}).eval()
-        self.record.watch(lazy)
-        lazy(x)
-        return self.record.of(lazy)
+        lazy = self.lazy[0]
+        with plain_torch(), META, putting_off(Drawing(META, constants=True, never=True)):
+            built = lazy.get_initialized_module((x,), lazy._pending.module_args, dict(self.module_kwargs)).eval()
+        self.record.watch(built)
+        built(x)
+        return self.record.of(built)
 
     @property
     def layers(self) -> list[LayerSummary]:
@@ -195,6 +197,13 @@ class Part(nn.Module):
         return 0 if self.description is None else self.description[1]
 
 
+def alike(module_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The same for all layers that differ in nothing that is described: not in how often training leaves them out."""
+    rate = module_kwargs.get("drop_path_rate")
+    differs = type(rate) is float and 0 < rate < 1
+    return module_kwargs | {"drop_path_rate": 0.5} if differs else module_kwargs
+
+
 @functools.lru_cache(maxsize=512)
 def description_of(layer: Question) -> Description:
     """What is known of a lazy layer with an input."""
@@ -202,21 +211,23 @@ def description_of(layer: Question) -> Description:
 
 
 class Held(NamedTuple):
-    """Values of one parameter, or of a part's together, and how many of them have gradients."""
+    """How many values one parameter has, or a part's together, and how many of them have gradients."""
 
-    key: int
     size: int
     trainable: int
 
 
-def held_below(module: nn.Module, held: dict[nn.Module, set[Held]]) -> set[Held]:
-    """What is in ``module`` and below it, each once; ``held`` has it of every module that was asked for."""
+def held_below(module: nn.Module, held: dict[nn.Module, dict[int, Held]]) -> dict[int, Held]:
+    """What is in ``module`` and below it, each by its identity; ``held`` has it of every module that was asked for."""
     if module not in held:
-        given = [parameter for parameter in module._parameters.values() if parameter is not None]
-        own = {Held(id(each), each.numel(), each.numel() * each.requires_grad) for each in given}
+        found = held[module] = {}
+        for each in module._parameters.values():
+            if each is not None:
+                found[id(each)] = Held(each.numel(), each.numel() * each.requires_grad)
         if isinstance(module, Part):
-            own = {Held(id(module), module.layers[0].parameters, module.trainable)}
-        held[module] = own.union(*(held_below(part, held) for part in module.children()))
+            found[id(module)] = Held(module.layers[0].parameters, module.trainable)
+        for part in module._modules.values():
+            found.update({} if part is None else held_below(part, held))
     return held[module]
 
 
@@ -230,14 +241,21 @@ def without_values(module: nn.Module, parts: Mapping[LazyModule, nn.Module]) -> 
         if isinstance(each, LazyModule) and each not in parts:
             memo.update(each._pending.copied_as())
         for tensor in (*each._parameters.values(), *each._buffers.values()):
-            if tensor is not None and not torch.nn.parameter.is_lazy(tensor):
-                empty = torch.empty_like(tensor, device="meta")
-                is_parameter = isinstance(tensor, nn.Parameter)
-                memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+            if tensor is not None and type(tensor) is not PendingParameter:
+                memo[id(tensor)] = on_meta(tensor)
     copied = copy.deepcopy(module, memo)
     for each in modules_of(copied):
         if isinstance(each, LazyModule):
-            each._pending.device = torch.device("meta")
+            each._pending.device = META
         else:
-            each._apply(lambda tensor: tensor.to("meta"), recurse=False)
+            each._apply(lambda tensor: tensor.to(META), recurse=False)
     return copied
+
+
+def on_meta(tensor: Tensor) -> Tensor:
+    """A parameter or buffer like ``tensor`` without values; one of a lazy module of PyTorch's is as lazy."""
+    if is_uninitialized(tensor):
+        kind: Any = type(tensor)
+        return kind(tensor.requires_grad, device=META, dtype=tensor.dtype)
+    empty = torch.empty_like(tensor, device=META)
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty

@@ -13,7 +13,7 @@ from lazytorch.callers import callers, frame_of, is_asked_by
 from lazytorch.errors import UninitializedModuleError
 from lazytorch.pending import Pending, not_yet
 
-__all__ = ["PendingParameters"]
+__all__ = ["PendingParameter", "PendingParameters"]
 
 # Whose classes copy a model to average its weights: torch's AveragedModel, timm's ModelEma.
 AVERAGING = ("torch.optim.swa_utils", "timm.utils.model_ema")

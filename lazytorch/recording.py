@@ -132,7 +132,7 @@ class RecordingModule(nn.Module):
         try:
             return nn.Module.__getattr__(self, name)
         except AttributeError:
-            if name.startswith("__"):
+            if name.startswith("__") or name == "_pending":  # one whose constructor failed, in a traceback say
                 raise
         message = not_yet(self._pending.owner, f"attribute {name!r}", "asking for it")
         # These take an AttributeError for leave to say that there is none, ever.

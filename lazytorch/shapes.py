@@ -67,7 +67,7 @@ class Shapes(TorchFunctionMode):
         return self.fake(shape, tensor.dtype, tensor.fake_device)
 
     def fake(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> FakeTensor:
-        with no_dispatch():
+        with no_dispatch(), torch._C.DisableTorchFunction():
             made = torch.empty(shape, dtype=dtype, device="meta")
             if device not in self.templates:
                 self.templates[device] = FakeTensor(self.fake_mode, made, device)

@@ -215,6 +215,14 @@ def test_asking_for_what_is_not_there_yet(make):
         assert not hasattr(lazy, name)
 
 
+def test_what_a_failed_constructor_leaves_can_be_asked():
+    """Debuggers and tracebacks show it."""
+    made = LazyConvNormActivation.__new__(LazyConvNormActivation)
+    with pytest.raises(AttributeError, match="has no attribute '_pending'"):
+        repr(made)
+    assert not hasattr(made, "weight")
+
+
 def test_no_container_yet():
     lazy = LazyConvNormActivation(8)
     assert lazy

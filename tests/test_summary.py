@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import lazytorch
 from lazytorch import is_lazy, materialize, summary
 from lazytorch.describing import described, description_of
-from lazytorch.layers import LazyPointwiseConv
+from lazytorch.layers import LazyBasicBlock, LazyPointwiseConv
 from lazytorch.materialize import placement
 from lazytorch.models import Backbone, get_model, mobilenet_v2, resnet10t
 from tests.modules import every_depth, image
@@ -74,6 +74,21 @@ def test_what_is_shared_is_counted_once_and_computed_as_often_as_it_is_called():
     table = summary(nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), shared, shared), (1, 4, 8, 8))
     assert table.parameters == 16 + 16 + 8
     assert table.macs == 3 * 4 * 4 * 64
+    assert [layer.macs for layer in table.layers if layer.kind == "PointwiseConv"] == [2 * 4 * 4 * 64]
+
+
+def test_lazy_modules_of_pytorch_stay_lazy_as_well():
+    model = nn.Sequential(
+        nn.LazyConv2d(5, 1), nn.LazyBatchNorm2d(), LazyPointwiseConv(4), nn.Flatten(), nn.LazyLinear(3)
+    )
+    lazy = [type(each) for each in model]
+    table = summary(model.double(), (2, 3, 8, 8))
+    assert [type(each) for each in model] == lazy
+    assert is_lazy(model)
+    materialize(model, (2, 3, 8, 8))
+    assert [type(each).__name__ for each in model.modules()] == [layer.kind for layer in table.layers]
+    assert table.parameters == sum(map(torch.numel, model.parameters()))
+    assert str(summary(model, (2, 3, 8, 8))) == str(table)
 
 
 def test_frozen_parameters_are_told_apart():
@@ -234,6 +249,19 @@ def test_a_deep_network_has_few_layers_that_differ():
     description_of.cache_clear()
     summary(get_model("resnet152"), (1, 3, 64, 64))
     assert description_of.cache_info().misses == 12  # stem, pool, two blocks in each of four stages, pool, classifier
+
+
+def test_how_often_training_leaves_a_branch_out_makes_no_difference_here():
+    description_of.cache_clear()
+    model = get_model("efficientnet_b4", drop_path_rate=0.2)
+    told = summary(model, (1, 3, 64, 64))
+    assert description_of.cache_info().misses == 18  # stem and head's three; fourteen blocks: the first has no sum
+    assert told.layers == as_whole(model, (1, 3, 64, 64))[0]
+    for rate, branches in ((0.0, 0), (0.9, 1)):
+        layers = summary(two_of(LazyPointwiseConv(4), LazyBasicBlock(4, 4, drop_path_rate=rate)), (1, 3, 8, 8)).layers
+        assert sum(layer.kind == "StochasticDepth" for layer in layers) == branches
+    with pytest.raises(ValueError, match=r"got 1\.5"):
+        summary(two_of(LazyPointwiseConv(4), LazyBasicBlock(4, 4, drop_path_rate=1.5)), (1, 3, 8, 8))
 
 
 def two_of(first, second):
