@@ -137,10 +137,10 @@ class Record:
                 if isinstance(each, Part):
                     layers += [layer.below(name) for layer in each.layers]
                 else:
-                    size = sum(held.size for held in held_below(each, held).values())
+                    size = sum(parameter.size for parameter in held_below(each, held).values())
                     shapes, macs = self.output_shapes.get(each, []), self.macs.get(each, 0)
                     layers.append(LayerSummary(name, type(each).__name__, shapes, size, macs))
-            return layers, sum(each.trainable for each in held_below(model, held).values())
+            return layers, sum(parameter.trainable for parameter in held_below(model, held).values())
 
 
 class Part(nn.Module):

@@ -3,11 +3,16 @@
 import json
 import re
 import sys
+from collections import Counter
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import lazytorch
 from lazytorch.models import get_model
@@ -94,6 +99,66 @@ def test_peers_of_pytorchs_own_lazy_modules_are_the_same_networks(name):
 def test_a_step_has_as_many_autograd_nodes_as_torchvisions(name):
     x = torch.zeros(2, 3, 64, 64)
     assert autograd_nodes(get_model(name)(x)) == autograd_nodes(torchvision.models.get_model(name)(x)) > 50
+
+
+class Operators(TorchDispatchMode):
+    """Counts what is called, by its name and the shapes that it is given; in place or not, in whatever order."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        shapes = sorted(tuple(each.shape) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor))
+        self.counts[str(func.overloadpacket).rstrip("_"), *shapes] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_built_calls_the_operators_that_torchvisions_calls(name):
+    """The reason why eager and compiled calls take as long."""
+    x = torch.zeros(2, 3, 64, 64, device="meta")
+    ours = lazytorch.materialize(get_model(name).to("meta"), x)
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(name)
+    for training in (False, True):
+        counts = []
+        for model in (ours, theirs):
+            with Operators() as operators, torch.set_grad_enabled(training):
+                y = model.train(training)(x)
+                if training:
+                    y.sum().backward()
+            counts.append(operators.counts)
+        assert counts[0].total() >= 90
+        if training and "efficientnet" in name:  # torchvision's drop out in place, in a view, whose gradient is copied
+            assert counts[0] - counts[1] == Counter({("aten.view", (2, ours.num_features)): 1})
+            assert counts[0].total() < counts[1].total()
+        else:
+            assert counts[0] == counts[1]
+
+
+def compiled_graph(model):
+    """The operators that a compiler is given for a call in evaluation, with the shapes of what they return."""
+    graphs = []
+
+    def compiler(graph, _):
+        graphs.append(graph.graph)
+        return make_boxed_func(graph.forward)
+
+    torch.compiler.reset()
+    call = torch.compile(model.eval(), backend=aot_autograd(fw_compiler=compiler, inference_compiler=compiler))
+    with torch.no_grad():
+        call(torch.zeros(2, 3, 64, 64))
+    (graph,) = graphs
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    return [(str(node.target), str(getattr(node.meta["val"], "shape", ""))) for node in nodes]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("resnet152", "efficientnet_b4")])  # deeper
+def test_what_is_built_compiles_to_torchvisions_graph(name):
+    ours = compiled_graph(lazytorch.materialize(get_model(name), (1, 3, 64, 64)))
+    assert len(ours) >= 90
+    assert ours == compiled_graph(torchvision.models.get_model(name))
 
 
 def calls(function):
