@@ -1,7 +1,6 @@
 """summary: every layer's shape, parameters and multiply-adds, of a model that stays as it is."""
 
 import contextlib
-import html
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +60,8 @@ class Summary:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        import html  # takes a millisecond, of thirty that lazytorch takes in all
+
         def line(cells: tuple[str, ...], tag: str) -> str:
             styles = ["text-align: left; white-space: pre"] * 2 + ["text-align: right"] * 2
             row = (

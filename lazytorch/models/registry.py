@@ -98,8 +98,9 @@ def about(family: Callable[..., Backbone]) -> tuple[inspect.Signature, str]:
 
 def brief(value: object) -> str:
     """A value as code shows it; a table of stages, which is a page long, by its length alone."""
-    shown = show(value)
-    return shown if len(shown) < 80 or not isinstance(value, Sequence) else f"<{len(value)} stages>"
+    if isinstance(value, Sequence) and isinstance(next(iter(value), None), tuple):
+        return f"<{len(value)} stages>"
+    return show(value)
 
 
 def list_models(include: str | Iterable[str] = "*", exclude: str | Iterable[str] | None = None) -> list[str]:
