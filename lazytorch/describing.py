@@ -97,6 +97,7 @@ class Record:
     shapes: Shapes
 
     def __init__(self) -> None:
+        self.running: list[tuple[nn.Module, int]] = []
         self.macs: dict[nn.Module, int] = {}
         self.output_shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
         self.watched: set[nn.Module] = set()
@@ -107,26 +108,31 @@ class Record:
         self.watch(model)
 
     def end(self) -> None:
-        """Forget the modules: they and what watches them would hold each other until the next garbage collection."""
+        """Forget the modules: they and their hooks would hold each other until the next garbage collection."""
         for each in self.watched:
-            vars(each).pop("_compiled_call_impl", None)
-        for kept in (self.watched, self.macs, self.output_shapes):
+            each._forward_pre_hooks.clear()
+            each._forward_hooks.clear()
+        for kept in (self.watched, self.running, self.macs, self.output_shapes):
             kept.clear()
 
     def watch(self, model: nn.Module) -> None:
-        """Be called in place of every module in ``model``: hooks would take several times as long."""
         for each in modules_of(model):
-            self.watched.add(each)
-            vars(each)["_compiled_call_impl"] = functools.partial(self.call, each)
+            if each not in self.watched:
+                self.watched.add(each)
+                each.register_forward_pre_hook(self.enter, prepend=True)
+                each.register_forward_hook(self.leave)
 
-    def call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        before = self.shapes.macs
-        output = module._call_impl(*args, **kwargs)
+    def enter(self, module: nn.Module, _: Any) -> None:
+        self.running.append((module, self.shapes.macs))
+
+    def leave(self, module: nn.Module, _: Any, output: Any) -> None:
+        entered, before = self.running.pop()
+        while entered is not module:  # a call that failed, and was caught
+            entered, before = self.running.pop()
         self.macs[module] = self.macs.get(module, 0) + self.shapes.macs - before
         leaves = [output] if isinstance(output, Tensor) else tree_leaves(output)
         with torch._C.DisableTorchFunction():  # a mode is asked for every attribute of a tensor
             self.output_shapes[module] = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
-        return output
 
     def of(self, model: nn.Module) -> Description:
         """The layers of ``model``, and how many of its parameters have gradients."""
@@ -159,8 +165,8 @@ class Part(nn.Module):
         super().__init__()
         pending = lazy._pending
         added = lazy._modules or lazy._buffers or len(lazy._parameters) > 1 or vars(lazy).keys() - LAZY_STATE
-        ours = type(lazy).__module__.startswith("lazytorch.layers.")
-        if added or not ours or not pending.is_as_constructed():
+        ours = type(lazy).__module__.startswith("lazytorch.layers.") and pending.is_as_constructed()
+        if added or not ours or pending.default_dtype is not torch.get_default_dtype():
             raise ValueError
         self.lazy = (lazy,)  # no part of this
         self.module_kwargs = alike(pending.module_kwargs)
@@ -180,7 +186,8 @@ class Part(nn.Module):
 
     def describe(self, x: Tensor) -> Description:
         lazy = self.lazy[0]
-        with plain_torch(), META, putting_off(Drawing(META, constants=True, never=True)):
+        drawing = Drawing(META, constants=True, never=True)
+        with plain_torch(), torch.random.fork_rng(devices=[]), META, putting_off(drawing):
             built = lazy.get_initialized_module((x,), lazy._pending.module_args, dict(self.module_kwargs)).eval()
         self.record.watch(built)
         built(x)

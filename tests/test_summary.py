@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import lazytorch
 from lazytorch import is_lazy, materialize, summary
 from lazytorch.describing import described, description_of
-from lazytorch.layers import LazyBasicBlock, LazyPointwiseConv
+from lazytorch.layers import LazyBasicBlock, LazyConvNormActivation, LazyPointwiseConv, LazySqueezeExcitation
 from lazytorch.materialize import placement
 from lazytorch.models import Backbone, get_model, mobilenet_v2, resnet10t
 from tests.modules import every_depth, image
@@ -262,6 +262,30 @@ def test_how_often_training_leaves_a_branch_out_makes_no_difference_here():
         assert sum(layer.kind == "StochasticDepth" for layer in layers) == branches
     with pytest.raises(ValueError, match=r"got 1\.5"):
         summary(two_of(LazyPointwiseConv(4), LazyBasicBlock(4, 4, drop_path_rate=1.5)), (1, 3, 8, 8))
+
+
+def test_random_numbers_go_on_as_they_would_have():
+    """Also where building a layer makes a lazy one, which branches off a stream of its own."""
+    description_of.cache_clear()
+    drawn = []
+    for _ in range(2):  # the second time it is known
+        torch.manual_seed(0)
+        model = nn.Sequential(LazyConvNormActivation(4, activation=LazySqueezeExcitation))
+        state = torch.get_rng_state()
+        summary(model, (2, 4, 8, 8))
+        drawn.append(torch.equal(torch.get_rng_state(), state))
+    assert drawn == [True, True]
+
+
+def test_a_layer_of_another_default_dtype_is_described_in_it():
+    first = LazyPointwiseConv(4)
+    torch.set_default_dtype(torch.float64)
+    try:
+        second = LazyPointwiseConv(4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with pytest.raises(RuntimeError, match="should be the same"):
+        summary(nn.Sequential(first, second), (2, 4, 8, 8))
 
 
 def two_of(first, second):
