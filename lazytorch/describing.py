@@ -103,9 +103,9 @@ class Record:
         self.watched: set[nn.Module] = set()
 
     def begin(self, model: nn.Module, shapes: Shapes) -> None:
-        """Watch ``model``, and note what counts multiply-adds."""
+        """Note what counts multiply-adds, and watch ``model``."""
         self.shapes = shapes
-        self.watch(model)
+        self.watch(model)  # only now: the run has looked whether there are hooks, which a user's code may be in
 
     def end(self) -> None:
         """Forget the modules: they and their hooks would hold each other until the next garbage collection."""

@@ -218,6 +218,28 @@ def test_a_part_that_fails_and_is_caught_counts_for_nothing():
     assert [layer.macs for layer in table.layers] == [3 * 4 * 64, 3 * 4 * 64, 0]
 
 
+class Direct(nn.Module):
+    """Calls a part, and is called, past ``__call__``; and calls a copy of another part."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def __call__(self, x):
+        return self._call_impl(x)
+
+    def forward(self, x):
+        replica = self.second._replicate_for_data_parallel()
+        replica.weight, replica.bias = self.second.weight[:2], self.second.bias[:2]
+        return replica(self.first._call_impl(x))
+
+
+def test_calls_past_the_usual_way_count():
+    table = summary(Direct(), (2, 4))
+    assert [layer.output_shapes for layer in table.layers] == [[(2, 2)], [(2, 4)], []]
+    assert [layer.macs for layer in table.layers] == [2 * (4 + 2) * 4, 2 * 4 * 4, 0]
+
+
 def as_whole(model, shape):
     _, dtype = placement(model)
     layers, trainable = described(model, (torch.empty(shape, dtype=dtype, device="meta"),), {})
@@ -255,7 +277,7 @@ def test_how_often_training_leaves_a_branch_out_makes_no_difference_here():
     description_of.cache_clear()
     model = get_model("efficientnet_b4", drop_path_rate=0.2)
     told = summary(model, (1, 3, 64, 64))
-    assert description_of.cache_info().misses == 18  # stem and head's three; fourteen blocks: the first has no sum
+    assert description_of.cache_info().misses == 18  # stem, two blocks in each of seven stages, head's three
     assert told.layers == as_whole(model, (1, 3, 64, 64))[0]
     for rate, branches in ((0.0, 0), (0.9, 1)):
         layers = summary(two_of(LazyPointwiseConv(4), LazyBasicBlock(4, 4, drop_path_rate=rate)), (1, 3, 8, 8)).layers
