@@ -4,6 +4,7 @@ A rule has the parameters of the operator that it stands for, after the ``Shapes
 usual: one dtype and device, contiguous, nothing empty, no error. Otherwise it returns None, and PyTorch is asked.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -37,9 +38,18 @@ def is_plain(*tensors: Any) -> bool:
         return False
     dtype, device = first.dtype, first.fake_device
     for each in tensors:
-        if not isinstance(each, Tensor) or each.dtype is not dtype or each.device != device or not each.is_contiguous():
+        if not isinstance(each, Tensor) or each.dtype is not dtype or each.device != device:
+            return False
+        # A tensor of one channel, or of one pixel, is contiguous also where its strides ask for channels last.
+        if each.stride() != contiguous_strides(each.shape):
             return False
     return True
+
+
+@functools.lru_cache(maxsize=1024)
+def contiguous_strides(shape: torch.Size) -> tuple[int, ...]:
+    """The strides of a new tensor."""
+    return tuple(math.prod(max(size, 1) for size in shape[place:]) for place in range(1, len(shape) + 1))
 
 
 def is_bias(bias: Any, input: FakeTensor, out_channels: int) -> bool:

@@ -1,5 +1,7 @@
 """The shapes that operators are answered by are those of PyTorch's own meta kernels."""
 
+import itertools
+
 import hypothesis
 import pytest
 import torch
@@ -16,7 +18,8 @@ from lazytorch.shape_rules import ELEMENTWISE, RULES
 from lazytorch.shapes import shapes_only
 
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64])
-FORMATS = st.sampled_from(["contiguous", "contiguous", "contiguous", "channels_last", "transposed"])
+MEMORY_FORMATS = ["contiguous", "channels_last", "transposed"]
+FORMATS = st.sampled_from(["contiguous", "contiguous", *MEMORY_FORMATS])
 SMALL = st.integers(0, 3)
 POSITIVE = st.integers(1, 3)
 
@@ -131,6 +134,28 @@ def outcome(func, args, kwargs, answered):
     ]
     contiguous = [result.is_contiguous(memory_format=each) for each in formats]
     return tuple(result.shape), result.dtype, contiguous, result.device, result is fakes[0]
+
+
+@pytest.mark.parametrize("formats", [*itertools.product(MEMORY_FORMATS, repeat=2)])
+@pytest.mark.parametrize(
+    ("shape", "weight_shape"),
+    [
+        ((1, 1, 1, 2), (2, 1, 1, 1)),  # one channel
+        ((1, 1, 4, 4), (2, 1, 3, 3)),
+        ((2, 3, 4, 4), (2, 3, 1, 1)),  # one pixel
+        ((2, 3, 1, 1), (2, 3, 1, 1)),
+        ((2, 4, 4, 4), (4, 1, 3, 3)),  # depthwise
+    ],
+)
+def test_tensors_that_are_contiguous_either_way_give_the_format_of_a_real_call(shape, weight_shape, formats):
+    x, weight = (
+        tensor(each, memory_format=memory_format)
+        for each, memory_format in zip((shape, weight_shape), formats, strict=True)
+    )
+    arguments = (x, weight, None, 1, 0, 1, shape[1] // weight_shape[1])
+    *_, contiguous, _, _ = outcome(F.conv2d, arguments, {}, answered=True)
+    real = F.conv2d(*arguments)
+    assert contiguous == [real.is_contiguous(), real.is_contiguous(memory_format=torch.channels_last)]
 
 
 CALLS = {
