@@ -2,15 +2,11 @@
 
 from lazytorch import layers, models
 from lazytorch.errors import ShapeInferenceError, UninitializedModuleError
-from lazytorch.lazify import (
-    LazyConv2dExpansionModule,
-    LazyConv2dInChannelModule,
-    LazyConv2dReductionModule,
-    lazify,
-)
+from lazytorch.layers.bases import LazyConv2dExpansionModule, LazyConv2dInChannelModule, LazyConv2dReductionModule
+from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.lazify import lazify
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import is_lazy, materialize
-from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
 from lazytorch.summary import summary
 

@@ -1,10 +1,10 @@
 """The errors of lazytorch, one class per misuse."""
 
-__all__ = ["ShapeInferenceError", "UninitializedAttributeError", "UninitializedModuleError"]
+__all__ = ["ShapeInferenceError", "UninitializedAttributeError", "UninitializedModuleError", "not_yet"]
 
 
 class UninitializedModuleError(RuntimeError):
-    """Something was asked of a lazy module that it has only after its first input.
+    """A lazy module was used in a way that needs its parameters or submodules, before its first input.
 
     Example:
         >>> import lazytorch
@@ -17,7 +17,7 @@ input. Call lazytorch.materialize(model, (1, 3, 224, 224)) before state_dict().
 
 
 class UninitializedAttributeError(UninitializedModuleError, AttributeError):
-    """The same of an attribute; ``hasattr(lazy, "conv")`` answers ``False``.
+    """The attribute of a lazy module does not exist before its first input; ``hasattr(lazy, "conv")`` is ``False``.
 
     Example:
         >>> import lazytorch
@@ -25,14 +25,14 @@ class UninitializedAttributeError(UninitializedModuleError, AttributeError):
         Traceback (most recent call last):
         ...
         lazytorch.errors.UninitializedAttributeError: LazyPointwiseConv has no attribute 'conv' yet: \
-it is built from its first input. Call lazytorch.materialize(model, (1, 3, 224, 224)) before asking for it.
+it is built from its first input. Call lazytorch.materialize(model, (1, 3, 224, 224)) before accessing it.
     """
 
 
 class ShapeInferenceError(ValueError, RuntimeError):
-    """The first input of a lazy module does not let it infer what it needs.
+    """A lazy module cannot infer its arguments from the first input.
 
-    A ``ValueError`` as constructors raise, and a ``RuntimeError`` as PyTorch's operators raise for a wrong shape.
+    A ``ValueError``, as constructors raise, and a ``RuntimeError``, as PyTorch's operators raise for a wrong shape.
 
     Example:
         >>> import lazytorch, torch
@@ -42,3 +42,12 @@ class ShapeInferenceError(ValueError, RuntimeError):
         lazytorch.errors.ShapeInferenceError: LazyReductionConv2d: the input channels must be a multiple of \
 reduction_ratio=4, got 6 (input (2, 6, 8, 8)).
     """
+
+
+def not_yet(owner: str, missing: str, before: str) -> str:
+    """The message of an ``UninitializedModuleError``: what ``owner`` does not have yet, why, and what to do."""
+    built = "they are" if missing.endswith("s") else "it is"
+    return (
+        f"{owner} has no {missing} yet: {built} built from its first input. "
+        f"Call lazytorch.materialize(model, (1, 3, 224, 224)) before {before}."
+    )

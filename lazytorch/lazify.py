@@ -1,28 +1,18 @@
-"""lazify: a lazy class in one line; and the bases of the convolutional layers, which infer channels and rank."""
+"""lazify: a lazy class in one line."""
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from lazytorch.drawing import undrawn
+from lazytorch._init.initialize import known, skip_init
 from lazytorch.errors import ShapeInferenceError
-from lazytorch.lazy_module import LazyModule, describe, target_class
+from lazytorch.lazy_module import LazyModule, describe
 from lazytorch.signature import constructor_signature, create_lazy_signature
 
-__all__ = [
-    "LazyConv2dExpansionModule",
-    "LazyConv2dInChannelModule",
-    "LazyConv2dReductionModule",
-    "LazyConvExpansionModule",
-    "LazyConvInChannelModule",
-    "LazyConvReductionModule",
-    "lazify",
-]
+__all__ = ["first_tensor", "lazify"]
 
 Rule = int | Callable[[tuple[Any, ...]], Any]
 
@@ -66,13 +56,20 @@ def lazify(module_cls: type[nn.Module], /, **inferred: Rule) -> type[LazyModule]
         f"Lazy{module_cls.__name__}",
         (_Lazified, module_cls),
         {
-            "__module__": sys._getframe(1).f_globals.get("__name__", __name__),
+            "__module__": module_cls.__module__,
             "__doc__": f"{module_cls.__name__} that infers {', '.join(inferred)} from its first input.",
             "_target": module_cls,
             "_rules": inferred,
         },
     )
-    return create_lazy_signature(exclude=inferred)(lazy_class)
+    if module_cls in known and all(isinstance(rule, int) for rule in inferred.values()):
+        known.add(lazy_class)
+    lazy_class = create_lazy_signature(exclude=inferred)(lazy_class)
+    return _made.setdefault((module_cls, tuple(inferred.items())), lazy_class)
+
+
+# What ``lazify`` made, by its arguments: equal arguments give one class, which pickles by them.
+_made: dict[tuple[type[nn.Module], tuple[tuple[str, Rule], ...]], type[LazyModule]] = {}
 
 
 class _Lazified(LazyModule):
@@ -102,7 +99,7 @@ class _Lazified(LazyModule):
                 keyword.pop(name, None)
             elif name in values:
                 keyword[name] = values[name]
-        return undrawn(self._target)(*positional, **keyword)
+        return skip_init(self._target)(*positional, **keyword)
 
     def _infer(self, name: str, rule: Rule, inputs: tuple[Any, ...]) -> Any:
         if not isinstance(rule, int):
@@ -116,14 +113,12 @@ class _Lazified(LazyModule):
         return tensor.size(rule)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # A class made by lazify need not be found by its name: make it again.
-        found = getattr(sys.modules.get(type(self).__module__), type(self).__name__, None)
-        if found is type(self):
+        if "_rules" not in vars(type(self)):  # a class derived from one of lazify
             return super().__reduce_ex__(protocol)
-        return _remade, (self._target, dict(self._rules)), self.__getstate__()
+        return _constructed, (self._target, dict(self._rules)), self.__getstate__()
 
 
-def _remade(module_cls: type[nn.Module], rules: dict[str, Rule]) -> LazyModule:
+def _constructed(module_cls: type[nn.Module], rules: dict[str, Rule]) -> LazyModule:
     lazy_class = lazify(module_cls, **rules)
     return lazy_class.__new__(lazy_class)
 
@@ -134,163 +129,3 @@ def first_tensor(module: LazyModule, inputs: tuple[Any, ...]) -> Tensor:
         got = f"{type(inputs[0]).__name__} as its first input" if inputs else "no input"
         raise ShapeInferenceError(f"{type(module).__name__}: shapes are inferred from a tensor, got {got}.")
     return inputs[0]
-
-
-class LazyConvInChannelModule(LazyModule):
-    """Base of lazy layers that infer the input channels, and the number of spatial dimensions, from (N, C, *spatial).
-
-    The target is the other base class of the lazy class; its constructor takes the input channels first, and
-    ``spatial_dims``.
-    """
-
-    spatial_dims: ClassVar[int | None] = None
-
-    def get_initialized_module(
-        self, inputs: tuple[Any, ...], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]
-    ) -> nn.Module:
-        channels, spatial_dims = self.channels_and_rank(inputs)
-        leading = self.leading_arguments(channels, module_kwargs, describe(inputs))
-        return self.build(spatial_dims, *leading, *module_args, **module_kwargs)
-
-    def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
-        """Construct the target for ``spatial_dims`` dimensions."""
-        target = target_class(type(self))
-        if target is None:
-            raise TypeError(f"{type(self).__name__} must inherit the module class that it builds, or override build.")
-        if self.spatial_dims is None:
-            kwargs["spatial_dims"] = spatial_dims
-        return undrawn(target)(*args, **kwargs)
-
-    def channels_and_rank(self, inputs: tuple[Any, ...]) -> tuple[int, int]:
-        """Input channels and number of spatial dimensions of the first input."""
-        tensor = first_tensor(self, inputs)
-        allowed = (1, 2, 3) if self.spatial_dims is None else (self.spatial_dims,)
-        if tensor.dim() - 2 not in allowed:
-            names = ["length", "height, width", "depth, height, width"]
-            shapes = " or ".join(f"(batch, channels, {names[dims - 1]})" for dims in allowed)
-            raise ShapeInferenceError(
-                f"{type(self).__name__}: the input must be {shapes}, got {tensor.dim()} dimensions "
-                f"(input {describe(inputs)})."
-            )
-        if tensor.size(1) == 0:
-            raise ShapeInferenceError(
-                f"{type(self).__name__}: the input must have at least one channel, got 0 (input {describe(inputs)})."
-            )
-        return tensor.size(1), tensor.dim() - 2
-
-    def leading_arguments(self, in_channels: int, module_kwargs: dict[str, Any], shown: str) -> tuple[Any, ...]:
-        """The target's first arguments; what was only needed for them is taken out of ``module_kwargs``."""
-        return (in_channels,)
-
-
-class LazyConvExpansionModule(LazyConvInChannelModule):
-    """Base of lazy layers with ``expansion_ratio`` times as many output channels as input channels.
-
-    Args:
-        expansion_ratio: Output channels over input channels.
-    """
-
-    def __init__(self, expansion_ratio: float, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, expansion_ratio=positive("expansion_ratio", expansion_ratio, self), **kwargs)
-
-    def leading_arguments(self, in_channels: int, module_kwargs: dict[str, Any], shown: str) -> tuple[Any, ...]:
-        ratio = module_kwargs.pop("expansion_ratio")
-        if in_channels * ratio % 1:
-            raise ShapeInferenceError(
-                f"{type(self).__name__}: the input channels times expansion_ratio={ratio} must be a whole number, "
-                f"got {in_channels} (input {shown})."
-            )
-        return in_channels, int(in_channels * ratio)
-
-
-class LazyConvReductionModule(LazyConvInChannelModule):
-    """Base of lazy layers with ``reduction_ratio`` times fewer output channels than input channels.
-
-    Args:
-        reduction_ratio: Input channels over output channels.
-    """
-
-    def __init__(self, reduction_ratio: float, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, reduction_ratio=positive("reduction_ratio", reduction_ratio, self), **kwargs)
-
-    def leading_arguments(self, in_channels: int, module_kwargs: dict[str, Any], shown: str) -> tuple[Any, ...]:
-        ratio = module_kwargs.pop("reduction_ratio")
-        if in_channels % ratio:
-            raise ShapeInferenceError(
-                f"{type(self).__name__}: the input channels must be a multiple of reduction_ratio={ratio}, "
-                f"got {in_channels} (input {shown})."
-            )
-        return in_channels, int(in_channels // ratio)
-
-
-class LazyConv2dInChannelModule(LazyConvInChannelModule):
-    """``LazyConvInChannelModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from lazytorch import LazyConv2dInChannelModule
-        >>> class LazyTransposed(LazyConv2dInChannelModule, nn.ConvTranspose2d):
-        ...     pass
-        >>> LazyTransposed(4, kernel_size=2, stride=2)(torch.zeros(1, 3, 8, 8)).shape
-        torch.Size([1, 4, 16, 16])
-    """
-
-    spatial_dims = 2
-
-
-class LazyConv2dExpansionModule(LazyConvExpansionModule):
-    """``LazyConvExpansionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from lazytorch import LazyConv2dExpansionModule
-        >>> class LazyWidening(LazyConv2dExpansionModule, nn.ConvTranspose2d):
-        ...     pass
-        >>> LazyWidening(2, kernel_size=2, stride=2)(torch.zeros(1, 3, 8, 8)).shape
-        torch.Size([1, 6, 16, 16])
-    """
-
-    spatial_dims = 2
-
-
-class LazyConv2dReductionModule(LazyConvReductionModule):
-    """``LazyConvReductionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from lazytorch import LazyConv2dReductionModule
-        >>> class LazyUpsampling(LazyConv2dReductionModule, nn.ConvTranspose2d):
-        ...     pass
-        >>> LazyUpsampling(2, kernel_size=2, stride=2)(torch.zeros(1, 6, 8, 8)).shape
-        torch.Size([1, 3, 16, 16])
-    """
-
-    spatial_dims = 2
-
-
-T = TypeVar("T", int, float)
-
-
-def positive(name: str, value: T, owner: object, kind: type = Real) -> T:
-    """``value``, which must be a positive number."""
-    if type(value) is int and value > 0:
-        return value
-    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
-        what = "a positive whole number" if kind is Integral else "positive"
-        raise ValueError(f"{type(owner).__name__.removeprefix('Lazy')}: {name} must be {what}, got {value!r}.")
-    return value
-
-
-def whole(name: str, value: int, owner: object) -> int:
-    """``value``, which must be a whole number of at least 0: padding, classes."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise ValueError(f"{type(owner).__name__}: {name} must be a whole number of at least 0, got {value!r}.")
-    return value
-
-
-def positive_whole(name: str, value: int, owner: object) -> int:
-    """``value``, which must be a positive whole number: channels, pixels."""
-    return positive(name, value, owner, Integral)

@@ -1,45 +1,30 @@
-"""materialize: build a whole model at once, without arithmetic. is_lazy: is anything left to build?"""
+"""materialize: build a whole model from shapes. is_lazy: is there anything left to build?"""
 
-import contextlib
-import copy
 import functools
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._C import _len_torch_dispatch_stack, _len_torch_function_stack
-from torch._C._functorch import peek_interpreter_stack
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-)
-from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.parameter import is_lazy as is_uninitialized
-from torch.utils._pytree import tree_map_only
 
-from lazytorch.become import HOOKS, MODULE_STATE
-from lazytorch.drawing import is_untouched
-from lazytorch.errors import ShapeInferenceError
-from lazytorch.first_call import as_one_call, on_failure
+from lazytorch import _torch
+from lazytorch._init.initialize import InitFunction, Initialization, initialize, is_known, known, postpone, postponing
+from lazytorch._lazy.scopes import all_or_nothing, outside_modes, undo_on_failure, watching_builds
+from lazytorch._lazy.state import HOOKS, Adoption, Snapshot
+from lazytorch._shapes.mode import ShapeMode, map_tensors
 from lazytorch.lazy_module import LazyModule
-from lazytorch.pending import plain_torch
-from lazytorch.shapes import Shapes, shapes_only
-from lazytorch.side_by_side import drawing_meanwhile
-from lazytorch.tree import modules_of
 
-__all__ = ["build_ahead", "is_lazy", "materialize", "run_on_shapes"]
+__all__ = ["is_lazy", "is_shape", "materialize", "modules_of", "run_on_shapes", "runs_known_code", "survey"]
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def is_lazy(module: nn.Module) -> bool:
-    """Whether ``module``, or any module below it, is still to be built.
+    """Whether ``module``, or any module below it, is not built yet.
+
+    Raises:
+        TypeError: If ``module`` is not a module.
 
     Example:
         >>> import torch, lazytorch
@@ -49,38 +34,88 @@ def is_lazy(module: nn.Module) -> bool:
         >>> lazytorch.is_lazy(lazytorch.materialize(conv, (1, 3, 8, 8)))
         False
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"is_lazy: the argument must be a module, got {module!r}.")
     return any(map(needs_building, modules_of(module)))
 
 
 def needs_building(module: nn.Module) -> bool:
-    """Whether ``module`` itself is ours or PyTorch's, and lazy."""
+    """Whether ``module`` itself is a lazy module of lazytorch or PyTorch."""
     if isinstance(module, LazyModule):
         return True
-    for each in (*module._parameters.values(), *module._buffers.values()):
-        if each is not None and is_uninitialized(each):
-            return True
-    return False
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    return any(each is not None and is_uninitialized(each) for each in tensors)
+
+
+def modules_of(module: nn.Module) -> list[nn.Module]:
+    """``module.modules()``, many times faster, in another order."""
+    found, left = {module: None}, [module]
+    while left:
+        for part in left.pop()._modules.values():
+            if part is not None and part not in found:
+                found[part] = None
+                left.append(part)
+    return list(found)
+
+
+class Survey(NamedTuple):
+    """What one walk over the modules of a model finds.
+
+    Attributes:
+        modules: All of them.
+        lazy: Those that are not built, of lazytorch.
+        lazy_of_torch: Those that are not built, of PyTorch.
+        device: Where the floating-point tensors are, or will be; PyTorch's default device if there are none.
+        dtype: Their dtype, or PyTorch's default.
+    """
+
+    modules: list[nn.Module]
+    lazy: list[LazyModule]
+    lazy_of_torch: list[Any]
+    device: torch.device
+    dtype: torch.dtype
+
+
+def survey(module: nn.Module) -> Survey:
+    modules = modules_of(module)
+    lazy: list[LazyModule] = []
+    lazy_of_torch: list[Any] = []
+    found: tuple[torch.device, torch.dtype] | None = None
+    for each in modules:
+        if isinstance(each, LazyModule):
+            lazy.append(each)
+            deferred = vars(each).get("_deferred")  # another thread may build it meanwhile
+            found = found or (None if deferred is None else (deferred.device, deferred.dtype))
+            continue
+        tensors = [tensor for tensor in (*each._parameters.values(), *each._buffers.values()) if tensor is not None]
+        if any(map(is_uninitialized, tensors)):
+            lazy_of_torch.append(each)
+        if found is None:
+            floating = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+            found = None if floating is None else (floating.device, floating.dtype)
+    device, dtype = found or (torch.empty(0).device, torch.get_default_dtype())
+    return Survey(modules, lazy, lazy_of_torch, device, dtype)
 
 
 def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
-    """Build everything lazy in ``module`` from example inputs, or from nothing but their shapes.
+    """Build everything lazy in ``module`` from example inputs, or from their shapes.
 
-    The forward runs on shapes alone: no arithmetic, no change to BatchNorm statistics, to the training flag or to
-    random states. Either everything that the forward reaches is built, or nothing.
+    The forward runs on shapes, without arithmetic. It changes neither values, such as BatchNorm's statistics, nor the
+    training flag, the attributes of modules or PyTorch's random state. If it fails, nothing is built.
 
     Args:
         module: Any module; itself lazy, or with lazy modules anywhere below it.
-        inputs: The forward's arguments. A tuple of ints such as ``(1, 3, 224, 224)`` stands for a tensor of that
-            shape, on the module's device and of its dtype.
-        kwargs: The forward's keyword arguments, likewise.
+        inputs: The arguments of the forward. A tuple of ints such as ``(1, 3, 224, 224)`` is the shape of a tensor on
+            the module's device and of its dtype.
+        kwargs: The keyword arguments of the forward, likewise.
 
     Returns:
         ``module`` itself.
 
     Raises:
-        TypeError: If ``module`` is no module.
-        ShapeInferenceError: If a layer cannot infer what it needs, or the forward depends on the values in the input.
-        RuntimeError: If the forward leaves a part of the module unbuilt.
+        TypeError: If ``module`` is not a module.
+        ShapeInferenceError: If a layer cannot infer what it needs, or the forward depends on the values of the input.
+        RuntimeError: If the forward does not reach a lazy module.
 
     Example:
         >>> import torch, lazytorch
@@ -90,193 +125,139 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
         Linear(in_features=1280, out_features=10, bias=True)
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"materialize: what is built must be a module, got {module!r}.")
-    run_on_shapes(module, inputs, kwargs)
+        raise TypeError(f"materialize: the first argument must be a module, got {module!r}.")
+    run_on_shapes(module, survey(module), inputs, kwargs, ShapeMode(f"materialize({type(module).__name__})"))
     return module
 
 
 def run_on_shapes(
     module: nn.Module,
+    surveyed: Survey,
     inputs: Sequence[Any],
     kwargs: Mapping[str, Any],
-    count_macs: Callable[[Shapes], None] | None = None,
+    mode: ShapeMode,
+    watch: Callable[[nn.Module], None] | None = None,
 ) -> None:
-    """Run the forward on shapes alone, and so build everything lazy in ``module``.
+    """Run the forward on shapes, and so build everything lazy in ``module``, or nothing.
 
     Args:
         module: The module.
-        inputs: The forward's arguments, as ``materialize`` takes them.
+        surveyed: What ``survey`` found in it.
+        inputs: The arguments of the forward, as ``materialize`` takes them.
         kwargs: Its keyword arguments.
-        count_macs: Called, before the forward, with what will count its multiply-adds.
+        mode: What computes the shapes.
+        watch: Called with ``module`` before its forward, and with every module that is built before that one's.
     """
-    device, dtype = placement(module)
-    with plain_torch():
-        mode = FakeTensorMode()
+    _, lazy, lazy_of_torch, device, dtype = surveyed
 
-        def fake(value: Any) -> Any:
-            if is_shape(value):
-                with mode:
-                    return torch.empty(tuple(value), device=device, dtype=dtype)
-            return tree_map_only(Tensor, mode.from_tensor, value)
+    def shape(value: Any) -> Any:
+        if is_shape(value):
+            return mode.of(tuple(value), dtype, device)
+        return map_tensors(lambda each: mode.of(each.shape, each.dtype, each.device), value)
 
-        args = tuple(fake(each) for each in inputs)
-        named = {name: fake(each) for name, each in kwargs.items()}
+    compiled: list[tuple[nn.Module, Any]] = []
+    mode.device = device
+    snapshot = Snapshot(ignored=getattr(watch, "__self__", None))
 
-        numpy = sys.modules.get("numpy")
+    def built(each: nn.Module) -> None:
+        if type(each) not in known or is_hooked(each):
+            inner = survey(each)
+            lazy.extend(inner.lazy)
+            lazy_of_torch.extend(inner.lazy_of_torch)
+            begin(inner)
+        if watch is not None:
+            watch(each)
 
-        def run() -> None:
-            untouched = is_untouched(module)  # and so without a forward that stores anything
-            kept = {} if untouched else dict(stored_tensors(module))
-            containers = [] if untouched else [(each, copy.copy(each)) for each in stored_containers(module)]
-            states = random.getstate(), numpy.random.get_state() if numpy else None
-            try:
-                with (
-                    drawing_meanwhile() if untouched else contextlib.nullcontext(),
-                    shapes_only(mode, count_macs is not None) as shapes,
-                    torchs_own_built_for_real(module),
-                ):
-                    if count_macs is not None:
-                        count_macs(shapes)
-                    module(*args, **named)
-            finally:
-                if not untouched:
-                    forget_fakes(module, kept)
-                for container, contents in containers:
-                    container.clear()
-                    container.update(contents) if isinstance(container, dict) else container.extend(contents)
-                random.setstate(states[0])
-                if numpy:
-                    numpy.random.set_state(states[1])
-            if is_lazy(module):
-                left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
-                raise RuntimeError(
-                    f"materialize({type(module).__name__}): the forward must reach every lazy part, got none for "
-                    f"{', '.join(left)}. Give an input that reaches them, or remove them."
-                )
+    def begin(found: Survey) -> None:
+        for each in found.modules:
+            if (call := vars(each).pop("_compiled_call_impl", None)) is not None:
+                compiled.append((each, call))
+            if (type(each) not in known or is_hooked(each)) and each not in found.lazy_of_torch:
+                snapshot.add(each)
+                mode.protected.update(map(id, (*each._parameters.values(), *each._buffers.values())))
+        for each in found.lazy_of_torch:
+            each.initialize_parameters = functools.partial(initialize_outside_modes, each)
 
+    with outside_modes(), all_or_nothing():
+        args, named = [shape(each) for each in inputs], {name: shape(each) for name, each in kwargs.items()}
+        begin(surveyed)
         try:
-            as_one_call(run)
-        except (DataDependentOutputException, DynamicOutputShapeException) as error:
-            raise ShapeInferenceError(
-                f"materialize({type(module).__name__}): the forward must not depend on the values in tensors, as only "
-                f"their shapes are known, got {error.func}. Call the model on a real batch instead."
-            ) from error
+            if watch is not None:
+                watch(module)
+            postponed: list[Initialization] = []
+            with torch.no_grad(), mode, watching_builds(built), postponing(postponed):
+                module(*args, **named)
+            if not all(map(postpone, postponed)):
+                initialize(postponed)
+        finally:
+            snapshot.restore()
+            for each, call in compiled:
+                each._compiled_call_impl = call
+            for each in lazy_of_torch:
+                vars(each).pop("initialize_parameters", None)
+        if any(isinstance(each, LazyModule) for each in lazy) or any(map(needs_building, lazy_of_torch)):
+            left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
+            shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+            raise RuntimeError(
+                f"{mode.owner}: the forward must reach every lazy module, got no call of {shown}. Give an input "
+                "that reaches them, or remove them."
+            )
 
 
-def build_ahead(module: nn.Module, *inputs: Any) -> None:
-    """Build ``module`` from shapes before its first call: weights are drawn faster where no arithmetic waits for them.
-
-    Only where nobody can tell. A failure is left to the call itself.
-    """
-    if not (
-        torch.get_num_threads() > 1
-        and "torch._dynamo" in sys.modules  # what fake tensors need: its import would take a second
-        and all(type(each) is Tensor and each.device.type == "cpu" for each in inputs)
-        and placement(module)[0].type == "cpu"
-        and is_lazy(module)
-        and is_untouched(module)
-        and not _has_any_global_hook()
-        and torch._C._get_tracing_state() is None
-        and _len_torch_function_stack() == _len_torch_dispatch_stack() == 0
-        and peek_interpreter_stack() is None
-    ):
-        return
-    try:
-        run_on_shapes(module, inputs, {})
-    except Exception:
-        return
+def is_hooked(module: nn.Module) -> bool:
+    """Whether hooks or attributes of ``module`` itself may run other code than its class."""
+    state = vars(module)
+    if any(not isinstance(getattr(hook, "__self__", None), Adoption) for hook in state["_forward_pre_hooks"].values()):
+        return True
+    if state["_forward_hooks"] or state["_backward_hooks"]:
+        return True
+    if state["_backward_pre_hooks"] or state.get("_compiled_call_impl") is not None:
+        return True
+    own = [each for each in state.values() if callable(each) and not isinstance(each, (InitFunction, type))]
+    return any(type(getattr(each, "__self__", None)) not in known for each in own)
 
 
-@contextlib.contextmanager
-def torchs_own_built_for_real(module: nn.Module) -> Iterator[None]:
-    """Have PyTorch's lazy modules make real parameters, and forget them if the call fails."""
-    own: list[Any] = [
-        each
-        for each in modules_of(module)
-        if isinstance(each, LazyModuleMixin) and not isinstance(each, LazyModule) and needs_building(each)
-    ]
-
-    def initialize(lazy: Any, *args: Any, **kwargs: Any) -> None:
-        with plain_torch():
-            del lazy.initialize_parameters
-            kind, state = type(lazy), dict(vars(lazy))
-            hooks = {name: dict(state[name]) for name in HOOKS}
-            tensors = (*lazy.parameters(recurse=False), *lazy.buffers(recurse=False))
-            unbuilt: list[tuple[Any, type, Tensor]] = [
-                (each, type(each), each.data) for each in tensors if is_uninitialized(each)
-            ]
-            lazy.initialize_parameters(*args, **kwargs)
-
-        def undo() -> None:
-            for tensor, tensor_kind, data in unbuilt:
-                tensor.data = data
-                tensor.__class__ = tensor_kind
-            for name, registered in hooks.items():
-                state[name].update(registered)
-            object.__setattr__(lazy, "__dict__", state)
-            object.__setattr__(lazy, "__class__", kind)
-
-        on_failure(undo)
-
-    for each in own:
-        each.initialize_parameters = functools.partial(initialize, each)
-    try:
-        yield
-    finally:
-        for each in own:
-            vars(each).pop("initialize_parameters", None)
+def runs_known_code(surveyed: Survey) -> bool:
+    """Whether no other code than lazytorch's and torch.nn's runs when the model is called for the first time."""
+    if _torch.has_any_global_hook is not None and _torch.has_any_global_hook():
+        return False
+    if any(type(each) not in known or is_hooked(each) for each in surveyed.modules):
+        return False
+    deferred = [vars(each).get("_deferred") for each in surveyed.lazy]
+    return all(each is not None and is_known((each.module_args, each.module_kwargs)) for each in deferred)
 
 
-Place = tuple[nn.Module, str, str]
-STORES = ("__dict__", "_parameters", "_buffers")
+def initialize_outside_modes(lazy: Any, *args: Any, **kwargs: Any) -> None:
+    """Have one of PyTorch's lazy modules create real parameters, and make it lazy again if the call fails."""
+    del lazy.initialize_parameters
+    undo_on_failure(BuiltOfTorch(lazy))
+    with outside_modes():
+        lazy.initialize_parameters(*args, **kwargs)
 
 
-def stored_tensors(module: nn.Module) -> Iterator[tuple[Place, Tensor]]:
-    """Every tensor that a module below ``module`` holds, and where."""
-    for each in modules_of(module):
-        for store in STORES:
-            for name, value in getattr(each, store).items():
-                if isinstance(value, Tensor):
-                    yield (each, store, name), value
+class BuiltOfTorch:
+    """How to make one of PyTorch's lazy modules lazy again."""
 
+    def __init__(self, lazy: Any) -> None:
+        self.lazy, self.kind, self.state = lazy, type(lazy), dict(vars(lazy))
+        self.hooks = {name: dict(self.state[name]) for name in HOOKS}
+        tensors = (*lazy._parameters.values(), *lazy._buffers.values())
+        self.uninitialized: list[tuple[Any, type, Tensor]] = [
+            (each, type(each), each.data) for each in tensors if each is not None and is_uninitialized(each)
+        ]
 
-def stored_containers(module: nn.Module) -> Iterator[list[Any] | dict[Any, Any]]:
-    """Every list and dict that a module below ``module`` holds as an attribute of its own: caches, say."""
-    for each in modules_of(module):
-        for name, value in vars(each).items():
-            if name not in MODULE_STATE and isinstance(value, (list, dict)):
-                yield value
+    def keep(self) -> None:
+        """Nothing else is needed to keep it built."""
 
-
-def forget_fakes(module: nn.Module, kept: Mapping[Place, Tensor]) -> None:
-    """Put back what the forward replaced by something computed from its input."""
-    for owner in modules_of(module):
-        for store in STORES:
-            values = getattr(owner, store)
-            if FakeTensor not in map(type, values.values()):
-                continue
-            for name in [name for name, value in values.items() if type(value) is FakeTensor]:
-                if (owner, store, name) in kept:
-                    values[name] = kept[owner, store, name]
-                elif store == "__dict__":
-                    del values[name]
-                else:
-                    raise ShapeInferenceError(
-                        f"materialize({type(module).__name__}): the forward must not compute state from its input, got "
-                        f"{type(owner).__name__}.{name}. Call the model on a real batch instead."
-                    )
+    def undo(self) -> None:
+        for tensor, kind, data in self.uninitialized:
+            tensor.data = data
+            tensor.__class__ = kind
+        for name, hooks in self.hooks.items():
+            self.state[name].update(hooks)
+        object.__setattr__(self.lazy, "__dict__", self.state)
+        object.__setattr__(self.lazy, "__class__", self.kind)
 
 
 def is_shape(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and len(value) > 0 and all(type(each) is int for each in value)
-
-
-def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where the module's floating-point tensors are or will be, and their dtype; PyTorch's defaults if it has none."""
-    for each in modules_of(module):
-        if isinstance(each, LazyModule):
-            return each._pending.device, each._pending.dtype
-        for tensor in (*each.parameters(recurse=False), *each.buffers(recurse=False)):
-            if tensor.is_floating_point():
-                return tensor.device, tensor.dtype
-    return torch.empty(0).device, torch.get_default_dtype()

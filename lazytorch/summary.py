@@ -1,16 +1,22 @@
-"""summary: every layer's shape, parameters and multiply-adds, of a model that stays as it is."""
+"""summary: the shape, parameters and multiply-adds of every layer, of a model that stays as it is."""
 
-import contextlib
-from collections.abc import Iterator
+import copy
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.nn.parameter import is_lazy as is_uninitialized
 
-from lazytorch.describing import LayerSummary, described
-from lazytorch.drawing import is_untouched
-from lazytorch.materialize import is_shape, placement
+from lazytorch._init.initialize import known, seeds_from, skipping_init
+from lazytorch._lazy.scopes import outside_modes, path_in_running_model
+from lazytorch._lazy.state import HOOKS, MODULE_STATE
+from lazytorch._lazy.unbuilt import PLACEHOLDER
+from lazytorch._shapes.mode import META, ShapeMode, map_tensors, without_shapes
+from lazytorch.lazy_module import LazyModule, describe
+from lazytorch.materialize import modules_of, run_on_shapes, runs_known_code, survey
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +24,46 @@ if TYPE_CHECKING:
 __all__ = ["LayerSummary", "Summary", "summary"]
 
 COLUMNS = ("layer", "output shape", "parameters", "multiply-adds")
+
+
+# What every lazy module has as attributes.
+LAZY_STATE = MODULE_STATE.keys() | {"_deferred"}
+
+
+@dataclass
+class LayerSummary:
+    """One module of a summary.
+
+    Attributes:
+        name: Its name within the model; ``""`` for the model.
+        kind: Its class, or the class that it becomes.
+        output_shapes: The shapes of the tensors that its last call returned; none if it was not called.
+        parameters: Values in its parameters and in those of the modules below it.
+        macs: Multiply-adds in it and in the modules below it, in all of its calls.
+    """
+
+    name: str
+    kind: str
+    output_shapes: list[tuple[int, ...]]
+    parameters: int
+    macs: int = 0
+
+    @property
+    def depth(self) -> int:
+        """The number of modules that contain it."""
+        return self.name.count(".") + 1 if self.name else 0
+
+    def below(self, name: str) -> "LayerSummary":
+        """The same of a module within another one of that name."""
+        inner = ".".join(filter(None, (name, self.name)))
+        return LayerSummary(inner, self.kind, list(self.output_shapes), self.parameters, self.macs)
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """Its row of the table."""
+        label = f"{self.name.rpartition('.')[2]}: {self.kind}" if self.name else self.kind
+        shapes = ", ".join(map(str, self.output_shapes)) or "-"
+        return "  " * self.depth + label, shapes, f"{self.parameters:,}", f"{self.macs:,}"
 
 
 class Summary:
@@ -116,17 +162,225 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         True
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"summary: what is summarised must be a module, got {module!r}.")
+        raise TypeError(f"summary: the first argument must be a module, got {module!r}.")
+    surveyed = survey(module)
+    blocks: dict[LazyModule, Block] = {}
+    recorder = Recorder(ShapeMode(f"summary({type(module).__name__})", count_macs=True))
+    if runs_known_code(surveyed) and all(map(is_as_constructed, surveyed.lazy)):
+        blocks = {each: Block(each, recorder) for each in surveyed.lazy}
+    with outside_modes():
+        copied = without_values(surveyed.modules, blocks)
+        copied_survey = survey(copied)._replace(device=surveyed.device, dtype=surveyed.dtype)
+        try:
+            run_on_shapes(copied, copied_survey, inputs, kwargs, recorder.mode, recorder.watch)
+            return Summary(*recorder.rows(copied), depth)
+        finally:
+            recorder.end()
+            for block in blocks.values():
+                block.lazy = ()
 
-    _, dtype = placement(module)
 
-    def meta(value: Any) -> Any:
-        if is_shape(value):
-            return torch.empty(tuple(value), dtype=dtype, device="meta")
-        return tree_map_only(Tensor, lambda tensor: tensor.to("meta"), value)
+class Recorder:
+    """Records the output shapes and multiply-adds of modules, by hooks, while a forward runs on shapes."""
 
-    args, named = tuple(map(meta, inputs)), {name: meta(value) for name, value in kwargs.items()}
-    if is_untouched(module):
-        with contextlib.suppress(Exception):  # as a whole it will fail again, and say so in its own words
-            return Summary(*described(module, args, named, by_parts=True), depth)
-    return Summary(*described(module, args, named), depth)
+    def __init__(self, mode: ShapeMode) -> None:
+        self.mode = mode
+        self.running: list[tuple[nn.Module, int]] = []
+        self.macs: dict[nn.Module, int] = {}
+        self.output_shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
+        self.watched: set[nn.Module] = set()
+        self.memo: dict[Any, tuple[list[LayerSummary], int]] = {}  # rows by the key of a layer and its input
+
+    def end(self) -> None:
+        """Drop the references between modules and hooks, which only the garbage collector would find."""
+        for each in self.watched:
+            each._forward_pre_hooks.clear()
+            each._forward_hooks.clear()
+        for kept in (self.watched, self.running, self.macs, self.output_shapes):
+            kept.clear()
+
+    def watch(self, model: nn.Module) -> None:
+        for each in modules_of(model):
+            if each not in self.watched and not isinstance(each, torch.jit.ScriptModule):
+                self.watched.add(each)
+                each.register_forward_pre_hook(self.enter, prepend=True)
+                each.register_forward_hook(self.leave)
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        self.running.append((module, self.mode.macs))
+
+    def leave(self, module: nn.Module, _: Any, output: Any) -> None:
+        entered, before = self.running.pop()
+        while entered is not module:  # a call that raised, in a forward that caught the error
+            entered, before = self.running.pop()
+        self.macs[module] = self.macs.get(module, 0) + self.mode.macs - before
+        shapes: list[tuple[int, ...]] = []
+        map_tensors(lambda tensor: shapes.append(tuple(tensor.shape)), output)
+        self.output_shapes[module] = shapes
+
+    def rows(self, model: nn.Module) -> tuple[list[LayerSummary], int]:
+        """The modules of ``model``, and the number of values of its parameters that have gradients."""
+        layers: list[LayerSummary] = []
+        for name, each in model.named_modules():
+            if isinstance(each, Block):
+                layers += [layer.below(name) for layer in each.layers]
+            else:
+                shapes, macs = self.output_shapes.get(each, []), self.macs.get(each, 0)
+                layers.append(LayerSummary(name, type(each).__name__, shapes, count_values(each)[0], macs))
+        return layers, count_values(model)[1]
+
+
+def count_values(module: nn.Module) -> tuple[int, int]:
+    """The number of values in all parameters of ``module``, each once; and of those that have gradients."""
+    counts: dict[int, tuple[int, int]] = {}
+    for each in modules_of(module):
+        if isinstance(each, Block) and each.layers:
+            counts[id(each)] = each.layers[0].parameters, each.trainable
+        for parameter in each._parameters.values():
+            if parameter is not None:
+                counts[id(parameter)] = parameter.numel(), parameter.numel() * parameter.requires_grad
+    return sum(values for values, _ in counts.values()), sum(trainable for _, trainable in counts.values())
+
+
+class Block(nn.Module):
+    """Replaces a lazy layer of ``lazytorch.layers`` in a summary, to summarize equal layers once.
+
+    Args:
+        lazy: The layer, as its constructor left it.
+        recorder: That of the summary.
+    """
+
+    def __init__(self, lazy: LazyModule, recorder: Recorder) -> None:
+        super().__init__()
+        self.lazy: tuple[LazyModule, ...] = (lazy,)  # not a submodule
+        self.recorder = recorder
+        self.first: Tensor | None = None
+        self.layers: list[LayerSummary] = []
+        self.trainable = 0
+        deferred = lazy._deferred
+        rate = deferred.module_kwargs.get("drop_path_rate")
+        same = {"drop_path_rate": 0.5} if type(rate) is float and 0 < rate < 1 else {}  # it changes no figure
+        self.module_args, self.module_kwargs = deferred.module_args, deferred.module_kwargs | same
+
+    def forward(self, x: Tensor) -> Tensor:
+        lazy, mode = self.lazy[0], self.recorder.mode
+        with without_shapes():
+            given, x = x, mode.of(x.shape, x.dtype, torch.device("cpu"))  # where the layer is constructed
+        key = None
+        if self.first is None:
+            key = key_of((type(lazy), self.module_args, self.module_kwargs, tuple(x.shape), x.dtype))
+        found = None if key is None else self.recorder.memo.get(key)
+        if found is None:
+            found = self.summarize(x if self.first is None else self.first, x)
+            if key is not None:
+                self.recorder.memo[key] = found
+        else:
+            mode.macs += found[0][0].macs
+        layers, self.trainable = found
+        before = [layer.macs for layer in self.layers] or [0] * len(layers)
+        self.layers = [layer.below("") for layer in layers]
+        for layer, macs in zip(self.layers, before, strict=True):
+            layer.macs += macs
+        self.first = x if self.first is None else self.first
+        with without_shapes():
+            return mode.like(given, layers[0].output_shapes[0])
+
+    def summarize(self, first: Tensor, x: Tensor) -> tuple[list[LayerSummary], int]:
+        """The rows of the layer that is built from ``first`` and called with ``x``."""
+        lazy, recorder = self.lazy[0], Recorder(self.recorder.mode)
+        try:
+            with outside_modes(), skipping_init(), seeds_from(lazy._deferred.seed):
+                built = lazy.get_initialized_module((first,), self.module_args, dict(self.module_kwargs)).eval()
+            recorder.watch(built)
+            built(x)
+            return recorder.rows(built)
+        except Exception as error:
+            path = path_in_running_model(self)
+            error.add_note(f"at {path}")
+            if lazy._deferred.owner not in str(error):
+                error.add_note(f"while {lazy._deferred.owner} was built from input {describe((first,))}")
+            raise
+        finally:
+            recorder.end()
+
+
+known.add(Block)
+
+
+def key_of(value: Any) -> Any:
+    """A key that is equal to another if the values, and their types, are equal; None if they cannot be compared."""
+    kind = type(value)
+    if isinstance(value, functools.partial):
+        value = (value.func, value.args, value.keywords)
+    if isinstance(value, dict):
+        value = tuple(value.items())
+    if isinstance(value, (tuple, list)):
+        parts = [key_of(each) for each in value]
+        return None if None in parts else (kind, tuple(parts))
+    immutable = (bool, int, float, str, type, torch.dtype, type(None))
+    return (kind, value) if isinstance(value, immutable) or value in known else None
+
+
+def is_as_constructed(lazy: LazyModule) -> bool:
+    """Whether nothing was done to a lazy layer that a summary shows."""
+    deferred = lazy._deferred
+    added = lazy._modules or lazy._buffers or lazy._parameters.keys() != {PLACEHOLDER} or vars(lazy).keys() - LAZY_STATE
+    if added or not deferred.dtype is deferred.constructed_as is torch.get_default_dtype():
+        return False
+    changes = [call for call in deferred.calls if call[0] not in ("train", "apply")]
+    return not changes and deferred.runs_known_code
+
+
+def without_values(modules: list[nn.Module], blocks: Mapping[LazyModule, nn.Module]) -> nn.Module:
+    """A copy of a model on the meta device, with ``blocks`` in place of lazy layers; the model is the first module."""
+    memo: dict[int, Any] = {id(lazy): block for lazy, block in blocks.items()}
+
+    def remember(value: Any) -> None:
+        if isinstance(value, Tensor) and id(value) not in memo and value.layout is torch.strided:
+            memo[id(value)] = on_meta(value)
+        elif isinstance(value, dict):
+            for each in value.values():
+                remember(each)
+        elif isinstance(value, (tuple, list, set)):
+            for each in value:
+                remember(each)
+
+    for each in modules:
+        if each in blocks:
+            continue
+        # deepcopy takes what is in its memo, which is many times faster than to copy an empty dict.
+        hooks = (vars(each)[name] for name in HOOKS)
+        memo.update({id(hook): type(hook)() for hook in hooks if not hook})
+        if isinstance(each, LazyModule):
+            memo.update({id(arg): arg for arg in each._deferred.module_kwargs.values() if callable(arg)})
+            for method, args in each._deferred.calls:
+                if method == "load":
+                    remember(args[0].entries)
+            state = {name: value for name, value in vars(each).items() if name not in ("_parameters", "_deferred")}
+            remember((state, [value for name, value in each._parameters.items() if name != PLACEHOLDER]))
+        else:
+            remember(vars(each))
+    copied = copy.deepcopy(modules[0], memo)
+    memo.clear()  # it refers to the model, and only the garbage collector would end it
+    for each in modules_of(copied):
+        if isinstance(each, LazyModule):
+            deferred = each._deferred
+            deferred.constructed_on = deferred.device = META
+            deferred.calls = [call for call in deferred.calls if call[0] != "_apply"]
+            deferred.calls.append(("_apply", (functools.partial(to_dtype, deferred.dtype),)))
+    return copied.eval()
+
+
+def to_dtype(dtype: torch.dtype, tensor: Tensor) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def on_meta(tensor: Tensor) -> Tensor:
+    """A tensor like this one without values; a parameter of one of PyTorch's lazy modules stays uninitialized."""
+    if not tensor.is_floating_point() and not tensor.is_meta and tensor.numel() <= 4096:
+        return tensor.clone()  # a counter, an index: the forward may read its values
+    if is_uninitialized(tensor):
+        kind: Any = type(tensor)
+        return kind(tensor.requires_grad, device=META, dtype=tensor.dtype)
+    empty = torch.empty_like(tensor, device=META)
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty

@@ -8,7 +8,7 @@ import torch
 
 # Two workers share two cores; more threads than cores only slow small tensors down.
 torch.set_num_threads(int(os.environ.get("TORCH_THREADS", "1")))
-# Machines are shared: neither an example nor drawing it is held to a time.
+# Machines are shared: no time limit for an example or for generating it.
 SLOW = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("default", max_examples=60, **SLOW)
 hypothesis.settings.register_profile("thorough", max_examples=1000, **SLOW)
@@ -22,7 +22,7 @@ def seed():
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what needs an accelerator where there is none."""
+    """Skip tests that need an accelerator where none is available."""
     if not torch.accelerator.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -30,8 +30,8 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def undrawn_is_nan():
-    """PyTorch fills what ``torch.empty`` makes with NaN."""
+def uninitialized_is_nan():
+    """PyTorch fills the memory that ``torch.empty`` allocates with NaN."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -39,7 +39,7 @@ def undrawn_is_nan():
 
 @pytest.fixture
 def two_threads():
-    """As many threads as it takes to draw weights while more is built."""
+    """Large tensors are initialized by two threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

@@ -29,7 +29,7 @@ LazyBlock = lazify(Block, in_channels=1)
 
 
 class Outer(nn.Module):
-    """A plain module that lazy ones stand in."""
+    """A plain module that contains lazy ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Outer(nn.Module):
 
 
 class LazyOuter(LazyModule, Outer):
-    """Lazy at three levels: what it builds is lazy inside."""
+    """Lazy at three levels: the module that it builds contains lazy ones."""
 
     def get_initialized_module(self, inputs: Any, module_args: Any, module_kwargs: Any) -> nn.Module:
         return Outer(*module_args, **module_kwargs)

@@ -1,4 +1,4 @@
-"""What is done to a lazy module, or to a parent of it, takes effect as if done on what is built."""
+"""What is done to a lazy module, or to a parent of it, takes effect as if it were done to what is built."""
 
 import copy
 import pickle
@@ -54,7 +54,7 @@ def test_conversions(make, convert):
 
 
 @pytest.mark.parametrize("convert", CONVERSIONS.values(), ids=CONVERSIONS)
-def test_conversions_travel_with_copies(convert):
+def test_copies_repeat_conversions(convert):
     lazy = convert(nn.Sequential(LazyBlock(4)))
     copies = [copy.deepcopy(lazy), pickle.loads(pickle.dumps(lazy))]
     expected = placed(materialize(lazy, (2, 3, 16, 16)))
@@ -152,7 +152,7 @@ class PartlyFrozen(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "deed",
+    "change",
     [
         lambda module: module,
         lambda module: module.train(),
@@ -163,8 +163,8 @@ class PartlyFrozen(nn.Module):
     ],
     ids=["nothing", "train", "eval", "grad", "no grad", "no grad, grad"],
 )
-def test_what_the_constructor_set_stays_unless_asked_otherwise(deed):
-    lazy, eager = deed(nn.Sequential(lazify(PartlyFrozen, in_channels=1)())), deed(nn.Sequential(PartlyFrozen(3)))
+def test_what_the_constructor_set_stays_unless_it_is_changed(change):
+    lazy, eager = change(nn.Sequential(lazify(PartlyFrozen, in_channels=1)())), change(nn.Sequential(PartlyFrozen(3)))
     lazy(image())
     assert [each.training for each in lazy.modules()] == [each.training for each in eager.modules()]
     assert [each.requires_grad for each in lazy.parameters()] == [each.requires_grad for each in eager.parameters()]
@@ -211,7 +211,7 @@ def test_apply_reaches_every_part_in_order(make):
     assert early < len(seen)
 
 
-def test_apply_keeps_its_place_between_other_deeds():
+def test_apply_keeps_its_place_between_other_calls():
     dtypes = []
 
     def look(module):
@@ -235,6 +235,33 @@ def test_zero_grad_does_nothing_as_in_eager(make):
     lazy.zero_grad()
     lazy.zero_grad(set_to_none=False)
     assert is_lazy(lazy)
+
+
+def test_what_is_done_acts_at_once_on_what_the_user_added():
+    lazy, seen = LazyBlock(4), []
+    lazy.extra = nn.Linear(2, 2)
+    lazy.register_buffer("mean", torch.ones(3))
+    lazy.register_buffer("count", torch.ones(3), persistent=False)
+    lazy.register_parameter("gain", nn.Parameter(torch.ones(())))
+    lazy.double().eval().apply(lambda module: seen.append(module)).requires_grad_(False)
+    assert {each.dtype for each in (*lazy.extra.parameters(), lazy.mean, lazy.count, lazy.gain)} == {torch.float64}
+    assert not lazy.extra.training
+    assert seen == [lazy.extra]
+    assert not any(each.requires_grad for each in (lazy.gain, *lazy.extra.parameters()))
+    eager = Block(3, 4)
+    eager.extra = nn.Linear(2, 2)
+    eager.register_buffer("mean", torch.zeros(3))
+    eager.register_parameter("gain", nn.Parameter(torch.zeros(())))
+    state = eager.double().state_dict()
+    assert str(lazy.load_state_dict(state)) == "<All keys matched successfully>"
+    assert float(lazy.gain) == 0
+    torch.testing.assert_close(lazy.extra.weight, eager.extra.weight.detach(), rtol=0, atol=0)
+    lazy(image().double())
+    assert [each for each in seen if each is lazy.extra] == [lazy.extra]
+    assert {type(each) for each in seen} == {nn.Linear, *(type(each) for each in lazy.modules())}
+    assert len(seen) == len(list(lazy.modules()))
+    torch.testing.assert_close(dict(lazy.state_dict()), dict(state), rtol=0, atol=0)
+    assert not any(each.requires_grad for each in lazy.parameters())
 
 
 def test_attributes_parts_and_buffers_set_before_are_kept():

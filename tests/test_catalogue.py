@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import pickletools
 import re
 
 import pytest
@@ -57,7 +58,7 @@ def test_two_dimensional_layers_have_a_twin_of_any_rank(layer):
 
 
 def run(module, x):
-    """Output, gradient of the input and gradients of the parameters, from the same random state."""
+    """Output, gradient of the input and gradients of the parameters, from one random state."""
     torch.manual_seed(1)
     x = x.clone().requires_grad_()
     output = module(x)
@@ -69,7 +70,7 @@ def run(module, x):
 def test_first_call_equals_eager(case: Case):
     x = case.input()
     lazy, eager = case.lazy(), case.eager()
-    # A copy draws the same weights: so they are known before the first call of the one that is compared.
+    # A copy gets the same weights: so they are known before the first call of the one that is compared.
     eager.load_state_dict(materialize(copy.deepcopy(lazy), case.shape).state_dict())
     actual, expected = run(lazy, x), run(eager, x)
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
@@ -77,16 +78,54 @@ def test_first_call_equals_eager(case: Case):
     torch.testing.assert_close(run(lazy.eval(), x), run(eager.eval(), x), rtol=0, atol=0)
 
 
-@every_layer
-def test_draws_the_weights_that_eager_would_draw_in_its_place(case: Case):
-    torch.manual_seed(3)
-    lazy = case.lazy()
-    torch.randn(7)
-    lazy(case.input())
-    torch.manual_seed(3)
-    eager = case.eager()
-    for key, value in eager.named_parameters():
-        torch.testing.assert_close(lazy.get_parameter(key), value, rtol=0, atol=0)
+def is_random(tensor: torch.Tensor) -> bool:
+    return tensor.numel() > 1 and not torch.equal(tensor, tensor.flatten()[0].expand_as(tensor))
+
+
+@every_case
+def test_initial_values_have_the_distribution_that_eager_has(case: Case):
+    """Of every tensor, over several modules: the constants, or the bound and standard deviation."""
+    count = 40 if case in LAYER_CASES else 1
+    lazy, eager = [case.lazy() for _ in range(count)], [case.eager() for _ in range(count)]
+    states = [[materialize(each, case.shape).state_dict() for each in modules] for modules in (lazy, eager)]
+    assert states[0][0].keys() == states[1][0].keys()
+    for key in states[0][0]:
+        ours, theirs = (torch.stack([state[key] for state in each]).double() for each in states)
+        assert ours.shape == theirs.shape
+        assert is_random(ours) == is_random(theirs)
+        if not is_random(theirs):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+        elif theirs.numel() >= 1000:
+            uncertain = 5 / theirs.numel() ** 0.5  # five standard errors of a standard deviation, or more
+            assert ours.std().item() == pytest.approx(theirs.std().item(), rel=uncertain)
+            assert ours.mean().abs() < theirs.std() * uncertain
+            is_uniform = theirs.abs().max() < 2 * theirs.std()
+            assert (ours.abs().max() < 2 * ours.std()) == is_uniform
+            if is_uniform:
+                assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.02)
+
+
+@every_case
+def test_equal_seeds_give_equal_weights(case: Case):
+    states = []
+    for draws in (0, 7):
+        torch.manual_seed(3)
+        lazy = case.lazy()
+        torch.randn(draws)
+        states.append(materialize(lazy, case.shape).state_dict())
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layers_of_no_network_run_their_default_initialization(name: str, monkeypatch):
+    """An init function would overwrite it. Functions of torch.nn.init are what it calls."""
+    called = []
+    for function in ("kaiming_uniform_", "uniform_", "normal_"):
+        monkeypatch.setattr(nn.init, function, lambda *args, function=function, **kwargs: called.append(function))
+    with torch.device("meta"):
+        model = materialize(models.get_model(name, num_classes=3), (1, 3, 32, 32))
+    assert not is_lazy(model)
+    assert called == []
 
 
 @every_case
@@ -105,7 +144,8 @@ def test_becomes_exactly_what_is_built_by_hand(case: Case):
         assert {key: len(value) for key, value in vars(ours).items() if "hooks" in key} == {
             key: len(value) for key, value in vars(theirs).items() if "hooks" in key
         }
-    assert "lazytorch.pending" not in str(pickle.dumps(lazy))
+    named = {value for _, value, _ in pickletools.genops(pickle.dumps(lazy)) if isinstance(value, str)}
+    assert [name for name in named if "lazy" in name.lower().replace("lazytorch", "") or "first_call" in name] == []
 
 
 @every_case
@@ -140,7 +180,7 @@ def test_every_parameter_gets_a_gradient(case: Case):
 
 @every_case
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_dtype_asked_for_before_the_build_is_honoured(case: Case, dtype):
+def test_dtype_before_the_build_is_that_of_what_is_built(case: Case, dtype):
     lazy, eager, x = case.lazy().to(dtype), case.eager().to(dtype), case.input().to(dtype)
     try:
         eager(x)
@@ -156,7 +196,7 @@ def test_dtype_asked_for_before_the_build_is_honoured(case: Case, dtype):
 
 @every_case
 @pytest.mark.parametrize("how", ["to", "context"])
-def test_device_asked_for_before_the_build_is_honoured(case: Case, how):
+def test_device_before_the_build_is_that_of_what_is_built(case: Case, how):
     if how == "to":
         lazy = case.lazy().to("meta")
     else:
@@ -168,7 +208,7 @@ def test_device_asked_for_before_the_build_is_honoured(case: Case, how):
 
 @pytest.mark.gpu
 @every_case
-def test_accelerator_asked_for_before_the_build_is_honoured(case: Case):
+def test_accelerator_before_the_build_is_that_of_what_is_built(case: Case):
     device = torch.accelerator.current_accelerator()
     lazy = case.lazy().to(device)
     assert lazy(case.input().to(device)).device.type == device.type

@@ -1,4 +1,4 @@
-"""What the README's table says of lazytorch, of torch.nn's lazy modules, of timm and of torchvision; a test a row."""
+"""The README's table of lazytorch, torch.nn's lazy modules, timm and torchvision: one test for each row."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 import lazytorch
-from lazytorch import is_lazy, lazify
+from lazytorch import is_lazy, lazify, materialize
 from lazytorch.layers import LazyLinear, LazyPointwiseConv
 from lazytorch.models import get_model, list_models, load_reference_state_dict, reference_state_dict
 
@@ -32,12 +32,12 @@ def test_channels():
         torchvision.models.resnet18()(torch.zeros(IMAGE))
 
 
-def test_rank():
+def test_dimensions():
     volume = torch.zeros(2, 3, 32, 32, 32)
     assert get_model("resnet10t", num_classes=3)(volume).shape == (2, 3)
-    for of_images in (nn.LazyConv2d(4, 1), timm.create_model("resnet10t"), torchvision.models.resnet18()):
+    for model in (nn.LazyConv2d(4, 1), timm.create_model("resnet10t"), torchvision.models.resnet18()):
         with pytest.raises(RuntimeError, match=r"Expected 3D \(unbatched\) or 4D \(batched\) input"):
-            of_images(volume)
+            model(volume)
     assert torchvision.models.video.r3d_18(num_classes=3)(volume).shape == (2, 3)
 
 
@@ -65,31 +65,43 @@ def test_afterwards():
 
 
 def test_failure():
-    wrong = torch.zeros(1, 3, 8, 8)
+    batch = torch.zeros(1, 3, 8, 8)  # 6 channels cannot be divided into 4 groups
     ours = nn.Sequential(LazyPointwiseConv(6), lazify(nn.Conv2d, in_channels=1)(8, 1, groups=4))
     theirs = nn.Sequential(nn.LazyConv2d(6, 1), nn.LazyConv2d(8, 1, groups=4))
-    for model in (ours, theirs):
-        with pytest.raises(ValueError, match="must be divisible by groups"):
-            model(wrong)
+    with pytest.raises(ValueError, match="must be divisible by groups"):
+        materialize(ours, batch)
     assert [is_lazy(part) for part in ours] == [True, True]
-    assert [is_lazy(part) for part in theirs] == [False, True]
+    for model in (ours, theirs):  # called directly, nn.Sequential is PyTorch's
+        with pytest.raises(ValueError, match="must be divisible by groups"):
+            model(batch)
+        assert [is_lazy(part) for part in model] == [False, True]
 
 
-def drawn(lazy_class):
-    torch.manual_seed(0)
+def weight(lazy_class, seed_at_construction, seed_at_first_call):
+    torch.manual_seed(seed_at_construction)
     lazy = lazy_class(3)
-    torch.manual_seed(1)
+    torch.manual_seed(seed_at_first_call)
     lazy(torch.zeros(1, 7))
     return lazy.weight
 
 
 def test_weights():
-    torch.manual_seed(0)
-    eager = nn.Linear(7, 3).weight
-    assert torch.equal(drawn(LazyLinear), eager)
-    torch.manual_seed(1)
-    later = nn.Linear(7, 3).weight
-    assert torch.equal(drawn(nn.LazyLinear), later)
+    assert torch.equal(weight(LazyLinear, 0, 1), weight(LazyLinear, 0, 2))
+    assert not torch.equal(weight(LazyLinear, 0, 1), weight(LazyLinear, 2, 1))
+    assert torch.equal(weight(nn.LazyLinear, 0, 1), weight(nn.LazyLinear, 2, 1))
+    assert not torch.equal(weight(nn.LazyLinear, 0, 1), weight(nn.LazyLinear, 0, 2))
+
+
+def test_loading():
+    entries = materialize(get_model("resnet10t", num_classes=3), IMAGE).state_dict()
+    del entries["head.classifier.bias"]
+    ours = get_model("resnet10t", num_classes=3)
+    result = ours.load_state_dict(entries | {"other": torch.zeros(1)}, strict=False)
+    assert (result.missing_keys, result.unexpected_keys) == (["head.classifier.bias"], ["other"])
+    assert not is_lazy(ours)
+    theirs = nn.LazyLinear(3)
+    theirs.load_state_dict(nn.Linear(7, 3).state_dict())
+    assert theirs.weight.shape == (3, 7)
 
 
 def test_models():

@@ -129,7 +129,7 @@ def test_convolutions_quantized_by_torchao(name):
 @pytest.mark.parametrize("make", [lambda: LazyLinear(3), lambda: get_model("resnet10t")], ids=["layer", "model"])
 def test_a_lazy_model_is_not_quantized(make, quantize):
     model = make()
-    remedy = r"no parameters yet: .* Call lazytorch\.materialize\(.* before quantizing them"
+    remedy = r"no submodules yet: .* Call lazytorch\.materialize\(.* before walking them"
     with pytest.raises(UninitializedModuleError, match=remedy):
         quantize(model)
     assert is_lazy(model)

@@ -1,12 +1,13 @@
-"""A first call that fails leaves everything as it was, and says where and why."""
+"""A lazy module whose first call fails stays lazy, and the error states where and why."""
 
+import contextlib
 import pickle
 
 import pytest
 import torch
 from torch import nn
 
-from lazytorch import LazyModule, ShapeInferenceError, UninitializedModuleError, is_lazy
+from lazytorch import LazyModule, ShapeInferenceError, UninitializedModuleError, is_lazy, materialize
 from lazytorch.layers import LazyConvNormActivation, LazyInvertedBottleneck, LazyReductionConv2d, LazySqueezeExcitation
 from tests.modules import Block, LazyBlock, LazyOuter, Outer, every_depth, image
 
@@ -20,7 +21,7 @@ BAD = {
 
 
 def frozen(module):
-    """Everything there is to know of a module that is not built."""
+    """All that is known of a module that is not built."""
     return pickle.dumps(module), [(id(each), type(each), set(vars(each))) for each in module.modules()]
 
 
@@ -47,23 +48,61 @@ class Interrupting(LazyModule, Block):
         return Block(**module_kwargs)
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyboardInterrupt(), SystemExit()], ids=repr)
+CALLS = {
+    "call": lambda model: model(image()),
+    "materialize": lambda model: materialize(model, (2, 3, 16, 16)),
+}
+
+
+def last_of_many(part):
+    return nn.Sequential(LazyBlock(4), nn.Sequential(LazyOuter(), part))
+
+
+ERRORS = pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyboardInterrupt(), SystemExit()], ids=repr)
+
+
+@ERRORS
 @pytest.mark.parametrize(
-    "wrap",
-    [lambda part: part, lambda part: nn.Sequential(LazyBlock(4), nn.Sequential(LazyOuter(), part))],
-    ids=["single", "last of many"],
+    ("wrap", "call"),
+    [
+        (lambda part: part, CALLS["call"]),
+        (lambda part: part, CALLS["materialize"]),
+        (last_of_many, CALLS["materialize"]),
+    ],
+    ids=["single, called", "single, materialized", "last of many, materialized"],
 )
-def test_exception_of_the_user_builds_nothing(wrap, error, monkeypatch):
+def test_exception_of_the_user_builds_nothing(wrap, call, error, monkeypatch):
+    """A lazy module, and ``materialize``, are atomic."""
     lazy = wrap(Interrupting(out_channels=3))
     before = frozen(lazy)
     monkeypatch.setattr(Interrupting, "error", error)
     with pytest.raises(type(error)) as caught:
-        lazy(image())
+        call(lazy)
     assert caught.value is error
     assert frozen(lazy) == before
     monkeypatch.undo()
     lazy(image())
     assert not is_lazy(lazy)
+
+
+@ERRORS
+def test_a_plain_parent_called_directly_keeps_the_parts_before_the_one_that_fails(error, monkeypatch):
+    """As with the lazy modules of torch.nn."""
+    part = Interrupting(out_channels=3)
+    model = last_of_many(part)
+    before = frozen(part)
+    monkeypatch.setattr(Interrupting, "error", error)
+    with pytest.raises(type(error)) as caught:
+        model(image())
+    assert caught.value is error
+    assert frozen(part) == before
+    assert not is_lazy(model[0])
+    assert not is_lazy(model[1][0])
+    weight = model[0].project.weight
+    monkeypatch.undo()
+    model(image())
+    assert not is_lazy(model)
+    assert model[0].project.weight is weight
 
 
 class Failing(Outer):
@@ -77,12 +116,16 @@ class LazyFailing(LazyModule, Failing):
         return Failing()
 
 
-def test_failing_forward_builds_nothing():
-    lazy = nn.Sequential(LazyBlock(4), LazyFailing())
-    before = frozen(lazy)
+def test_a_lazy_module_whose_forward_fails_stays_lazy():
+    model = nn.Sequential(LazyBlock(4), LazyFailing())
+    before, part = frozen(model), frozen(model[1])
     with pytest.raises(KeyboardInterrupt):
-        lazy(image())
-    assert frozen(lazy) == before
+        materialize(model, image())
+    assert frozen(model) == before
+    with pytest.raises(KeyboardInterrupt):
+        model(image())
+    assert frozen(model[1]) == part
+    assert not is_lazy(model[0])
 
 
 def test_hooks_and_their_handles_survive_a_failure():
@@ -207,18 +250,18 @@ def test_messages(lazy, x, message):
 
 
 @every_depth
-def test_asking_for_what_is_not_there_yet(make):
+def test_attributes_that_do_not_exist_yet(make):
     lazy = next(each for each in make().modules() if isinstance(each, LazyModule))
     for name in ("conv", "weight"):
-        with pytest.raises(AttributeError, match=f"Lazy.* has no attribute '{name}' yet: .* before asking for it"):
+        with pytest.raises(AttributeError, match=rf"Lazy.* has no attribute '{name}' yet: .* before accessing it\."):
             getattr(lazy, name)
         assert not hasattr(lazy, name)
 
 
-def test_what_a_failed_constructor_leaves_can_be_asked():
+def test_an_object_whose_constructor_failed_has_no_attributes():
     """Debuggers and tracebacks show it."""
     made = LazyConvNormActivation.__new__(LazyConvNormActivation)
-    with pytest.raises(AttributeError, match="has no attribute '_pending'"):
+    with pytest.raises(AttributeError, match="'LazyConvNormActivation' object has no attribute"):
         repr(made)
     assert not hasattr(made, "weight")
 
@@ -226,15 +269,15 @@ def test_what_a_failed_constructor_leaves_can_be_asked():
 def test_no_container_yet():
     lazy = LazyConvNormActivation(8)
     assert lazy
-    for ask in (len, list, lambda lazy: lazy[0], lambda lazy: lazy[:1], lambda lazy: nn.ReLU in lazy):
+    for access in (len, list, lambda lazy: lazy[0], lambda lazy: lazy[:1], lambda lazy: nn.ReLU in lazy):
         with pytest.raises(UninitializedModuleError, match="has no items yet"):
-            ask(lazy)
+            access(lazy)
     lazy(image())
     assert len(lazy) == 3
 
 
 class Falling(nn.Module):
-    """Goes on without a part that fails."""
+    """Continues without a part that fails."""
 
     def __init__(self, part, error):
         super().__init__()
@@ -254,7 +297,7 @@ class Falling(nn.Module):
 
 @pytest.mark.parametrize("part", [LazyReductionConv2d(4, kernel_size=1), nn.Conv2d(5, 5, 1)], ids=["lazy", "plain"])
 @pytest.mark.parametrize("wrap", [lambda module: module, nn.Sequential], ids=["alone", "in a parent"])
-def test_exception_that_is_caught_inside_undoes_only_the_part_that_failed(part, wrap):
+def test_exception_that_the_forward_catches_undoes_only_the_part_that_failed(part, wrap):
     model = Falling(part, (ValueError, RuntimeError))
     outer = wrap(model)
     outer(image()).sum().backward()
@@ -266,7 +309,7 @@ def test_exception_that_is_caught_inside_undoes_only_the_part_that_failed(part, 
 
 
 class InContext(nn.Module):
-    """Fails in blocks that clean up but do not catch."""
+    """Fails in blocks that clean up but do not catch the error."""
 
     def __init__(self):
         super().__init__()
@@ -282,12 +325,48 @@ class InContext(nn.Module):
                 x = 0
 
 
-def test_with_and_finally_do_not_count_as_catching():
-    model = nn.Sequential(InContext())
+class LazyInContext(LazyModule, InContext):
+    def get_initialized_module(self, inputs, module_args, module_kwargs):
+        return InContext()
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("make", [InContext, LazyInContext])
+def test_with_and_finally_make_no_difference(make, call):
+    model = nn.Sequential(make())
     before = frozen(model)
-    try:
-        model(image())
-    except ShapeInferenceError:
+    with pytest.raises(ShapeInferenceError):
+        call(model)
+    if make is LazyInContext or call is CALLS["materialize"]:
         assert frozen(model) == before
     else:
-        raise AssertionError
+        assert [is_lazy(model[0].stem), is_lazy(model[0].part)] == [False, True]
+
+
+class Suppressing(nn.Module):
+    """Continues after a part that fails, without an except clause."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = LazyConvNormActivation(6)
+        self.part = LazyReductionConv2d(4, kernel_size=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        with contextlib.suppress(ShapeInferenceError):
+            x = self.part(x)
+        return x
+
+
+class LazySuppressing(LazyModule, Suppressing):
+    def get_initialized_module(self, inputs, module_args, module_kwargs):
+        return Suppressing()
+
+
+@pytest.mark.parametrize("make", [Suppressing, LazySuppressing])
+def test_a_call_that_succeeds_builds_what_it_used(make):
+    model = make()
+    model(image()).sum().backward()
+    assert [is_lazy(model.stem), is_lazy(model.part)] == [False, True]
+    assert model.stem.conv.weight.grad is not None
+    assert int(model.stem.norm.num_batches_tracked) == 1

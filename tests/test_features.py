@@ -115,7 +115,7 @@ def test_weights_of_features(tmp_path):
 
 def test_torchvisions_extractor_works_after_the_build():
     model = resnet10t().eval()
-    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize\(.* before tracing"):
+    with pytest.raises(UninitializedModuleError, match=r"Call lazytorch\.materialize\(.* before walking them"):
         create_feature_extractor(model, {"stages.0": "4"})
     materialize(model, (2, 3, 64, 64))
     names = {info.module: str(info.reduction) for info in model.feature_info}

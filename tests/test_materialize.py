@@ -83,6 +83,9 @@ def test_tensors_shapes_and_keywords():
 def test_what_is_no_module_is_refused():
     with pytest.raises(TypeError, match=r"must be a module, got <class '.*Linear'>"):
         materialize(nn.Linear, (2, 3))
+    for value in (3, nn.Linear, None):
+        with pytest.raises(TypeError, match=r"is_lazy: the argument must be a module, got"):
+            is_lazy(value)
 
 
 def test_all_or_nothing():
@@ -115,7 +118,10 @@ def test_part_that_the_forward_does_not_reach():
             return self.used(x)
 
     model = Partial()
-    with pytest.raises(RuntimeError, match=r"must reach every lazy part, got none for unused\."):
+    with pytest.raises(
+        RuntimeError,
+        match=r"materialize\(Partial\): the forward must reach every lazy module, got no call of unused\. Give an",
+    ):
         materialize(model, (1, 3))
     assert isinstance(model.used, LazyModule)
 
@@ -131,7 +137,8 @@ def test_forward_that_depends_on_values_points_to_a_batch():
 
     model = Picky()
     with pytest.raises(
-        ShapeInferenceError, match=r"must not depend on the values in tensors.* Call the model on a real batch"
+        ShapeInferenceError,
+        match=r"materialize\(Picky\): the forward must not depend on the values in tensors.* Call the model on a real",
     ):
         materialize(model, (2, 3))
     assert is_lazy(model)
@@ -179,7 +186,7 @@ def test_lazy_modules_of_pytorch():
     assert all(type(each) is nn.Parameter and each.grad is not None for each in model.parameters())
 
 
-def test_lazy_modules_of_pytorch_are_undone_as_well():
+def test_lazy_modules_of_pytorch_are_lazy_again_if_it_fails():
     model = Mixed(nn.Linear(5, 5))
     with pytest.raises(RuntimeError, match=r"mat1 and mat2|same reduction dim"):
         materialize(model, (2, 3, 8, 8))
@@ -218,16 +225,26 @@ class Caching(nn.Module):
         if size not in self.cache:
             self.cache[size] = torch.ones(size)
         self.history.append(x)
-        return self.linear(x * self.cache[size]) * random.random() * numpy.random.rand()
+        return self.linear(x * self.cache[size]) * random.random() * numpy.random.rand() * torch.rand(())
 
 
-def test_caches_and_other_random_states_stay_as_they_were():
+def test_caches_and_the_random_state_of_pytorch_stay_as_they_were():
+    """Those of Python and numpy are advanced by a forward that draws from them, as by any call."""
     model = Caching()
-    states = random.getstate(), numpy.random.get_state()[1].tolist()
+    random.seed(0), numpy.random.seed(0), torch.manual_seed(0)
     materialize(model, (2, 3))
     assert (model.cache, model.history) == ({}, [])
-    assert (random.getstate(), numpy.random.get_state()[1].tolist()) == states
+    drawn = random.random(), numpy.random.rand(), torch.rand(())
+    random.seed(0), numpy.random.seed(0), torch.manual_seed(0)
+    expected = [(random.random(), numpy.random.rand()) for _ in range(2)][1]
+    assert drawn == (*expected, torch.rand(()))
     assert model(torch.ones(2, 3)).shape == (2, 3)
+
+
+def test_the_random_states_of_python_and_numpy_are_not_used():
+    states = random.getstate(), numpy.random.get_state()[1].tolist()
+    materialize(nn.Sequential(LazyConvNormActivation(4), nn.Dropout(0.5)), (2, 3, 8, 8))
+    assert (random.getstate(), numpy.random.get_state()[1].tolist()) == states
 
 
 @pytest.mark.parametrize("momentum", [None, 0.1])

@@ -1,4 +1,4 @@
-"""The shapes that operators are answered by are those of PyTorch's own meta kernels."""
+"""The rules compute the shapes that PyTorch's meta kernels compute."""
 
 import itertools
 
@@ -11,11 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lazytorch import materialize
+from lazytorch import materialize, summary
+from lazytorch._shapes.mode import ShapeMode
+from lazytorch._shapes.rules import ELEMENTWISE, RULES
 from lazytorch.layers import LazyLinear
 from lazytorch.models import get_model
-from lazytorch.shape_rules import ELEMENTWISE, RULES
-from lazytorch.shapes import shapes_only
 
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64])
 MEMORY_FORMATS = ["contiguous", "channels_last", "transposed"]
@@ -112,28 +112,47 @@ def flattenings(draw):
     return draw(st.sampled_from([torch.flatten, Tensor.flatten])), (draw(inputs(draw(SMALL))), start, end), {}
 
 
-def outcome(func, args, kwargs, answered):
-    """What a call returns, or the kind of error that it raises."""
+ERRORS = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, ZeroDivisionError)
+
+
+def shape_of(mode, tensor):
+    """A tensor of the mode, with the shape, dtype and strides of ``tensor``."""
+    made = mode.of(tuple(tensor.shape), tensor.dtype, tensor.device)
+    return made if tensor.stride() == made.stride() else made.as_strided(tensor.shape, tensor.stride())
+
+
+def by_rules(func, args, kwargs):
+    """The outcome in a ``ShapeMode``; only the inputs of the call are shapes, its weights are real."""
+    inputs = 2 if func in (Tensor.add, Tensor.mul) else 1
+    with torch.no_grad(), ShapeMode("test") as mode:
+        given = [
+            shape_of(mode, arg) if isinstance(arg, Tensor) and index < inputs else arg for index, arg in enumerate(args)
+        ]
+        return outcome(func, given, kwargs)
+
+
+def by_meta_kernels(func, args, kwargs):
     fake_mode = FakeTensorMode()
     fakes = [fake_mode.from_tensor(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    fakes[1:] = args[1:] if answered else fakes[1:]  # weights are real where shapes are answered
     kwargs = {
-        name: fake_mode.from_tensor(value) if isinstance(value, Tensor) and not answered else value
-        for name, value in kwargs.items()
+        name: fake_mode.from_tensor(value) if isinstance(value, Tensor) else value for name, value in kwargs.items()
     }
-    if func in (Tensor.add, Tensor.mul) and isinstance(args[1], Tensor):
-        fakes[1] = fake_mode.from_tensor(args[1])
+    with torch.no_grad(), fake_mode:
+        return outcome(func, fakes, kwargs)
+
+
+def outcome(func, args, kwargs):
+    """What is known of the tensor that a call returns, or the type of the error that it raises."""
     try:
-        with shapes_only(fake_mode) if answered else fake_mode:
-            result = func(*fakes, **kwargs)
-    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, ZeroDivisionError) as error:
+        result = func(*args, **kwargs)
+    except ERRORS as error:
         return type(error)
     formats = [
         torch.contiguous_format,
         *({4: [torch.channels_last], 5: [torch.channels_last_3d]}.get(result.dim(), [])),
     ]
     contiguous = [result.is_contiguous(memory_format=each) for each in formats]
-    return tuple(result.shape), result.dtype, contiguous, result.device, result is fakes[0]
+    return tuple(result.shape), result.dtype, contiguous, result.device, result is args[0]
 
 
 @pytest.mark.parametrize("formats", [*itertools.product(MEMORY_FORMATS, repeat=2)])
@@ -147,13 +166,13 @@ def outcome(func, args, kwargs, answered):
         ((2, 4, 4, 4), (4, 1, 3, 3)),  # depthwise
     ],
 )
-def test_tensors_that_are_contiguous_either_way_give_the_format_of_a_real_call(shape, weight_shape, formats):
+def test_tensors_that_are_contiguous_in_two_formats_give_the_format_of_a_real_call(shape, weight_shape, formats):
     x, weight = (
         tensor(each, memory_format=memory_format)
         for each, memory_format in zip((shape, weight_shape), formats, strict=True)
     )
     arguments = (x, weight, None, 1, 0, 1, shape[1] // weight_shape[1])
-    *_, contiguous, _, _ = outcome(F.conv2d, arguments, {}, answered=True)
+    *_, contiguous, _, _ = by_rules(F.conv2d, arguments, {})
     real = F.conv2d(*arguments)
     assert contiguous == [real.is_contiguous(), real.is_contiguous(memory_format=torch.channels_last)]
 
@@ -171,31 +190,57 @@ CALLS = {
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("kind", CALLS)
-def test_answers_are_those_of_the_meta_kernels(kind):
+def test_rules_compute_what_the_meta_kernels_compute(kind):
     @hypothesis.given(CALLS[kind])
     def check(call):
         func, args, kwargs = call
-        assert outcome(func, args, kwargs, answered=True) == outcome(func, args, kwargs, answered=False)
+        assert by_rules(func, args, kwargs) == by_meta_kernels(func, args, kwargs)
 
     check()
 
 
+REFUSED = {
+    "dtype of a convolution": (F.conv2d, (tensor((2, 3, 8, 8)), tensor((4, 3, 3, 3), torch.float64))),
+    "dtype of an integer image": (F.conv2d, (tensor((2, 3, 8, 8), torch.int64), tensor((4, 3, 3, 3)))),
+    "dtype of a linear layer": (F.linear, (tensor((2, 3)), tensor((4, 3), torch.float64))),
+    "dtype of a bias": (F.conv2d, (tensor((2, 3, 8, 8)), tensor((4, 3, 3, 3)), tensor((4,), torch.float64))),
+    "channels": (F.conv2d, (tensor((2, 5, 8, 8)), tensor((4, 3, 3, 3)))),
+    "channels of groups": (F.conv2d, (tensor((2, 6, 8, 8)), tensor((4, 4, 3, 3)), None, 1, 0, 1, 2)),
+    "channels of a volume": (F.conv3d, (tensor((2, 5, 8, 8, 8)), tensor((4, 3, 3, 3, 3)))),
+    "features": (F.linear, (tensor((2, 5)), tensor((4, 3)))),
+    "kernel": (F.conv2d, (tensor((2, 3, 2, 2)), tensor((4, 3, 3, 3)))),
+}
+
+
+@pytest.mark.parametrize(("func", "args"), REFUSED.values(), ids=REFUSED)
+def test_what_a_real_call_refuses_is_refused(func, args):
+    with pytest.raises(RuntimeError):
+        func(*args)
+    assert by_rules(func, args, {}) is RuntimeError
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "mobilenetv4_conv_small"])
 @pytest.mark.parametrize("training", [True, False])
-def test_everything_that_a_network_calls_is_answered(name, training):
-    model = materialize(get_model(name), (2, 3, 64, 64)).train(training)
-    fake_mode = FakeTensorMode()
-    x = fake_mode.from_tensor(torch.zeros(2, 3, 64, 64))
-    with shapes_only(fake_mode) as shapes:
-        left = []
-        fall_back = shapes.fall_back
-        shapes.fall_back = lambda func, *given: left.append(func) or fall_back(func, *given)
+@pytest.mark.parametrize("lazy", [True, False])
+def test_everything_that_a_network_calls_has_a_rule(monkeypatch, name, training, lazy):
+    model = get_model(name).train(training)
+    if not lazy:
+        materialize(model, (2, 3, 64, 64))
+    without_rule, compute = [], ShapeMode.compute
+    monkeypatch.setattr(
+        ShapeMode, "compute", lambda self, func, *given: without_rule.append(func) or compute(self, func, *given)
+    )
+    materialize(model, (2, 3, 64, 64))
+    summary(model, (2, 3, 64, 64))
+    assert without_rule == []
+    mode = ShapeMode("test")
+    x = mode.of((2, 3, 64, 64), torch.float32, torch.device("cpu"))
+    with torch.no_grad(), mode:
         assert model(x).shape == (2, 1000)
-    # Those that only ask what is known cost nothing.
-    assert {func for func in left if getattr(func, "__name__", "") not in ("dim", "size", "__get__")} == set()
+    assert without_rule == []
 
 
-def test_every_rule_answers():
+def test_rules_exist():
     assert RULES.keys() >= {*ELEMENTWISE, F.conv1d, F.conv2d, F.conv3d, F.linear, F.batch_norm}
 
 
@@ -207,13 +252,12 @@ def test_multiply_adds_are_those_that_pytorch_counts():
     )  # fmt: skip
     with FlopCounterMode(display=False) as counter:
         model(x)
-    fake_mode = FakeTensorMode()
-    with shapes_only(fake_mode, count_macs=True) as shapes:
-        model(fake_mode.from_tensor(x))
-    assert shapes.macs == counter.get_total_flops() // 2 > 0
+    with torch.no_grad(), ShapeMode("test", count_macs=True) as mode:
+        model(shape_of(mode, x))
+    assert mode.macs == counter.get_total_flops() // 2 > 0
 
 
-def test_where_a_forward_asks_for_more_than_shapes_pytorch_answers():
+def test_a_forward_with_gradients_casts_and_outputs_is_left_to_pytorch():
     class Gradient(nn.Module):
         def forward(self, x):
             with torch.enable_grad():

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from lazytorch import UninitializedModuleError, is_lazy, lazify, materialize
-from tests.modules import Block, LazyBlock, every_depth, image
+from lazytorch import LazyModule, UninitializedModuleError, is_lazy, lazify, materialize
+from lazytorch.layers import LazyAdaptiveAvgPool, LazyBlurPool
+from tests.modules import Block, LazyBlock, every_depth, image, tiny_mobilenet
 
 
 def source_of(make):
@@ -30,9 +31,14 @@ def test_loading_takes_effect_at_the_build(make, assign, parent):
     wrap = nn.Sequential if parent else (lambda module: module)
     state = wrap(source).state_dict()
     lazy = wrap(make()).eval()
-    lazy.load_state_dict(state, assign=assign)
-    assert is_lazy(lazy)
-    torch.testing.assert_close(dict(lazy.state_dict()), dict(state), rtol=0, atol=0)
+    assert str(lazy.load_state_dict(state, assign=assign)) == "<All keys matched successfully>"
+    if make is tiny_mobilenet and not parent:  # a network of the zoo is built by the load
+        assert not is_lazy(lazy)
+        torch.testing.assert_close(lazy.state_dict(), state, rtol=0, atol=0)
+    else:
+        assert is_lazy(lazy)
+        with pytest.raises(UninitializedModuleError, match=r"has no state yet: .* before state_dict\(\)"):
+            lazy.state_dict()
     x = image()
     torch.testing.assert_close(lazy(x), source(x))
     torch.testing.assert_close(lazy.state_dict(), state, rtol=0, atol=0)
@@ -68,36 +74,155 @@ def misshaped(state):
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("damage", [missing, unexpected, misshaped])
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a parent"])
-def test_strictness_asked_for_holds_at_the_build(damage, strict, alone):
+@pytest.mark.parametrize("how", ["call", "materialize"])
+def test_a_lazy_module_that_finds_entries_checks_them_in_full_at_the_build(damage, strict, alone, how):
     state = nn.Sequential(Block(3, 4)).state_dict()
+    complete = copy.deepcopy(state)
     damage(state)
     eager, lazy = nn.Sequential(Block(3, 4)), nn.Sequential(LazyBlock(4))
     if alone:
         eager, lazy = eager[0], lazy[0]
-        state = {key.removeprefix("0."): value for key, value in state.items()}
+        state, complete = ({key.removeprefix("0."): value for key, value in each.items()} for each in (state, complete))
+    with pytest.raises(RuntimeError) as refused:
+        eager.load_state_dict(state)
+    expected = str(refused.value).split(":\n")[1].replace('"0.', '"').replace("for 0.", "for ")
     lazy.load_state_dict(state, strict=strict)
-    try:
-        eager.load_state_dict(state, strict=strict)
-    except RuntimeError as error:
-        wanted = str(error).split(":\n")[1].replace('"0.', '"').replace("for 0.", "for ")
+    for _ in range(2):
         with pytest.raises(RuntimeError) as caught:
-            lazy(image())
-        assert str(caught.value) == f"Error(s) in loading state_dict for Block:\n{wanted}"
+            lazy(image()) if how == "call" else materialize(lazy, (2, 3, 16, 16))
+        assert str(caught.value) == f"Error(s) in loading state_dict for Block:\n{expected}"
+        note = "To load a part of the entries, call lazytorch.materialize before load_state_dict."
+        assert note in caught.value.__notes__
         assert is_lazy(lazy)
-        with pytest.raises(RuntimeError):
-            lazy(image())
-        lazy.load_state_dict(state if damage is not misshaped else {}, strict=False)
-        if damage is not misshaped:
-            return
+    lazy.load_state_dict(complete, strict=strict)
+    materialize(lazy, (2, 3, 16, 16))
+    torch.testing.assert_close(dict(lazy.state_dict()), dict(complete), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("damage", [missing, unexpected])
+def test_a_part_of_the_entries_is_loaded_after_materialize(damage):
+    state = nn.Sequential(Block(3, 4)).state_dict()
+    damage(state)
+    eager, lazy = nn.Sequential(Block(3, 4)), materialize(nn.Sequential(LazyBlock(4)), (2, 3, 16, 16))
+    assert lazy.load_state_dict(state, strict=False) == eager.load_state_dict(state, strict=False)
+    for key in state.keys() & lazy.state_dict().keys():
+        torch.testing.assert_close(lazy.state_dict()[key], state[key], rtol=0, atol=0)
+
+
+def complete(state):
+    return state
+
+
+def without(*names):
+    def change(state):
+        return {key: value for key, value in state.items() if not any(name in key for name in names)}
+
+    return change
+
+
+CHANGES = {
+    "complete": complete,
+    "no classifier": without("classifier"),
+    "no bias": without("classifier.bias"),
+    "no stem": without("stem."),
+    "no norm of the stem": without("stem.norm"),
+    "unknown": lambda state: {**state, "stem.more": torch.zeros(3), "more": torch.zeros(1)},
+    "no classifier and unknown": lambda state: {**without("classifier")(state), "fc.weight": torch.zeros(3)},
+    "other classes": lambda state: {**state, "head.classifier.bias": torch.zeros(7)},
+    "other stem": lambda state: {**state, "stem.conv.weight": torch.zeros(5, 3, 3, 3)},
+    "no matrix": lambda state: {**state, "stem.conv.weight": torch.zeros(5)},
+    "nothing": lambda state: {},
+}
+
+
+def outcome_of_load(model, state, strict):
+    try:
+        return model.load_state_dict(state, strict=strict)
+    except RuntimeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "strict"),
+    [
+        pytest.param(change, strict, id=f"{name}-{strict}")
+        for name, change in CHANGES.items()
+        for strict in (True, False)
+        if strict or name not in ("no stem", "nothing")
+    ],
+)
+def test_a_network_that_was_never_called_loads_as_a_built_one(change, strict):
+    state = change(dict(source_of(tiny_mobilenet).state_dict()))
+    torch.manual_seed(1)
+    built = materialize(tiny_mobilenet(), (2, 3, 16, 16))
+    torch.manual_seed(1)
+    lazy = tiny_mobilenet()
+    before = pickle.dumps(lazy)
+    actual = outcome_of_load(lazy, state, strict)
+    expected = outcome_of_load(built, state, strict)
+    assert actual == expected
+    if isinstance(expected, str):
+        assert is_lazy(lazy)
+        assert pickle.dumps(lazy) == before
     else:
-        lazy.eval()(image())
-        actual = lazy.state_dict()
-        for key, value in eager.state_dict().items():
-            if not key.endswith("project.weight"):
-                torch.testing.assert_close(actual[key], value, rtol=0, atol=0)
+        assert not is_lazy(lazy)
+        torch.testing.assert_close(lazy.state_dict(), built.state_dict(), rtol=0, atol=0)
 
 
-def test_later_load_mends_an_earlier_one():
+def test_a_network_is_built_for_the_input_of_its_stem_weight():
+    for shape in ((2, 5, 16, 16), (2, 1, 16), (2, 2, 16, 16, 16)):
+        source, lazy = materialize(tiny_mobilenet(), shape).eval(), tiny_mobilenet().eval()
+        lazy.load_state_dict(source.state_dict())
+        assert not is_lazy(lazy)
+        x = torch.randn(shape)
+        torch.testing.assert_close(lazy(x), source(x), rtol=0, atol=0)
+
+
+def test_a_network_without_a_stem_weight_lists_its_lazy_parts_as_missing():
+    lazy = tiny_mobilenet().eval()
+    parts = [name for name, each in lazy.named_modules() if isinstance(each, LazyModule) and each.has_state]
+    result = lazy.load_state_dict({}, strict=False)
+    assert is_lazy(lazy)
+    assert (result.missing_keys, result.unexpected_keys) == ([f"{name}.*" for name in parts], [])
+    assert {"stem.*", "stages.0.0.*", "head.classifier.*"} <= set(result.missing_keys)
+    assert lazy(torch.zeros(2, 1, 16)).shape == (2, 3)
+
+
+def test_a_network_given_all_but_the_stem_is_not_built_and_keeps_what_was_loaded():
+    """The channels of its input are not known."""
+    state, lazy = without("stem.")(source_of(tiny_mobilenet).state_dict()), tiny_mobilenet().eval()
+    result = lazy.load_state_dict(state, strict=False)
+    assert (result.missing_keys, result.unexpected_keys) == (["stem.*"], [])
+    assert is_lazy(lazy)
+    lazy(torch.zeros(2, 1, 16, 16))
+    torch.testing.assert_close(without("stem.")(lazy.state_dict()), state, rtol=0, atol=0)
+
+
+def test_a_network_given_a_part_of_the_stem_without_its_weight_refuses_at_the_build():
+    state, lazy = without("stem.conv")(source_of(tiny_mobilenet).state_dict()), tiny_mobilenet()
+    lazy.load_state_dict(state, strict=False)
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "conv.weight"') as error:
+        lazy(image())
+    assert "To load a part of the entries, call lazytorch.materialize before load_state_dict." in error.value.__notes__
+    assert is_lazy(lazy)
+
+
+def test_a_lazy_module_without_entries_is_listed_as_missing():
+    model = nn.Sequential(nn.Linear(2, 2), LazyBlock(4))
+    state = nn.Sequential(nn.Linear(2, 2)).state_dict()
+    result = model.load_state_dict(state, strict=False)
+    assert (result.missing_keys, result.unexpected_keys) == (["1.*"], [])
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "1\.\*"'):
+        model.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "\*"'):
+        LazyBlock(4).load_state_dict({})
+    with pytest.raises(UninitializedModuleError, match="has no state yet"):
+        model.state_dict()
+    model = nn.Sequential(LazyAdaptiveAvgPool(1), LazyBlurPool())
+    assert str(model.load_state_dict({})) == "<All keys matched successfully>"
+
+
+def test_later_load_replaces_an_earlier_one():
     lazy = nn.Sequential(LazyBlock(4)).eval()
     good, bad = nn.Sequential(Block(3, 4)).state_dict(), nn.Sequential(Block(3, 5)).state_dict()
     lazy.load_state_dict(bad)
@@ -114,22 +239,19 @@ def test_unexpected_keys_beside_a_lazy_module_are_reported_at_once():
         lazy.load_state_dict({"1.weight": torch.zeros(1)})
 
 
-def test_version_of_the_state_is_kept():
-    """BatchNorm before version 2 had no num_batches_tracked: such a state is complete, a newer one is not."""
-    for version, complete in ((None, True), (2, False)):
-        state = nn.Sequential(Block(3, 4)).state_dict()
-        del state["0.conv.norm.num_batches_tracked"]
-        state._metadata["0.conv.norm"] = {} if version is None else {"version": version}
-        lazy = nn.Sequential(LazyBlock(4))
-        lazy.load_state_dict(state)
-        if complete:
-            lazy(image())
-        else:
-            with pytest.raises(RuntimeError, match=r'Missing.*"conv.norm.num_batches_tracked"'):
-                lazy(image())
+@pytest.mark.parametrize("version", [None, 2])
+def test_state_without_counters_of_batches_is_complete(version):
+    """BatchNorm before version 2 had no num_batches_tracked; a lazy module does not see the version."""
+    state = nn.Sequential(Block(3, 4)).state_dict()
+    del state["0.conv.norm.num_batches_tracked"]
+    state._metadata["0.conv.norm"] = {} if version is None else {"version": version}
+    lazy = nn.Sequential(LazyBlock(4))
+    lazy.load_state_dict(state)
+    lazy(image())
+    assert int(lazy[0].conv.norm.num_batches_tracked) == 1
 
 
-def test_loading_keeps_its_place_between_other_deeds():
+def test_loading_keeps_its_place_between_other_deferred_calls():
     state = Block(3, 4).state_dict()
     lazy = LazyBlock(4).eval()
     lazy.load_state_dict(state)
@@ -146,7 +268,7 @@ def test_loading_keeps_its_place_between_other_deeds():
 
 
 @every_depth
-def test_state_of_what_is_neither_built_nor_loaded_is_refused(make):
+def test_state_of_what_is_not_built_is_refused(make):
     with pytest.raises(UninitializedModuleError, match=r"has no state yet: .* before state_dict\(\)"):
         make().state_dict()
 
@@ -157,8 +279,9 @@ def test_loaded_state_travels_with_copies(make):
     lazy.load_state_dict(source.state_dict())
     x = image()
     for each in (copy.deepcopy(lazy), pickle.loads(pickle.dumps(lazy))):
+        assert is_lazy(each) is (make is not tiny_mobilenet)
         torch.testing.assert_close(each(x), source(x))
-        assert is_lazy(lazy)
+    assert is_lazy(lazy) is (make is not tiny_mobilenet)
 
 
 @every_depth
@@ -208,13 +331,6 @@ def test_copies_of_a_lazy_module_share_nothing(make):
     assert is_lazy(copied)
 
 
-def test_load_that_has_nothing_for_it_is_none():
-    lazy = nn.Sequential(nn.Linear(2, 2), LazyBlock(4))
-    lazy.load_state_dict(nn.Sequential(nn.Linear(2, 2)).state_dict(), strict=False)
-    with pytest.raises(UninitializedModuleError, match="has no state yet"):
-        lazy.state_dict()
-
-
 class CopiesItself(nn.Linear):
     def __deepcopy__(self, memo):
         raise NotImplementedError(self.weight)
@@ -223,7 +339,7 @@ class CopiesItself(nn.Linear):
         raise NotImplementedError(self.weight)
 
 
-def test_targets_own_way_to_copy_counts_after_the_build_alone():
+def test_a_targets_own_way_to_copy_is_used_after_the_build_alone():
     lazy = lazify(CopiesItself, in_features=-1)(2)
     copied = copy.deepcopy(lazy)
     copied(torch.ones(1, 3))

@@ -1,5 +1,6 @@
-"""A summary shows every layer of a model that stays as it is, and allocates nothing."""
+"""A summary shows every layer of a model, changes nothing, and allocates no memory for values."""
 
+import copy
 import gc
 import io
 import resource
@@ -16,15 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lazytorch
 from lazytorch import is_lazy, materialize, summary
-from lazytorch.describing import described, description_of
 from lazytorch.layers import LazyBasicBlock, LazyConvNormActivation, LazyPointwiseConv, LazySqueezeExcitation
-from lazytorch.materialize import placement
 from lazytorch.models import Backbone, get_model, mobilenet_v2, resnet10t
 from tests.modules import every_depth, image
 
 
 @every_depth
-def test_a_lazy_model_stays_lazy_and_is_told_as_what_it_becomes(make):
+def test_a_lazy_model_stays_lazy_and_is_shown_as_what_it_becomes(make):
     model = make()
     torch.manual_seed(0)
     state = torch.get_rng_state()
@@ -91,7 +90,7 @@ def test_lazy_modules_of_pytorch_stay_lazy_as_well():
     assert str(summary(model, (2, 3, 8, 8))) == str(table)
 
 
-def test_frozen_parameters_are_told_apart():
+def test_frozen_parameters_are_counted_apart():
     model = resnet10t(num_classes=3)
     model.freeze_stages(4)
     table = summary(model, (1, 3, 64, 64))
@@ -125,7 +124,7 @@ def test_as_text_html_and_rich_table():
 
 
 def test_wrong_arguments():
-    with pytest.raises(TypeError, match="what is summarised must be a module, got 3"):
+    with pytest.raises(TypeError, match="summary: the first argument must be a module, got 3"):
         summary(3, (1, 3, 8, 8))
     with pytest.raises(lazytorch.ShapeInferenceError):
         summary(resnet10t(), (1, 3))
@@ -198,7 +197,7 @@ def test_values_of_a_built_model_are_not_copied():
 
 
 class Catching(nn.Module):
-    """Goes on where a part fails."""
+    """Continues where a part fails."""
 
     def __init__(self):
         super().__init__()
@@ -241,9 +240,22 @@ def test_calls_past_the_usual_way_count():
 
 
 def as_whole(model, shape):
-    _, dtype = placement(model)
-    layers, trainable = described(model, (torch.empty(shape, dtype=dtype, device="meta"),), {})
-    return layers, trainable
+    """The summary of a copy with a hook, as code of users: it is built and called like any other model."""
+    copied = copy.deepcopy(model)
+    copied.register_forward_hook(lambda *_: None)
+    return summary(copied, shape)
+
+
+def same(table, other):
+    return (table.layers, table.trainable_parameters) == (other.layers, other.trainable_parameters)
+
+
+@pytest.fixture
+def constructed(monkeypatch):
+    """The convolutions that are constructed."""
+    calls, original = [], nn.Conv2d.__init__
+    monkeypatch.setattr(nn.Conv2d, "__init__", lambda self, *a, **k: (calls.append(self), original(self, *a, **k))[1])
+    return calls
 
 
 NETWORKS = ["mobilenet_v2", "mobilenetv3_small_100", "resnet18", "seresnext26d_32x4d", "ecaresnet26t", "resnetblur50"]
@@ -251,34 +263,31 @@ NETWORKS = ["mobilenet_v2", "mobilenetv3_small_100", "resnet18", "seresnext26d_3
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (2, 4, 65), (1, 1, 33, 34, 35)])
 @pytest.mark.parametrize("name", [*NETWORKS, "efficientnet_b0", "efficientnetv2_rw_s", "fbnetc_100"])
-def test_alike_layers_are_described_once(name, shape):
+def test_the_summary_of_equal_layers_is_that_of_each(name, shape):
     model = get_model(name)
-    description_of.cache_clear()
-    told = summary(model, shape)
-    described_anew = description_of.cache_info().misses
-    assert described_anew > 0  # by parts, and not as a whole
-    assert (told.layers, told.trainable_parameters) == as_whole(model, shape)
-    again = summary(model, shape)
-    assert description_of.cache_info().misses == described_anew
-    assert (again.layers, again.trainable_parameters) == (told.layers, told.trainable_parameters)
-    for layer in again.layers:
+    table, expected = summary(model, shape), as_whole(model, shape)
+    assert same(table, expected)
+    for layer in table.layers:
         if layer.kind.startswith("BatchNorm"):
             layer.output_shapes.append(())
-    assert summary(model, shape).layers == as_whole(model, shape)[0]
+    assert same(summary(model, shape), expected)
 
 
-def test_a_deep_network_has_few_layers_that_differ():
-    description_of.cache_clear()
-    summary(get_model("resnet152"), (1, 3, 64, 64))
-    assert description_of.cache_info().misses == 12  # stem, pool, two blocks in each of four stages, pool, classifier
+def test_equal_layers_are_constructed_once(constructed):
+    model = get_model("resnet152")
+    summary(model, (1, 3, 64, 64))
+    assert len(constructed) == 1 + 4 * (4 + 3)  # the stem; of each stage a block with a shortcut, and one without
 
 
-def test_how_often_training_leaves_a_branch_out_makes_no_difference_here():
-    description_of.cache_clear()
-    model = get_model("efficientnet_b4", drop_path_rate=0.2)
-    told = summary(model, (1, 3, 64, 64))
-    assert description_of.cache_info().misses == 18  # stem, two blocks in each of seven stages, head's three
-    assert told.layers == as_whole(model, (1, 3, 64, 64))[0]
+def test_the_rate_of_stochastic_depth_makes_no_difference_here(constructed):
+    counts = []
+    for rate in (0.0, 0.2):
+        constructed.clear()
+        model = get_model("efficientnet_b4", drop_path_rate=rate)
+        table = summary(model, (1, 3, 64, 64))
+        counts.append(len(constructed))
+        assert same(table, as_whole(model, (1, 3, 64, 64)))
+    assert counts[0] == counts[1] < 100
     for rate, branches in ((0.0, 0), (0.9, 1)):
         layers = summary(two_of(LazyPointwiseConv(4), LazyBasicBlock(4, 4, drop_path_rate=rate)), (1, 3, 8, 8)).layers
         assert sum(layer.kind == "StochasticDepth" for layer in layers) == branches
@@ -286,20 +295,18 @@ def test_how_often_training_leaves_a_branch_out_makes_no_difference_here():
         summary(two_of(LazyPointwiseConv(4), LazyBasicBlock(4, 4, drop_path_rate=1.5)), (1, 3, 8, 8))
 
 
-def test_random_numbers_go_on_as_they_would_have():
-    """Also where building a layer makes a lazy one, which branches off a stream of its own."""
-    description_of.cache_clear()
-    drawn = []
-    for _ in range(2):  # the second time it is known
-        torch.manual_seed(0)
+def test_the_random_state_is_as_before():
+    """Also where a layer builds a lazy one, which has a seed of its own."""
+    unchanged = []
+    for _ in range(2):
         model = nn.Sequential(LazyConvNormActivation(4, activation=LazySqueezeExcitation))
         state = torch.get_rng_state()
         summary(model, (2, 4, 8, 8))
-        drawn.append(torch.equal(torch.get_rng_state(), state))
-    assert drawn == [True, True]
+        unchanged.append(torch.equal(torch.get_rng_state(), state))
+    assert unchanged == [True, True]
 
 
-def test_a_layer_of_another_default_dtype_is_described_in_it():
+def test_a_layer_of_another_default_dtype_is_summarized_in_it():
     first = LazyPointwiseConv(4)
     torch.set_default_dtype(torch.float64)
     try:
@@ -314,37 +321,37 @@ def two_of(first, second):
     return Backbone(stem=first, stages=[[second]], channels=[4], reductions=[1], num_features=4, num_classes=2)
 
 
-def asked(do):
+def changed(change):
     model = two_of(LazyPointwiseConv(4), LazyPointwiseConv(4))
-    do(model)
+    change(model)
     return model
 
 
 UNUSUAL = {
     "one part twice": lambda: two_of(*[LazyPointwiseConv(4)] * 2),
-    "frozen": lambda: asked(lambda model: model.stem.requires_grad_(False)),
-    "loaded": lambda: asked(lambda model: model.load_state_dict({"stem.conv.weight": torch.ones(4, 3, 1, 1)}, False)),
-    "in double": lambda: asked(lambda model: model.double()),
-    "with a hook": lambda: asked(lambda model: model.stem.register_forward_hook(lambda _, __, y: y[..., :-1])),
+    "frozen": lambda: changed(lambda model: model.stem.requires_grad_(False)),
+    "loaded": lambda: changed(lambda model: model.load_state_dict({"stem.conv.weight": torch.ones(4, 3, 1, 1)}, False)),
+    "in double": lambda: changed(lambda model: model.double()),
+    "with a hook": lambda: changed(lambda model: model.stem.register_forward_hook(lambda _, __, y: y[..., :-1])),
     "another's norm": lambda: two_of(LazyPointwiseConv(4, norm_layer=lambda n: nn.GroupNorm(2, n)), nn.Identity()),
     "within another": lambda: nn.Sequential(mobilenet_v2(), nn.Linear(1000, 3)),
 }
 
 
 @pytest.mark.parametrize("unusual", UNUSUAL)
-def test_what_was_asked_of_a_layer_is_not_forgotten(unusual):
+def test_what_was_done_to_a_layer_is_shown(unusual):
     for _ in range(2):
-        asked(lambda _: None)  # the same layers, but for what is unusual here, are known
+        # The same layers, but for what is unusual here.
         summary(two_of(LazyPointwiseConv(4), LazyPointwiseConv(4)), (2, 3, 8, 8))
         model = UNUSUAL[unusual]()
         shape = {"within another": (2, 3, 32, 32), "one part twice": (2, 4, 8, 8)}.get(unusual, (2, 3, 8, 8))
-        told = summary(model, shape)
-        assert told.layers == as_whole(model, shape)[0]
+        table = summary(model, shape)
+        assert same(table, as_whole(model, shape))
         materialize(model, shape)
-        assert told.parameters == sum(map(torch.numel, model.parameters()))
-        assert told.trainable_parameters == sum(each.numel() for each in model.parameters() if each.requires_grad)
+        assert table.parameters == sum(map(torch.numel, model.parameters()))
+        assert table.trainable_parameters == sum(each.numel() for each in model.parameters() if each.requires_grad)
         dtype = next(model.parameters()).dtype
-        assert told.layers[0].output_shapes == [tuple(model.eval()(torch.zeros(shape, dtype=dtype)).shape)]
+        assert table.layers[0].output_shapes == [tuple(model.eval()(torch.zeros(shape, dtype=dtype)).shape)]
 
 
 def add_part(layer):
@@ -357,14 +364,13 @@ def add_parameter(layer):
 
 @pytest.mark.parametrize("add", [add_part, add_parameter])
 @pytest.mark.parametrize("added_first", [True, False])
-def test_what_was_added_to_a_layer_is_its_own(add, added_first):
-    description_of.cache_clear()
-    plain, changed = (two_of(LazyPointwiseConv(4), LazyPointwiseConv(11)) for _ in range(2))
-    add(changed.stem)
-    for model in (changed, plain) if added_first else (plain, changed):
-        told = summary(model, (2, 3, 8, 8))
+def test_what_was_added_to_a_layer_is_counted_in_it_alone(add, added_first):
+    plain, extended = (two_of(LazyPointwiseConv(4), LazyPointwiseConv(11)) for _ in range(2))
+    add(extended.stem)
+    for model in (extended, plain) if added_first else (plain, extended):
+        table = summary(model, (2, 3, 8, 8))
         materialize(model, (2, 3, 8, 8))
-        assert told.parameters == sum(map(torch.numel, model.parameters()))
+        assert table.parameters == sum(map(torch.numel, model.parameters()))
 
 
 def test_nothing_is_kept_alive():
@@ -383,9 +389,34 @@ def test_nothing_is_kept_alive():
         gc.enable()
 
 
-def test_an_error_is_told_as_of_the_whole_model():
+def test_errors_have_the_place_in_the_model_and_name_summary():
     model = get_model("resnet18")
     with pytest.raises(lazytorch.ShapeInferenceError, match=r"at least one channel, got 0") as error:
         summary(model, (1, 0, 32, 32))
     assert any(note.startswith("at stem") for note in error.value.__notes__)
     assert is_lazy(model)
+
+    class Brightest(nn.Module):
+        def forward(self, x):
+            return x if x.max() > 0 else -x
+
+    with pytest.raises(
+        lazytorch.ShapeInferenceError,
+        match=r"summary\(Brightest\): the forward must not depend on the values in tensors",
+    ):
+        summary(Brightest(), (1, 3))
+    with pytest.raises(
+        RuntimeError, match=r"summary\(Partial\): the forward must reach every lazy module, got no call of unused"
+    ):
+        summary(Partial(), (1, 3))
+
+
+class Partial(nn.Module):
+    """Does not call a lazy part."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = lazytorch.layers.LazyLinear(3), lazytorch.layers.LazyLinear(3)
+
+    def forward(self, x):
+        return self.used(x)

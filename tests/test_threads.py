@@ -1,5 +1,6 @@
 """Many threads make the first call at once."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,8 +9,8 @@ import torch
 from torch import nn
 
 from lazytorch import LazyModule, is_lazy, materialize
-from lazytorch.forwards import DrawnForward
-from lazytorch.models import get_model
+from lazytorch.layers import LazyConvNormActivation
+from lazytorch.models import Backbone, get_model
 from tests.modules import Block, LazyBlock, every_depth, image
 
 THREADS = 16
@@ -78,19 +79,21 @@ def test_bad_calls_beside_good_ones(attempt):
     assert not is_lazy(model) or model(image()) is not None
 
 
-def test_construction_in_threads_draws_apart():
+def test_modules_constructed_in_threads_get_different_weights():
     models, _ = together(lambda _: Counted())
     weights = [(each(image()), each.project.weight)[1] for each in models]
     assert len({float(weight.detach().sum()) for weight in weights}) == THREADS
 
 
 class Crowd(nn.Module):
-    """A target that makes its parts in threads, and waits for them."""
+    """A target that constructs its parts in threads, or builds them there, and waits for them."""
 
-    def __init__(self):
+    def __init__(self, build=False):
         super().__init__()
         with ThreadPoolExecutor(4) as pool:
             self.parts = nn.ModuleList(pool.map(lambda _: LazyBlock(3), range(4)))
+            if build:
+                list(pool.map(lambda part: part(image()), self.parts))
 
     def forward(self, x):
         for part in self.parts:
@@ -100,11 +103,12 @@ class Crowd(nn.Module):
 
 class LazyCrowd(LazyModule, Crowd):
     def get_initialized_module(self, inputs, module_args, module_kwargs):
-        return Crowd()
+        return Crowd(*module_args)
 
 
-def test_target_that_makes_lazy_modules_in_threads():
-    model = LazyCrowd()
+@pytest.mark.parametrize("build", [False, True])
+def test_target_that_constructs_or_builds_lazy_modules_in_threads(build):
+    model = LazyCrowd(build)
     thread = threading.Thread(target=model, args=(image(),), daemon=True)
     thread.start()
     thread.join(timeout=30)
@@ -112,9 +116,18 @@ def test_target_that_makes_lazy_modules_in_threads():
     assert not is_lazy(model)
 
 
+@pytest.fixture
+def frequent_switches():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("frequent_switches", "uninitialized_is_nan", "two_threads")
 @pytest.mark.parametrize("how", ["materialize", "call"])
-def test_no_thread_computes_with_weights_that_are_not_drawn(how, undrawn_is_nan, two_threads):
-    """Weights are drawn while more is built: a thread that comes in meanwhile waits for those that it needs."""
+def test_no_thread_computes_with_weights_that_are_not_initialized(how):
+    """A thread that calls the network while another one builds it waits for the weights."""
     x = torch.zeros(1, 3, 32, 32)
     for _ in range(3):
         model = get_model("resnet18", num_classes=7).eval()
@@ -135,23 +148,54 @@ def test_no_thread_computes_with_weights_that_are_not_drawn(how, undrawn_is_nan,
         assert not any(value.isnan().any() for value in model.state_dict().values())
 
 
-def test_a_thread_waits_for_the_weights_of_a_part():
-    drawn = threading.Event()
-    weight = torch.full((1,), float("nan"))
+class Waiting(nn.Module):
+    """Waits in its forward until another thread has used the network, and then fails."""
 
-    class Slow:
-        def __call__(self):
-            assert drawn.wait(30)
-            weight.fill_(1)
+    def __init__(self):
+        super().__init__()
+        self.reached, self.used = threading.Event(), threading.Event()
 
-    part = nn.Conv2d(1, 1, 1)
-    vars(part)["forward"] = DrawnForward(part, [Slow()])
-    x = torch.ones(1, 1, 1, 1)
-    assert part(x).shape == x.shape  # the thread that builds goes on
-    assert weight.isnan()
+    def forward(self, x):
+        self.reached.set()
+        assert self.used.wait(30)
+        raise ValueError("too late")
+
+
+def test_a_part_that_another_thread_has_called_stays_built():
+    waiting, x = Waiting(), image()
+    model = Backbone(
+        stem=LazyConvNormActivation(8), stages=[[LazyConvNormActivation(8), waiting]], channels=[8], reductions=[1],
+        num_features=8, num_classes=2,
+    )  # fmt: skip
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(part, x)
-        assert not other.done()
-        drawn.set()
-        torch.testing.assert_close(other.result(30), type(part).forward(part, x))
-    assert weight == 1
+        failing = pool.submit(model, x)
+        assert waiting.reached.wait(30)
+        y = model.stem(x)
+        optimizer = torch.optim.SGD(model.stem.parameters(), lr=0.1)
+        waiting.used.set()
+        with pytest.raises(ValueError, match="too late"):
+            failing.result(30)
+    assert [is_lazy(model.stem), is_lazy(model.stages[0][0]), is_lazy(model.get_classifier())] == [False, True, True]
+    assert optimizer.param_groups[0]["params"] == list(model.stem.parameters())
+    y.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.stem.parameters())
+
+
+class Meeting(LazyModule, Block):
+    """Waits, while it is built, until another one is being built as well."""
+
+    barrier: threading.Barrier
+
+    def get_initialized_module(self, inputs, module_args, module_kwargs):
+        self.barrier.wait(30)
+        return Block(inputs[0].size(1))
+
+
+def test_two_modules_are_built_at_the_same_time():
+    """No lock is held for more than one module."""
+    Meeting.barrier = threading.Barrier(2)
+    models = [Meeting() for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        outputs = [pool.submit(each, image()) for each in models]
+        assert [each.result(60).shape for each in outputs] == [(2, 6, 16, 16)] * 2
+    assert not any(map(is_lazy, models))

@@ -183,15 +183,15 @@ def test_copies_of_a_model_with_weights_have_them(tmp_path):
     torch.testing.assert_close(copied(x), model(x), rtol=0, atol=0)
 
 
-def test_other_classes_keep_the_backbone_and_say_so(tmp_path):
+def test_other_classes_keep_the_backbone_with_a_warning(tmp_path):
     theirs = of_torchvision()
     path = written(tmp_path, theirs.state_dict(), ".safetensors")
     with pytest.warns(
-        UserWarning, match="tell 1000 classes apart, not num_classes=10: .* classifier starts afresh"
+        UserWarning, match="have 1000 classes but num_classes=10: .* the classifier is randomly initialized"
     ) as said:
         model = resnet18(num_classes=10, weights=path)
     assert said[0].filename == __file__
-    with pytest.warns(UserWarning, match="starts afresh") as said:
+    with pytest.warns(UserWarning, match="the classifier is randomly initialized") as said:
         get_model("resnet18", num_classes=10, weights=path)
     assert said[0].filename == __file__
     materialize(model, SHAPE)
@@ -222,7 +222,7 @@ def test_stem_is_adapted_to_other_channels_as_timm_does(tmp_path, channels, how)
 
 
 def test_equal_channels_give_what_they_gave(tmp_path):
-    """Sum over one channel, mean over more: an image whose channels are equal is answered as before."""
+    """Sum over one channel, mean over more: an image whose channels are equal gives the same as before."""
     theirs = of_torchvision()
     path = written(tmp_path, theirs.state_dict(), ".pt")
     x = torch.randn(2, 1, 64, 64)
@@ -254,7 +254,7 @@ class Trap:
 
 
 def test_what_cannot_be_loaded_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"weights must be a file that is there, got 'nowhere\.pt'"):
+    with pytest.raises(ValueError, match=r"weights: file not found: 'nowhere\.pt'\."):
         resnet18(weights="nowhere.pt")
     trace = tmp_path / "trace"
     torch.save({"fc.bias": Trap(str(trace))}, tmp_path / "trap.pt")
@@ -411,13 +411,16 @@ def test_a_load_that_fails_when_all_fits_leaves_the_model_lazy(error):
     assert same(reference_state_dict(model, "torchvision"), state)
 
 
-def test_a_load_that_was_wrapped_tells_whether_it_is_strict(monkeypatch):
+def test_a_method_of_torch_that_was_wrapped_changes_nothing(monkeypatch):
+    """Other packages wrap ``nn.Module.load_state_dict``; whether a load is strict is an argument."""
     load = nn.Module.load_state_dict
     monkeypatch.setattr(nn.Module, "load_state_dict", lambda self, *args, **options: load(self, *args, **options))
     part = {"stem.conv.conv.weight": torch.ones(64, 3, 7, 7)}
     lenient, strict = resnet18(num_classes=4), resnet18(num_classes=4)
-    lenient.load_state_dict(part, strict=False)
-    strict.load_state_dict(part)
+    result = lenient.load_state_dict(part, strict=False)
+    assert not is_lazy(lenient)
+    assert result == materialize(resnet18(num_classes=4), SHAPE).load_state_dict(part, strict=False)
     assert (materialize(lenient, SHAPE).stem.conv.conv.weight == 1).all()
     with pytest.raises(RuntimeError, match="Missing key"):
-        materialize(strict, SHAPE)
+        strict.load_state_dict(part)
+    assert is_lazy(strict)

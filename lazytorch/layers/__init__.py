@@ -7,6 +7,7 @@ Example:
     torch.Size([2, 24, 16, 16])
 """
 
+from lazytorch._init.initialize import known
 from lazytorch.layers.anti_aliasing import BlurPool, LazyBlurPool, average_blur
 from lazytorch.layers.basic import BasicBlock, LazyBasicBlock
 from lazytorch.layers.bottleneck import BottleneckBlock, LazyBottleneckBlock
@@ -47,6 +48,7 @@ from lazytorch.layers.inverted_bottleneck import (
     LazyInvertedBottleneck,
 )
 from lazytorch.layers.linear import LazyLinear
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.shortcut import pooled_projection, projection
@@ -112,3 +114,6 @@ __all__ = [
     "projection",
     "round_channels",
 ]
+
+# None of them reads the values of parameters while it constructs.
+known.update([*(globals()[name] for name in __all__), NamedSequential])

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import positive_whole
 from lazytorch.layers.rank import of_rank
-from lazytorch.lazify import LazyConvInChannelModule, positive_whole
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["BlurPool", "LazyBlurPool", "average_blur"]
@@ -69,9 +70,8 @@ class BlurPool(nn.Module):
 
     def reset_parameters(self) -> None:
         """Give the kernel its values."""
-        line = torch.tensor([comb(self.kernel_size - 1, k) for k in range(self.kernel_size)]) / 2 ** (
-            self.kernel_size - 1
-        )
+        weights = [comb(self.kernel_size - 1, k) / 2 ** (self.kernel_size - 1) for k in range(self.kernel_size)]
+        line = torch.tensor(weights, device="cpu")
         self.kernel.copy_(reduce(lambda product, _: product.unsqueeze(-1) * line, range(self.kernel.dim() - 3), line))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,8 +95,7 @@ class LazyBlurPool(LazyConvInChannelModule, BlurPool):
         torch.Size([2, 8, 16])
     """
 
-    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
-        """Nothing, as when it is built: the kernel is a constant."""
+    has_state = False  # the kernel is a constant
 
 
 def average_blur(in_channels: int, stride: int = 2, *, spatial_dims: int = 2) -> nn.Module:

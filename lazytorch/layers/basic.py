@@ -5,10 +5,10 @@ from functools import partial
 
 from torch import nn
 
+from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.residual import ResidualBlock, require_residual
 from lazytorch.layers.shortcut import projection
-from lazytorch.lazify import LazyConvInChannelModule
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["BasicBlock", "LazyBasicBlock"]

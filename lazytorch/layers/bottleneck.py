@@ -5,11 +5,12 @@ from functools import partial
 
 from torch import nn
 
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
 from lazytorch.layers.residual import ResidualBlock, require_residual
 from lazytorch.layers.shortcut import projection
-from lazytorch.lazify import LazyConvInChannelModule, positive_whole
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["BottleneckBlock", "LazyBottleneckBlock"]

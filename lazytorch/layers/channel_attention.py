@@ -4,9 +4,9 @@ import math
 
 from torch import Tensor, nn
 
-from lazytorch.drawing import undrawn
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import positive_whole
 from lazytorch.layers.rank import of_rank
-from lazytorch.lazify import LazyConvInChannelModule, positive_whole
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["EfficientChannelAttention", "LazyEfficientChannelAttention"]
@@ -46,7 +46,7 @@ class EfficientChannelAttention(nn.Module):
         if positive_whole("kernel_size", kernel_size, self) % 2 == 0:
             raise ValueError(f"{type(self).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
-        self.conv = undrawn(nn.Conv1d)(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = of_rank(nn.Conv1d, 1)(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:

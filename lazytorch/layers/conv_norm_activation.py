@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from lazytorch.drawing import undrawn
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import positive_whole, whole
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
-from lazytorch.lazify import LazyConvInChannelModule, positive_whole, whole
-from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["ConvNormActivation", "LazyConvNormActivation"]
@@ -78,7 +78,7 @@ class ConvNormActivation(NamedSequential):
         else:
             padding = self._each("padding", padding, spatial_dims, whole)
         parts = {
-            "conv": undrawn(of_rank(nn.Conv2d, spatial_dims))(
+            "conv": of_rank(nn.Conv2d, spatial_dims)(
                 in_channels,
                 out_channels,
                 kernel,
@@ -90,7 +90,7 @@ class ConvNormActivation(NamedSequential):
             )
         }
         if norm_layer is not None:
-            parts["norm"] = undrawn(of_rank(norm_layer, spatial_dims))(out_channels)
+            parts["norm"] = of_rank(norm_layer, spatial_dims)(out_channels)
         if activation is not None:
             parts["activation"] = activation()
         super().__init__(**parts)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lazytorch.layers.bases import LazyConv2dInChannelModule, LazyConvInChannelModule
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import two_dimensional
-from lazytorch.lazify import LazyConv2dInChannelModule, LazyConvInChannelModule
-from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
 
 __all__ = [

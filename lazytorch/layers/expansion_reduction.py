@@ -4,15 +4,14 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch.drawing import undrawn
-from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d, PointwiseConv, PointwiseConv2d
-from lazytorch.layers.rank import of_rank
-from lazytorch.lazify import (
+from lazytorch.layers.bases import (
     LazyConv2dExpansionModule,
     LazyConv2dReductionModule,
     LazyConvExpansionModule,
     LazyConvReductionModule,
 )
+from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d, PointwiseConv, PointwiseConv2d
+from lazytorch.layers.rank import of_rank
 from lazytorch.signature import create_lazy_signature
 
 __all__ = [
@@ -45,7 +44,7 @@ class LazyExpansionConv(LazyConvExpansionModule):
     """
 
     def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
-        return undrawn(of_rank(nn.Conv2d, spatial_dims))(*args, **kwargs)
+        return of_rank(nn.Conv2d, spatial_dims)(*args, **kwargs)
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -120,7 +119,7 @@ class LazyReductionConv(LazyConvReductionModule):
     """
 
     def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
-        return undrawn(of_rank(nn.Conv2d, spatial_dims))(*args, **kwargs)
+        return of_rank(nn.Conv2d, spatial_dims)(*args, **kwargs)
 
 
 @create_lazy_signature(exclude=INFERRED)

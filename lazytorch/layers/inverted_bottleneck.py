@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import positive, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.residual import require_residual
 from lazytorch.layers.stochastic_depth import StochasticDepth
-from lazytorch.lazify import LazyConvInChannelModule, positive, positive_whole
-from lazytorch.named_sequential import NamedSequential
 from lazytorch.signature import create_lazy_signature
 
 __all__ = [

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import nn
 
-from lazytorch.lazify import LazyConvInChannelModule
+from lazytorch._init.initialize import skip_init
+from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.signature import create_lazy_signature, with_sections_of, with_signature
 
 __all__ = [
@@ -47,7 +48,7 @@ def of_rank(layer: Callable[..., nn.Module], spatial_dims: int) -> Callable[...,
         return functools.partial(of_rank(layer.func, spatial_dims), *layer.args, **layer.keywords)
     name = getattr(layer, "__name__", "")
     if re.search("[123]d$", name) and getattr(nn, name, None) is layer:
-        return getattr(nn, f"{name[:-2]}{spatial_dims}d")
+        return skip_init(getattr(nn, f"{name[:-2]}{spatial_dims}d"))
     return layer
 
 
@@ -64,8 +65,7 @@ class _LazyOfRank(LazyConvInChannelModule):
 
     layer: ClassVar[type[nn.Module]]
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Nothing: layers without parameters have no state, built or not."""
+    has_state = False
 
     def build(self, spatial_dims: int, in_channels: int, *args: Any, **kwargs: Any) -> nn.Module:
         return of_rank(self.layer, spatial_dims)(*args, **kwargs)

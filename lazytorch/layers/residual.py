@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.stochastic_depth import StochasticDepth
-from lazytorch.lazify import positive_whole
-from lazytorch.named_sequential import NamedSequential
 
 __all__ = ["ResidualBlock", "require_residual"]
 

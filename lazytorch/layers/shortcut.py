@@ -6,8 +6,8 @@ from torch import nn
 
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
-from lazytorch.named_sequential import NamedSequential
 
 __all__ = ["pooled_projection", "projection"]
 

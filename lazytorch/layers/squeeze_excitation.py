@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lazytorch.drawing import undrawn
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import positive, positive_whole
 from lazytorch.layers.rank import of_rank
-from lazytorch.lazify import LazyConvInChannelModule, positive, positive_whole
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LazySqueezeExcitation", "SqueezeExcitation"]
@@ -59,7 +59,7 @@ class SqueezeExcitation(nn.Module):
         elif callable(squeeze_channels):
             squeeze_channels = squeeze_channels(in_channels)
         positive_whole("squeeze_channels", squeeze_channels, self)
-        conv = undrawn(of_rank(nn.Conv2d, spatial_dims))
+        conv = of_rank(nn.Conv2d, spatial_dims)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
         self.reduce = conv(in_channels, squeeze_channels, kernel_size=1)
         self.activation = activation()

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import positive, whole
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
 from lazytorch.layers.inverted_bottleneck import LinearResidual, squeeze
 from lazytorch.layers.residual import require_residual
-from lazytorch.lazify import LazyConvInChannelModule, positive, whole
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]

@@ -1,24 +1,22 @@
 """Backbone: stem, stages, head; what every network of the zoo is."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
-from lazytorch.drawing import Scheme, is_ours
-from lazytorch.errors import UninitializedModuleError
-from lazytorch.first_call import as_one_call
+from lazytorch._init.initialize import known
+from lazytorch.errors import UninitializedModuleError, not_yet
+from lazytorch.layers.checks import whole
 from lazytorch.layers.linear import LazyLinear
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
-from lazytorch.lazify import whole
-from lazytorch.materialize import build_ahead, is_lazy, materialize, placement
+from lazytorch.materialize import is_lazy, materialize, survey
+from lazytorch.models.building import NoStemWeightError, built_for_weights
 from lazytorch.models.features import FeatureInfo, StageInfo, collect, note_path
-from lazytorch.models.initial_weights import draw_anew, without_initial_values
-from lazytorch.named_sequential import NamedSequential
-from lazytorch.pending import not_yet
+from lazytorch.models.first_call import FirstCall, waiting
+from lazytorch.models.initial_weights import initialize_again, without_initial_values
 
 __all__ = ["Backbone"]
 
@@ -80,8 +78,6 @@ class Backbone(nn.Module):
         StageInfo(channels=16, reduction=4, module='stages.1')
     """
 
-    never_called = False
-
     def __init__(
         self,
         *,
@@ -104,7 +100,7 @@ class Backbone(nn.Module):
         reference_names: Mapping[str, Names] | None = None,
     ) -> None:
         super().__init__()
-        self.never_called = True
+        FirstCall(self)
         if isinstance(global_pool, nn.Module) or not (global_pool is None or callable(global_pool)):
             raise TypeError(f"Backbone: global_pool must be a class or function that makes it, got {global_pool!r}.")
         if not 0 <= dropout <= 1:
@@ -131,7 +127,7 @@ class Backbone(nn.Module):
         self.feature_info += [info for info, stride in zip(self.stage_info, after, strict=True) if stride > 1]
         self.frozen: list[str] = []
         self.gradient_checkpointing = gradient_checkpointing
-        self.initialize = Scheme(initialize) if initialize is not None and is_ours(initialize) else initialize
+        self.initialize = initialize
         self.reference_names = dict(reference_names or {})
         if self.initialize is not None:
             self.apply(self.initialize)
@@ -142,18 +138,10 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""
         try:
-            if not torch.compiler.is_compiling() and self.never_called:
-                return as_one_call(partial(self._call_first, x))
             return self.forward_head(self.forward_features(x))
         except Exception as error:
             note_path(self, error)
             raise
-
-    def _call_first(self, x: Tensor) -> Tensor:
-        build_ahead(self, x)
-        y = self.forward_head(self.forward_features(x))
-        self.never_called = self.never_called and isinstance(y, FakeTensor)  # which only tells shapes
-        return y
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_features, *reduced)``, before pooling."""
@@ -189,6 +177,29 @@ class Backbone(nn.Module):
         """
         return self.head[:-1](x) if pre_logits else self.head(x)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As ``nn.Module.load_state_dict``. A network that was never called is built for the weights.
+
+        The weight of the stem's first convolution has the input channels and the number of spatial dimensions. To fit
+        weights to another input, pass ``weights=`` when the network is constructed.
+
+        Raises:
+            RuntimeError: If the entries do not fit, as in PyTorch. A network that was lazy then stays lazy.
+        """
+        try:
+            with built_for_weights(self, state_dict.get, state_dict.__contains__, needs_stem=not strict):
+                return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except NoStemWeightError:  # its lazy parts list what is missing
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As ``nn.Module.compile``, from the second call on if the network was never called."""
+        first_call = waiting(self)
+        if first_call is None:
+            super().compile(*args, **kwargs)
+        else:
+            first_call.compile = args, kwargs
+
     def init_weights(self) -> None:
         """Draw the initial weights anew: for a model built on the meta device, once ``to_empty`` has given it room.
 
@@ -210,7 +221,7 @@ class Backbone(nn.Module):
                 f"their values, got none in {', '.join(silent)}."
             )
         for part in (self.stem, *self.stages, self.final, self.head):  # one by one: each is whole for a while
-            draw_anew(part, self.initialize)
+            initialize_again(part, self.initialize)
 
     def freeze_stages(self, count: int | None) -> None:
         """Freeze the stem and the first stages: no gradients, and no training of their BatchNorm and dropout.
@@ -283,9 +294,15 @@ class Backbone(nn.Module):
         if num_classes == 0:
             self.head.classifier = nn.Identity()
             return
-        device, dtype = placement(self)
-        classifier = LazyLinear(num_classes).to(device, dtype).train(self.training)
+        *_, device, dtype = survey(self)
+        classifier = LazyLinear(num_classes).train(self.training)
+        parameter = next(classifier.parameters())
+        if (parameter.device, parameter.dtype) != (device, dtype):
+            classifier.to(device, dtype)
         if self.initialize is not None:
             classifier.apply(self.initialize)
         features = getattr(self.get_classifier(), "in_features", None) if not is_lazy(self) else None
         self.head.classifier = classifier if features is None else materialize(classifier, (1, features))
+
+
+known.add(Backbone)

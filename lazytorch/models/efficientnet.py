@@ -12,8 +12,9 @@ from functools import partial
 
 from torch import nn
 
+from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
-from lazytorch.models.initial_weights import as_tensorflow, draw, uniform
+from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
 from lazytorch.models.mobile import MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.mobile_names import in_both, in_efficientnet, in_timm
 from lazytorch.models.registry import model
@@ -85,7 +86,7 @@ B = {
 }
 TORCHVISION = {
     "drop_path_rate": 0.2,
-    "initialize": partial(draw, per_group=False, draw_linear=uniform),
+    "initialize": InitFunction(fan_out_normal, per_group=False, linear=uniform),
 }
 TENSORFLOW_NORM = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)}
 EDGE = {"stages": EFFICIENTNET_EDGE, "final_channels": 1280, "initialize": as_tensorflow, "names": in_timm}

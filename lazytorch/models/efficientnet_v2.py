@@ -8,8 +8,9 @@ from functools import partial
 
 from torch import nn
 
+from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
-from lazytorch.models.initial_weights import as_tensorflow, draw, uniform
+from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.mobile_names import in_both, in_efficientnet
 from lazytorch.models.registry import model
@@ -102,7 +103,7 @@ RW = COMMON | {"stages": EFFICIENTNET_V2_RW, "stem_channels": 24, "final_channel
 TORCHVISION = {
     "drop_path_rate": 0.2,
     "norm_layer": partial(nn.BatchNorm2d, eps=1e-3),
-    "initialize": partial(draw, per_group=False, draw_linear=uniform),
+    "initialize": InitFunction(fan_out_normal, per_group=False, linear=uniform),
 }
 
 efficientnet_v2_s = model("efficientnet_v2_s", MobileNet, ["torchvision"], **S | TORCHVISION, dropout=0.2)

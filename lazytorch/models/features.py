@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lazytorch.named_sequential import NamedSequential
+from lazytorch._init.initialize import known
+from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.models.first_call import FirstCall
 
 if TYPE_CHECKING:
     from lazytorch.models.backbone import Backbone
@@ -96,6 +98,7 @@ class Features(nn.Module):
 
     def __init__(self, backbone: "Backbone", out_indices: Sequence[int] | None = None) -> None:
         super().__init__()
+        FirstCall(self)
         chosen = backbone.feature_info.indices(out_indices)
         self.feature_info = FeatureInfo(backbone.feature_info[index] for index in chosen)
         self.gradient_checkpointing = backbone.gradient_checkpointing
@@ -118,6 +121,9 @@ class Features(nn.Module):
         except Exception as error:
             note_path(self, error)
             raise
+
+
+known.add(Features)
 
 
 def collect(
@@ -153,7 +159,7 @@ def note_path(model: nn.Module, error: Exception) -> None:
     path, traceback = "", error.__traceback__
     while traceback is not None:
         frame, traceback = traceback.tb_frame, traceback.tb_next
-        if frame.f_code is nn.Module._call_impl.__code__:
+        if frame.f_code is getattr(nn.Module._call_impl, "__code__", None):
             path = names.get(frame.f_locals["self"], "") or path
     if path:
         error.add_note(f"at {path}")

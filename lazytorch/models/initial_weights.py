@@ -1,19 +1,38 @@
-"""Initial weights: the ways in which families draw them; and drawn anew, for a model that has no values yet."""
+"""Initial weights: the init functions of families; and initialization of a model that was built on the meta device."""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["as_tensorflow", "draw", "draw_anew", "small_normal", "uniform", "without_initial_values"]
+from lazytorch._init.initialize import (
+    RESETS,
+    Constant,
+    Fill,
+    InitFunction,
+    Initialization,
+    Normal,
+    Uniform,
+    default_fills,
+    draw_seed,
+)
+
+__all__ = [
+    "as_tensorflow",
+    "fan_out_normal",
+    "initialize_again",
+    "small_normal",
+    "uniform",
+    "wide_uniform",
+    "without_initial_values",
+]
 
 
 def without_initial_values(module: nn.Module) -> list[str]:
-    """The names of modules in ``module`` that hold values and cannot say which they start with."""
+    """The names of modules in ``module`` that have parameters or buffers, but no ``reset_parameters``."""
     return [
         name
         for name, each in module.named_modules()
@@ -21,25 +40,29 @@ def without_initial_values(module: nn.Module) -> list[str]:
     ]
 
 
-def draw_anew(module: nn.Module, initialize: Callable[[nn.Module], None] | None) -> None:
+def initialize_again(module: nn.Module, initialize: Callable[[nn.Module], None] | None) -> None:
     """Give all parameters and buffers of ``module`` the values that construction and then ``initialize`` give."""
     with whole(module):
-        module.apply(reset)
-        if initialize is not None:
+        fills: dict[str, tuple[Tensor, Fill]] = {}
+        for name, each in module.named_modules():
+            if type(each) in RESETS:
+                parts = default_fills(each).items()
+                fills.update((f"{name}.{key}" if name else key, (getattr(each, key), value)) for key, value in parts)
+            elif hasattr(each, "reset_parameters"):
+                each.reset_parameters()  # pyright: ignore[reportCallIssue]
+        if isinstance(initialize, InitFunction):
+            fills |= initialize.of(list(module.named_modules()))
+        Initialization(fills, draw_seed())()
+        if initialize is not None and not isinstance(initialize, InitFunction):
             module.apply(initialize)
-
-
-def reset(module: nn.Module) -> None:
-    if hasattr(module, "reset_parameters"):
-        module.reset_parameters()  # pyright: ignore[reportCallIssue]
 
 
 @contextlib.contextmanager
 def whole(module: nn.Module) -> Iterator[None]:
-    """Have whole parameters stand where sharded ones do, and share out what they are given.
+    """Put whole parameters in place of sharded ones for the duration of the block, and then distribute their values.
 
-    To draw the shares themselves, each process from its own generator, would be wrong: on the CPU, processes with the
-    same seed would draw the same values for different channels.
+    If each process initialized its own shard, processes with the same seed would draw the same values for different
+    channels.
     """
     places = [
         (each, name, parameter)
@@ -47,52 +70,55 @@ def whole(module: nn.Module) -> Iterator[None]:
         for name, parameter in each.named_parameters(recurse=False, remove_duplicate=False)
         if hasattr(parameter, "device_mesh")
     ]
-    drawn: dict[Any, Tensor] = {}
+    complete: dict[Any, Tensor] = {}
     try:
         for each, name, parameter in places:
-            if parameter not in drawn:
+            if parameter not in complete:
                 empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
-                drawn[parameter] = nn.Parameter(empty, requires_grad=False)
-            each._parameters[name] = drawn[parameter]  # pyright: ignore[reportArgumentType]
+                complete[parameter] = nn.Parameter(empty, requires_grad=False)
+            each._parameters[name] = complete[parameter]  # pyright: ignore[reportArgumentType]
         yield
     finally:
         for each, name, parameter in places:
             each._parameters[name] = parameter
-    if drawn:
+    if complete:
         from torch.distributed.tensor import distribute_tensor
 
         with torch.no_grad():
-            for parameter, value in drawn.items():
+            for parameter, value in complete.items():
                 parameter.copy_(distribute_tensor(value.data, parameter.device_mesh, parameter.placements))
 
 
-def draw(module: nn.Module, *, per_group: bool, draw_linear: Callable[[nn.Linear], Any]) -> None:
+def fan_out_normal(module: nn.Module, *, per_group: bool, linear: Callable[[nn.Linear], Fill]) -> dict[str, Fill]:
     """He normal by outputs for convolutions, biases of 0: He et al. 2015, https://arxiv.org/abs/1502.01852.
 
     Args:
-        module: The module, once it is built.
+        module: A module of the network.
         per_group: Whether the outputs are counted for each group, as TensorFlow's networks of these families do.
-        draw_linear: Called with linear layers, to draw their weights.
+        linear: Called with a linear layer; returns the values of its weight.
     """
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        outputs = module.out_channels * math.prod(module.kernel_size) / (module.groups if per_group else 1)
-        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
+        fan_out = module.out_channels * math.prod(module.kernel_size) / (module.groups if per_group else 1)
+        fills: dict[str, Fill] = {"weight": Normal(math.sqrt(2 / fan_out))}
     elif isinstance(module, nn.Linear):
-        draw_linear(module)
+        fills = {"weight": linear(module)}
     else:
-        return
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
+        return {}
+    return fills if module.bias is None else {**fills, "bias": Constant(0)}
 
 
-def small_normal(module: nn.Linear) -> None:
-    nn.init.normal_(module.weight, std=0.01)
+def small_normal(module: nn.Linear) -> Fill:
+    return Normal(0.01)
 
 
-def uniform(module: nn.Linear, gain: float = 1.0) -> None:
-    """Uniform by the outputs: up to ``gain`` over their root."""
-    bound = gain / math.sqrt(module.out_features)
-    nn.init.uniform_(module.weight, -bound, bound)
+def uniform(module: nn.Linear) -> Fill:
+    """Uniform by the outputs: up to 1 over their root."""
+    return Uniform(1 / math.sqrt(module.out_features))
 
 
-as_tensorflow = partial(draw, per_group=True, draw_linear=uniform)
+def wide_uniform(module: nn.Linear) -> Fill:
+    """Uniform by the outputs: up to the root of 3 over theirs, a variance of 1 over their number."""
+    return Uniform(math.sqrt(3 / module.out_features))
+
+
+as_tensorflow = InitFunction(fan_out_normal, per_group=True, linear=uniform)

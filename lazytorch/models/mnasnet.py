@@ -8,12 +8,12 @@
 """
 
 from functools import partial
-from math import sqrt
 
 from torch import nn
 
+from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
-from lazytorch.models.initial_weights import as_tensorflow, draw, uniform
+from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, wide_uniform
 from lazytorch.models.mobile import RELU, MobileNet, Stage, as_stated
 from lazytorch.models.mobile_names import in_both, in_mnasnet, in_timm
 from lazytorch.models.registry import model
@@ -107,7 +107,7 @@ A1 = COMMON | {"stages": MNASNET_A1}
 TORCHVISION = {
     "dropout": 0.2,
     "norm_layer": partial(nn.BatchNorm2d, momentum=1 - 0.9997),
-    "initialize": partial(draw, per_group=False, draw_linear=partial(uniform, gain=sqrt(3))),
+    "initialize": InitFunction(fan_out_normal, per_group=False, linear=wide_uniform),
 }
 
 mnasnet0_5 = model("mnasnet0_5", MobileNet, ["torchvision"], **B1 | TORCHVISION, width=0.5)

@@ -19,12 +19,12 @@ from lazytorch.layers import (
     LazyPointwiseConv,
     round_channels,
 )
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models.backbone import Backbone, Names
 from lazytorch.models.features import StageInfo
 from lazytorch.models.layout import branch_rates, places
 from lazytorch.models.sources import Reference
 from lazytorch.models.weights import load_weights
-from lazytorch.named_sequential import NamedSequential
 
 __all__ = ["MobileNet", "Stage"]
 

@@ -11,8 +11,9 @@ from functools import partial
 
 from torch import nn
 
+from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck
-from lazytorch.models.initial_weights import as_tensorflow, draw, small_normal
+from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
 from lazytorch.models.mobile import MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.mobile_names import in_both, in_mobilenet_v2, in_timm
 from lazytorch.models.registry import model
@@ -73,7 +74,7 @@ mobilenet_v2 = model(
     "mobilenet_v2",
     MobileNet,
     ["torchvision"],
-    **V2 | {"dropout": 0.2, "initialize": partial(draw, per_group=False, draw_linear=small_normal)},
+    **V2 | {"dropout": 0.2, "initialize": InitFunction(fan_out_normal, per_group=False, linear=small_normal)},
 )
 mobilenetv2_035 = model("mobilenetv2_035", MobileNet, ["timm"], **V2, width=0.35)
 mobilenetv2_050 = model("mobilenetv2_050", MobileNet, ["timm"], **V2, width=0.5)

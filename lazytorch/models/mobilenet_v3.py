@@ -11,8 +11,9 @@ from functools import partial
 
 from torch import nn
 
+from lazytorch._init.initialize import InitFunction, known_function
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
-from lazytorch.models.initial_weights import as_tensorflow, draw, small_normal
+from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
 from lazytorch.models.mobile import RELU, MobileNet, Stage, as_stated, linear, pointwise
 from lazytorch.models.mobile_names import in_both, in_mobilenet_v3, in_timm
 from lazytorch.models.registry import model
@@ -40,10 +41,12 @@ __all__ = [
 HARD_SWISH = partial(nn.Hardswish, inplace=True)
 
 
+@known_function
 def rounded_quarter(channels: int) -> int:
     return round_channels(channels / 4)
 
 
+@known_function
 def quarter(channels: int) -> int:
     return round(channels / 4)
 
@@ -119,7 +122,7 @@ TORCHVISION = {
     "hidden": linear,
     "dropout": 0.2,
     "norm_layer": partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01),
-    "initialize": partial(draw, per_group=False, draw_linear=small_normal),
+    "initialize": InitFunction(fan_out_normal, per_group=False, linear=small_normal),
 }
 RW = {
     "stages": [

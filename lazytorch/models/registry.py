@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, ParamSpec, overload
 
+from lazytorch._lazy.unbuilt import show
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import Features
 from lazytorch.models.sources import Reference
-from lazytorch.recording import show
 
 __all__ = ["get_model", "list_models", "model", "references"]
 

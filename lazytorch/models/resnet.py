@@ -6,10 +6,12 @@ bottleneck is in its 3x3 convolution, where torchvision and timm have it.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import sqrt
 from pathlib import Path
 
 from torch import nn
 
+from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal
 from lazytorch.layers import (
     BasicBlock,
     BottleneckBlock,
@@ -23,12 +25,12 @@ from lazytorch.layers import (
     SqueezeExcitation,
     projection,
 )
+from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import StageInfo
 from lazytorch.models.layout import branch_rates, places
 from lazytorch.models.sources import Reference
 from lazytorch.models.weights import load_weights
-from lazytorch.named_sequential import NamedSequential
 
 __all__ = ["ResNet"]
 
@@ -229,25 +231,24 @@ def ResNet(  # noqa: N802 - a network, though built by a function
         dropout=dropout,
         global_pool=global_pool,
         gradient_checkpointing=gradient_checkpointing,
-        initialize=initialize_from_zero if zero_init else initialize,
+        initialize=InitFunction(initial_values, zero_init=zero_init),
         reference_names=dict.fromkeys(("torchvision", "timm"), names_there(depths)),
     )
     return load_weights(backbone, weights, num_classes)
 
 
-def initialize(module: nn.Module) -> None:
-    """He normal by outputs for convolutions, as both zoos do: He et al. 2015, https://arxiv.org/abs/1502.01852."""
-    names = ("conv",) if isinstance(module, ConvNormActivation) else ("reduce", "expand")
+def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
+    """He normal by outputs for convolutions, as both zoos do: He et al. 2015, https://arxiv.org/abs/1502.01852.
+
+    With ``zero_init``, weight 0 for the last norm of every branch.
+    """
+    fills: dict[str, Fill] = {}
     if isinstance(module, (ConvNormActivation, SqueezeExcitation)):
-        for name in names:
-            nn.init.kaiming_normal_(module.get_parameter(f"{name}.weight"), mode="fan_out", nonlinearity="relu")
-
-
-def initialize_from_zero(module: nn.Module) -> None:
-    """As ``initialize``; and weight 0 for the last norm of every branch."""
-    initialize(module)
-    if isinstance(module, (BasicBlock, BottleneckBlock)):
-        *_, last = (each for each in module.layers if isinstance(each, ConvNormActivation))
-        weight = dict(last.named_parameters()).get("norm.weight")
-        if weight is not None:
-            nn.init.zeros_(weight)
+        for name in ("conv",) if isinstance(module, ConvNormActivation) else ("reduce", "expand"):
+            weight = module.get_parameter(f"{name}.weight")
+            fills[f"{name}.weight"] = Normal(sqrt(2 / (weight.size(0) * weight[0, 0].numel())))
+    if zero_init and isinstance(module, (BasicBlock, BottleneckBlock)):
+        *_, last = (name for name, each in module.layers.named_children() if isinstance(each, ConvNormActivation))
+        weight = f"layers.{last}.norm.weight"
+        fills |= {name: Constant(0) for name, _ in module.named_parameters() if name == weight}
+    return fills

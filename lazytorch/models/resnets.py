@@ -21,6 +21,7 @@ from typing import Any
 
 from torch import nn
 
+from lazytorch._init.initialize import known_function
 from lazytorch.layers import (
     BlurPool,
     EfficientChannelAttention,
@@ -119,10 +120,12 @@ __all__ = [
 # fmt: on
 
 
+@known_function
 def sixteenth(channels: int) -> int:
     return round_channels(channels / 16, lower_limit=0)
 
 
+@known_function
 def quarter(channels: int) -> int:
     return round_channels(channels / 4, lower_limit=0)
 

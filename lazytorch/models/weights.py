@@ -3,7 +3,6 @@
 import copy
 import sys
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazytorch.drawing import overwriting
-from lazytorch.first_call import as_one_call
+from lazytorch._lazy.deferred import DeferredLoad
+from lazytorch._lazy.scopes import outside_modes
 from lazytorch.lazy_module import LazyModule
-from lazytorch.materialize import is_lazy, materialize, placement
+from lazytorch.materialize import survey
 from lazytorch.models.backbone import Backbone
+from lazytorch.models.building import built_for_weights
+from lazytorch.models.first_call import FirstCall
 from lazytorch.models.inflation import fit_input_channels
 from lazytorch.models.sources import Reference, State, read, tensors_by_name
-from lazytorch.pending import plain_torch
 
 __all__ = ["load_reference_state_dict", "load_weights", "reference_state_dict"]
 
 
-EXAMPLE = (1, 3, 64, 64)  # the shape of an input that every network of the zoo takes
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 
@@ -43,7 +42,7 @@ def load_weights(model: Backbone, weights: Reference | str | Path | None, num_cl
     """
     if weights is None:
         return model
-    with plain_torch():  # what is read under inference mode could never be trained
+    with outside_modes():  # what is read under inference mode could never be trained
         return loaded(model, weights, num_classes)
 
 
@@ -59,7 +58,7 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
                 f"'torchvision' or 'timm', also with a tag ('timm:a1_in1k'), got {str(weights)!r}."
             )
         if not path.is_file():
-            raise ValueError(f"weights must be a file that is there, got {str(weights)!r}, which is not.")
+            raise ValueError(f"weights: file not found: {str(weights)!r}.")
         given, layouts = read(path), [None, *model.reference_names]
     heads = [[name_there(model, key, layout) for key in CLASSIFIER] for layout in layouts]
     head = next((head for head in heads if head[0] in given), heads[0])
@@ -73,26 +72,30 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
     stem = copy.deepcopy(model.stem)
     load = partial(model.load_state_dict, strict=not kept, assign=True)
     load_fitted(model, given, layouts, CLASSIFIER if kept else (), f"weights {describe(weights)}", load)
-    model.stem = as_lazy_as(stem, model.stem)
+    model.stem = lazy_again(stem, model.stem)
+    FirstCall(model)
     if kept and num_classes:
         warnings.warn(
-            f"The weights {describe(weights)} tell {classes} classes apart, not num_classes={num_classes}: the "
-            "backbone has them, the classifier starts afresh.",
+            f"The weights {describe(weights)} have {classes} classes but num_classes={num_classes}: loaded the "
+            "backbone only; the classifier is randomly initialized.",
             stacklevel=frames_of_the_package(),
         )
     return model
 
 
-def as_lazy_as(stem: nn.Module, built: nn.Module) -> nn.Module:
-    """``stem``, with the state of ``built``, which it will fit to the channels of its input."""
-    entries = OrderedDict(built.state_dict())
+def lazy_again(stem: nn.Module, built: nn.Module) -> nn.Module:
+    """``stem``, which is lazy, with the weights of ``built`` to load, fitted to the channels of its input."""
+    entries = built.state_dict()
     first = next((key for key, value in entries.items() if value.dim() > 2), "")
-    entries._metadata = {  # pyright: ignore[reportAttributeAccessIssue]
-        name: {"fit": fit_input_channels}
-        for name, each in stem.named_modules()
-        if isinstance(each, LazyModule) and first.startswith(f"{name}." if name else "")
-    }
-    stem.load_state_dict(entries, assign=True)
+    for name, each in stem.named_modules():
+        prefix = f"{name}." if name else ""
+        below = {key.removeprefix(prefix): value for key, value in entries.items() if key.startswith(prefix)}
+        if isinstance(each, LazyModule) and below:
+            fit = fit_input_channels if first.startswith(prefix) else None
+            each._deferred.log_load(DeferredLoad(below, assign=True, fit=fit, complete=True))
+            entries = {key: value for key, value in entries.items() if not key.startswith(prefix)}
+    if entries:
+        stem.load_state_dict(entries, strict=False, assign=True)
     return stem
 
 
@@ -208,55 +211,17 @@ def load_fitted(
     Raises:
         RuntimeError: If entries do not fit. The model is left as it was.
     """
-    device, _ = placement(model)
-    if device.type == "meta":
-        raise RuntimeError(
-            f"{what}: the model must have a place for values, got one on the meta device. Move it first."
-        )
+    if survey(model).device.type == "meta":
+        raise RuntimeError(f"{what}: the model must have memory for values, got one on the meta device. Move it first.")
 
-    stem_is_lazy = is_lazy(model.stem)
-    built_for = EXAMPLE if stem_is_lazy else example_for(stem_weight(model)[1])
+    def entry(key: str) -> Tensor | None:
+        names = [name_there(model, key, layout) for layout in layouts]
+        return next((given[name] for name in names if name in given), None)
 
-    def run() -> None:
-        if is_lazy(model):
-            drawn = [each._pending for each in model.head.modules() if kept and isinstance(each, LazyModule)]
-            with overwriting(kept=drawn):
-                materialize(model, built_for)
+    with built_for_weights(model, entry, lambda key: key not in kept):
         expected = model.state_dict()
         layout = max(layouts, key=lambda layout: sum(name_there(model, key, layout) in given for key in expected))
-        if stem_is_lazy:
-            example = example_for(given.get(name_there(model, stem_weight(model)[0], layout)))
-            if example != built_for:
-                raise OtherInputError(example)
-        wanted = {key: value for key, value in expected.items() if key not in kept}
-        load(checked(model, given, layout, wanted, what))
-
-    try:
-        as_one_call(run)
-        return
-    except OtherInputError as other:
-        built_for = other.example
-    as_one_call(run)
-
-
-class OtherInputError(Exception):
-    """The weights are of a network for an input of another shape than it was built for."""
-
-    def __init__(self, example: tuple[int, ...]) -> None:
-        self.example = example
-
-
-def stem_weight(model: Backbone) -> tuple[str, Tensor | None]:
-    """The name and value of the first convolution's weight."""
-    weights = ((name, each) for name, each in model.stem.named_parameters("stem") if each.dim() > 2)
-    return next(weights, ("", None))
-
-
-def example_for(weight: Tensor | None) -> tuple[int, ...]:
-    """The shape of an input that a network takes whose first convolution has that weight."""
-    if weight is None or not 3 <= weight.dim() <= 5 or weight.size(1) == 0:
-        return EXAMPLE
-    return (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))
+        load(checked(model, given, layout, {key: value for key, value in expected.items() if key not in kept}, what))
 
 
 def checked(model: Backbone, given: Mapping[str, Tensor], layout: str | None, expected: State, what: str) -> State:

@@ -1,0 +1,282 @@
+"""Initialize parameters once: skip PyTorch's default initialization, and run init functions at the end.
+
+The layers of lazytorch construct those of torch.nn through ``skip_init``. While a lazy module is built, these have no
+values; when it is complete, every parameter that no load will replace gets its values, from a generator of its own.
+"""
+
+import contextlib
+import functools
+import itertools
+import math
+import threading
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+# Constructors whose initialization can be skipped: it is reset_parameters() alone, and ``default_fills`` does the same.
+RESETS = {layer: (layer.__init__, layer.reset_parameters) for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)}
+# Modules of torch.nn whose classes draw no random numbers when they construct.
+modules = nn.modules
+WITHOUT_RANDOM = (
+    *(modules.activation, modules.batchnorm, modules.channelshuffle, modules.container, modules.dropout),
+    *(modules.flatten, modules.fold, modules.instancenorm, modules.normalization, modules.padding),
+    *(modules.pixelshuffle, modules.pooling, modules.upsampling),
+)
+# Classes and functions that draw no random numbers but through ``skip_init``, and whose forward reads no values.
+known: set[Any] = {round, nn.Identity, *RESETS, *(vars(each)[name] for each in WITHOUT_RANDOM for name in each.__all__)}
+known -= {
+    nn.MultiheadAttention,
+    nn.Module,
+    *(each for each in known if each is not round and issubclass(each, LazyModuleMixin)),
+}
+PIECE = 1 << 17  # values that are drawn from one generator: they fit a core's cache
+
+_local = threading.local()
+
+
+class Normal(NamedTuple):
+    """Values from a normal distribution around 0."""
+
+    std: float
+
+    def __call__(self, tensor: Tensor, generator: torch.Generator | None = None) -> None:
+        tensor.normal_(0, self.std, generator=generator)
+
+
+class Uniform(NamedTuple):
+    """Values from a uniform distribution from ``-bound`` to ``bound``."""
+
+    bound: float
+
+    def __call__(self, tensor: Tensor, generator: torch.Generator | None = None) -> None:
+        tensor.uniform_(-self.bound, self.bound, generator=generator)
+
+
+class Constant(NamedTuple):
+    """One value."""
+
+    value: float
+
+    def __call__(self, tensor: Tensor, generator: torch.Generator | None = None) -> None:
+        tensor.fill_(self.value)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+Fill = Normal | Uniform | Constant
+Piece = tuple[Tensor, Fill, int]
+
+
+class InitFunction:
+    """The initial values of a network's parameters, for ``Module.apply``.
+
+    What it is applied to is not initialized before, so it must not read values.
+
+    Args:
+        function: Called with a module; returns the values of parameters by their names within the module.
+        options: Keyword arguments of ``function``.
+    """
+
+    def __init__(self, function: Callable[..., Mapping[str, Fill]], **options: Any) -> None:
+        self.function = function
+        self.options = options
+
+    def __repr__(self) -> str:
+        options = [f"{name}={getattr(value, '__name__', value)}" for name, value in self.options.items()]
+        return f"InitFunction({', '.join([self.function.__name__, *options])})"
+
+    def __call__(self, module: nn.Module) -> None:
+        fills = self.of([("", module)])
+        if fills:
+            Initialization(fills, draw_seed())()
+
+    def of(self, modules: Sequence[tuple[str, nn.Module]]) -> dict[str, tuple[Tensor, Fill]]:
+        """The parameters of ``modules``, given by name, that it initializes; outer modules decide last."""
+        fills: dict[str, tuple[Tensor, Fill]] = {}
+        for name, module in reversed(modules):
+            for key, each in self.function(module, **self.options).items():
+                tensor = functools.reduce(getattr, key.split("."), module)
+                fills[f"{name}.{key}" if name else key] = tensor, each  # pyright: ignore[reportArgumentType]
+        return fills
+
+
+def known_function(function: F) -> F:
+    """Add ``function`` to ``known``."""
+    known.add(function)
+    return function
+
+
+def is_known(value: Any) -> bool:
+    """Whether ``value``, if it is called, and all in it, run code of torch.nn and lazytorch.layers alone."""
+    if isinstance(value, functools.partial):
+        return all(map(is_known, (value.func, *value.args, *value.keywords.values())))
+    if isinstance(value, (tuple, list)):
+        return all(map(is_known, value))
+    if isinstance(value, dict):
+        return all(map(is_known, value.values()))
+    try:
+        return not callable(value) or value in known
+    except TypeError:  # it has no hash
+        return False
+
+
+def is_unchanged() -> bool:
+    """Whether nobody has replaced how the layers of ``RESETS`` are initialized."""
+    return all((layer.__init__, layer.reset_parameters) == methods for layer, methods in RESETS.items())
+
+
+def skip_init(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """``layer``; within ``skipping_init``, without its default initialization if it is a layer of torch.nn."""
+    if getattr(_local, "skipped", None) is None or layer not in RESETS:
+        return layer
+    return functools.partial(construct_uninitialized, layer)
+
+
+@contextlib.contextmanager
+def skipping_init() -> Iterator[list[nn.Module]]:
+    """Skip initialization in this block; yields the list of the layers that have no values."""
+    outer = getattr(_local, "skipped", None)
+    _local.skipped = skipped = []
+    try:
+        yield skipped
+    finally:
+        _local.skipped = outer
+
+
+def construct_uninitialized(layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    module = without_reset(layer)(*args, **kwargs)
+    module.__class__ = layer
+    _local.skipped.append(module)
+    return module
+
+
+@functools.cache
+def without_reset(layer: type[nn.Module]) -> type[nn.Module]:
+    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
+
+
+def default_fills(layer: nn.Module) -> dict[str, Fill]:
+    """PyTorch's default initial values of a convolution or a linear layer: Kaiming uniform with a = sqrt(5)."""
+    fan_in = layer.weight[0].numel()  # pyright: ignore[reportIndexIssue]
+    bound = Uniform(1 / math.sqrt(fan_in) if fan_in else 0.0)
+    return {"weight": bound} if layer.bias is None else {"weight": bound, "bias": bound}
+
+
+def draw_seed() -> int:
+    """A seed of 32 bits, all that PyTorch's CPU generator uses, from ``seeds_from`` or the global generator."""
+    seeds = getattr(_local, "seeds", None)
+    return int(torch.randint(1 << 32, (), device="cpu")) if seeds is None else next(seeds)
+
+
+@contextlib.contextmanager
+def seeds_from(seed: int) -> Iterator[None]:
+    """Let the seeds of lazy modules that are constructed in this block follow from ``seed``."""
+    outer = getattr(_local, "seeds", None)
+    _local.seeds = (mix(seed, f"part {index}") for index in itertools.count())
+    try:
+        yield
+    finally:
+        _local.seeds = outer
+
+
+def mix(seed: int, key: str) -> int:
+    """The seed of one of several streams."""
+    return (seed + 0x9E3779B1 * zlib.crc32(key.encode())) % (1 << 32)
+
+
+class Initialization:
+    """The initial values of the parameters of a module that was just built; computed once, when it is called.
+
+    Args:
+        fills: The parameters by name, with their values.
+        seed: What the values depend on.
+    """
+
+    def __init__(self, fills: Mapping[str, tuple[Tensor, Fill]], seed: int) -> None:
+        self.fills = fills
+        self.seed = seed
+        self.lock = threading.Lock()
+
+    def __call__(self) -> None:
+        initialize([self])
+
+    def pieces(self, except_for: Collection[int]) -> list[Piece]:
+        """What to fill, each from a generator of its own; large parameters in pieces."""
+        pieces: list[Piece] = []
+        for name, (tensor, each) in self.fills.items():
+            if tensor.is_meta or id(tensor) in except_for:
+                continue
+            stream, flat = mix(self.seed, name), tensor.detach()
+            if tensor.device.type != "cpu" or tensor.numel() <= PIECE or not tensor.is_contiguous():
+                pieces.append((flat, each, stream))
+                continue
+            split = flat.view(-1).split(PIECE)
+            pieces += [(piece, each, mix(stream, str(index))) for index, piece in enumerate(split)]
+        return pieces
+
+
+def initialize(those: Iterable[Initialization], except_for: Collection[int] = ()) -> None:
+    """Compute initial values, by several threads if there are many.
+
+    Args:
+        those: What to initialize; what was initialized before is left as it is.
+        except_for: The ids of parameters to leave out.
+    """
+    with contextlib.ExitStack() as stack:
+        pieces: list[Piece] = []
+        for each in those:
+            stack.enter_context(each.lock)  # another thread that needs these values waits for them
+            pieces += each.pieces(except_for)
+            each.fills = {}
+        others = min(torch.get_num_threads(), sum(piece.numel() for piece, _, _ in pieces) // PIECE) - 1
+        if others < 1:
+            fill(pieces)
+            return
+        with ThreadPoolExecutor(others) as pool:
+            running = [pool.submit(fill, pieces) for _ in range(others)]
+            fill(pieces)
+        for thread in running:
+            thread.result()
+
+
+def fill(pieces: list[Piece]) -> None:
+    """Take pieces from the list until none is left."""
+    with torch.no_grad():  # a thread does not inherit it
+        while pieces:
+            try:
+                tensor, each, seed = pieces.pop()
+            except IndexError:  # another thread took it
+                return
+            generator = None if type(each) is Constant else torch.Generator(tensor.device).manual_seed(seed)
+            each(tensor, generator)
+
+
+@contextlib.contextmanager
+def postponing(postponed: list[Initialization] | None) -> Iterator[None]:
+    """Add what would be initialized in this block to ``postponed``; None to initialize it at once."""
+    outer = getattr(_local, "postponed", None)
+    _local.postponed = postponed
+    try:
+        yield
+    finally:
+        _local.postponed = outer
+
+
+def postpone(later: Initialization) -> bool:
+    """Add ``later`` to the list of ``postponing``, if this thread is in such a block."""
+    postponed = getattr(_local, "postponed", None)
+    if postponed is not None:
+        postponed.append(later)
+    return postponed is not None
+
+
+def initialize_postponed() -> None:
+    """Initialize what was postponed so far, as its values may be read."""
+    postponed = getattr(_local, "postponed", None)
+    if postponed:
+        initialize(postponed)
+        postponed.clear()

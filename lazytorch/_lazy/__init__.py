@@ -1,0 +1,1 @@
+"""A lazy module before it is built."""

@@ -1,0 +1,280 @@
+"""Deferred: a lazy module's constructor arguments, and the calls to repeat on the module that it builds."""
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazytorch import _torch
+from lazytorch._init.initialize import (
+    Fill,
+    InitFunction,
+    Initialization,
+    default_fills,
+    initialize_postponed,
+    postpone,
+    seeds_from,
+    skipping_init,
+)
+from lazytorch._lazy.scopes import fork_rng, outside_modes
+
+META = torch.device("meta")
+Call = tuple[str, tuple[Any, ...]]
+
+
+class Deferred:
+    """What a lazy module keeps until it is built. It copies and pickles, as the module does.
+
+    Args:
+        owner: The name of the lazy class, for messages.
+        module_args: The constructor's positional arguments.
+        module_kwargs: Its keyword arguments.
+        device: The device on which to construct.
+        dtype: The default dtype with which to construct.
+        seed: What initial values depend on.
+
+    Attributes:
+        calls: The names and arguments of methods to call, in order, on the built module.
+        device: The device of the parameters after these calls.
+        dtype: Their dtype.
+        prepended: The ids of hooks that were registered with ``prepend=True``.
+        compile: The arguments of ``compile``, if it was called.
+        given: The attributes that the lazy module had when it was constructed.
+    """
+
+    def __init__(
+        self, owner: str, module_args: Any, module_kwargs: Any, device: torch.device, dtype: torch.dtype, seed: int
+    ) -> None:
+        self.owner = owner
+        self.module_args: tuple[Any, ...] = module_args
+        self.module_kwargs: dict[str, Any] = module_kwargs
+        self.constructed_on, self.constructed_as = device, dtype
+        self.device, self.dtype = device, dtype
+        self.seed = seed
+        self.calls: list[Call] = []
+        self.prepended: set[int] = set()
+        self.compile: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self.given: dict[str, Any] = {}
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"lock": None, "given": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.RLock())
+
+    def log(self, method: str, *args: Any) -> None:
+        """Defer a call. Of several calls in a row that set the same, only the last one counts."""
+        if self.calls and method == self.calls[-1][0] and method in ("train", "requires_grad_"):
+            self.calls.pop()
+        self.calls.append((method, args))
+
+    def log_conversion(self, convert: Callable[[Tensor], Tensor]) -> None:
+        """Defer ``Module._apply``, which ``to``, ``half``, ``to_empty`` and others call."""
+        with outside_modes():
+            converted = convert(torch.empty(1, dtype=self.dtype, device=self.device))
+        self.log("_apply", Conversion(convert, converted.device if converted.device != self.device else None))
+        self.device, self.dtype = converted.device, converted.dtype
+
+    def log_load(self, state: "DeferredLoad") -> None:
+        """Defer a load, which replaces earlier ones, unless a function reads their values."""
+        read = max((index for index, (method, _) in enumerate(self.calls) if method == "apply"), default=-1)
+        self.calls = [call for index, call in enumerate(self.calls) if call[0] != "load" or index < read]
+        self.log("load", state)
+        if state.assign:
+            values = [each for each in state.entries.values() if isinstance(each, Tensor)]
+            floating = next((each for each in values if each.is_floating_point()), None)
+            if floating is not None:
+                self.device, self.dtype = floating.device, floating.dtype
+
+    def loaded_last(self) -> "DeferredLoad | None":
+        """The load after which no values change, if there is one."""
+        changing = [call for call in self.calls if call[0] not in ("train", "requires_grad_")]
+        return changing[-1][1][0] if changing and changing[-1][0] == "load" else None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the parameters will have gradients, as far as that was set."""
+        flags = [args[0] for method, args in self.calls if method == "requires_grad_"]
+        return flags[-1] if flags else True
+
+    @property
+    def runs_known_code(self) -> bool:
+        """Whether no function of the user's is called with the built module."""
+        return all(method != "apply" or isinstance(args[0], InitFunction) for method, args in self.calls)
+
+    @contextlib.contextmanager
+    def construction(self, is_known: bool) -> Iterator[list[nn.Module]]:
+        """Construct in this block; yields the list of the layers that ``finish`` must initialize.
+
+        Args:
+            is_known: Whether no other code than lazytorch's and torch.nn's runs; otherwise it runs in a fork of the
+                global random state, and initializes what it constructs.
+        """
+        device = self.constructed_on
+        if self.device.type == "meta" and self.runs_known_code and all(method != "load" for method, _ in self.calls):
+            device = self.device
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(seeds_from(self.seed))
+            if is_known and device.type == "cpu" and _torch.disable_torch_function is not None:
+                stack.enter_context(_torch.disable_torch_function())
+            elif torch.empty(0).device != device:
+                stack.enter_context(device)
+            if is_known:
+                yield stack.enter_context(skipping_init())
+            else:
+                initialize_postponed()
+                stack.enter_context(fork_rng(self.seed, device))
+                yield []
+
+    def finish(self, built: nn.Module, skipped: list[nn.Module]) -> Initialization | None:
+        """Initialize ``built``, and repeat the deferred calls in order; return an initialization that is postponed."""
+        default = torch.get_default_dtype()
+        if default is not self.constructed_as and self.module_kwargs.get("dtype") is None:
+            built._apply(lambda tensor: tensor.to(self.constructed_as) if tensor.dtype is default else tensor)
+        fills: dict[str, tuple[Tensor, Fill]] = {}
+        modules: list[tuple[str, nn.Module]] = []
+        if skipped or self.calls:
+            modules = list(built.named_modules())
+        names = {module: f"{name}." if name else "" for name, module in modules}
+        for index, layer in enumerate(skipped):
+            prefix = names.get(layer, f"{index}.")
+            fills.update((prefix + key, (getattr(layer, key), each)) for key, each in default_fills(layer).items())
+        methods = [method for method, args in self.calls if not args or not isinstance(args[0], InitFunction)]
+        if "load" in methods and "apply" not in methods[: methods.index("load")]:
+            loaded = {name for method, args in self.calls if method == "load" for name in args[0].entries}
+        else:
+            loaded = set()
+        for method, args in self.calls:
+            if args and isinstance(args[0], InitFunction):
+                fills |= args[0].of([pair for pair in modules if "_deferred" not in vars(pair[1])])
+                for module in (module for _, module in modules if "_deferred" in vars(module)):
+                    module.apply(args[0])  # it is lazy
+                continue
+            if fills and method not in ("train", "requires_grad_"):
+                Initialization({name: each for name, each in fills.items() if name not in loaded}, self.seed)()
+                fills = {}
+            args[0].into(built) if method == "load" else getattr(built, method)(*args)
+        later = Initialization(fills, self.seed)
+        if not fills or postpone(later):
+            return later
+        later()
+        return None
+
+
+class DeferredLoad:
+    """Entries to load into the built module, which must have all of them and no others.
+
+    Args:
+        entries: The values by the built module's names.
+        assign: Whether they become the parameters, as in ``Module.load_state_dict``.
+        fit: Called with the built module and ``entries``; returns the entries that fit it.
+        complete: Whether it is known that these are all entries of the module.
+    """
+
+    def __init__(
+        self,
+        entries: dict[str, Any],
+        *,
+        assign: bool,
+        fit: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None,
+        complete: bool = False,
+    ) -> None:
+        self.entries = entries
+        self.assign = assign
+        self.fit = fit
+        self.complete = complete
+
+    def into(self, built: nn.Module) -> None:
+        entries = self.entries if self.fit is None else self.fit(built, self.entries)
+        try:
+            built.load_state_dict(entries, assign=self.assign)
+        except RuntimeError as error:
+            error.add_note("To load a part of the entries, call lazytorch.materialize before load_state_dict.")
+            raise
+
+
+class Conversion:
+    """The function of a deferred ``Module._apply``.
+
+    ``to`` and ``half`` pass closures, which do not pickle: a pickle contains what the function does to a few tensors.
+
+    Args:
+        convert: The function.
+        device: The device to which it moves tensors, if it does.
+    """
+
+    def __init__(self, convert: Callable[[Tensor], Tensor], device: torch.device | None = None) -> None:
+        self.convert = convert
+        self.device = device
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        return self.convert(tensor)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Conversion":
+        return self
+
+    def __reduce__(self) -> Any:
+        if isinstance(self.convert, functools.partial) and self.convert.func is convert_as:
+            return Conversion, (self.convert, self.device)
+        with outside_modes():
+            dtypes = {each: self.convert(torch.empty(1, dtype=each)).dtype for each in (torch.float32, torch.bfloat16)}
+            counter = self.convert(torch.empty(1, dtype=torch.int64))
+            formats = {dims: memory_format_of(self.convert, dims) for dims in (4, 5)}
+            on_meta = META
+            with contextlib.suppress(NotImplementedError, RuntimeError):  # to_empty alone leaves the meta device
+                on_meta = self.convert(torch.empty(1, device=META)).device
+        options = {
+            "device": self.device if on_meta == META else on_meta,
+            "is_empty": on_meta != META,
+            "floating": dtypes[torch.float32] if len({*dtypes.values()}) == 1 else None,
+            "integer": counter.dtype,
+            "formats": formats,
+            "is_shared": counter.device.type == "cpu" and counter.is_shared(),
+        }
+        return Conversion, (functools.partial(convert_as, **options), self.device)
+
+
+def memory_format_of(convert: Callable[[Tensor], Tensor], dims: int) -> str:
+    """The name of the memory format to which ``convert`` changes tensors of ``dims`` dimensions."""
+    formats = ("contiguous_format", "channels_last" if dims == 4 else "channels_last_3d")
+    try:
+        converted = [convert(torch.empty((2,) * dims, memory_format=getattr(torch, each))) for each in formats]
+    except RuntimeError:  # it is of tensors with another number of dimensions
+        return "preserve_format"
+    for each in formats:
+        if all(result.is_contiguous(memory_format=getattr(torch, each)) for result in converted):
+            return each
+    return "preserve_format"
+
+
+def convert_as(
+    tensor: Tensor,
+    *,
+    device: torch.device | None,
+    is_empty: bool,
+    floating: torch.dtype | None,
+    integer: torch.dtype,
+    formats: dict[int, str],
+    is_shared: bool,
+) -> Tensor:
+    if is_empty:
+        return torch.empty_like(tensor, device=device)
+    dtype = tensor.dtype if integer is torch.int64 else integer
+    if floating is not None and (tensor.is_floating_point() or tensor.is_complex()):
+        dtype = floating
+    memory_format = getattr(torch, formats.get(tensor.dim(), "preserve_format"))
+    result = tensor.to(device=device or tensor.device, dtype=dtype, memory_format=memory_format)
+    return result.share_memory_() if is_shared else result
+
+
+def device_and_dtype_of_parameters() -> tuple[torch.device, torch.dtype]:
+    """Where parameters that are constructed now are placed, by whatever chooses it, and their dtype."""
+    module = nn.Module()
+    module.register_parameter("parameter", nn.Parameter(torch.empty(0)))
+    parameter = next(module.parameters())
+    return parameter.device, parameter.dtype

@@ -1,0 +1,134 @@
+"""Scopes: undo what a failed call built, leave PyTorch's modes, fork the random state."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from lazytorch import _torch
+from lazytorch._shapes.mode import without_shapes
+
+AUTOCAST = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "ipu", "maia", "privateuseone")
+
+_local = threading.local()
+
+
+class Built(Protocol):
+    """What was built in the block of ``all_or_nothing``."""
+
+    def undo(self) -> None:
+        """Make it lazy again."""
+        ...
+
+    def keep(self) -> None:
+        """The block ended without an error."""
+        ...
+
+
+@contextlib.contextmanager
+def all_or_nothing(*, keep: bool = False) -> Iterator[None]:
+    """Undo what this thread built in this block if the block raises.
+
+    Args:
+        keep: Whether to call ``keep`` at the end of this block, not of the outermost one.
+    """
+    outermost = getattr(_local, "built", None) is None
+    if outermost:
+        _local.built = []
+    built: list[Built] = _local.built
+    before = len(built)
+    try:
+        yield
+    except BaseException:
+        while len(built) > before:
+            built.pop().undo()
+        raise
+    finally:
+        if outermost:
+            _local.built = None
+        if outermost or keep:
+            for each in built[before:]:
+                each.keep()
+
+
+def undo_on_failure(built: Built) -> None:
+    """Undo ``built`` if the enclosing ``all_or_nothing`` fails."""
+    _local.built.append(built)
+
+
+def notify_built(module: nn.Module, built: Built) -> None:
+    """As ``undo_on_failure``; and call the watcher of this thread with ``module``, which was built."""
+    undo_on_failure(built)
+    watch = getattr(_local, "watch", None)
+    if watch is not None:
+        watch(module)
+
+
+@contextlib.contextmanager
+def watching_builds(watch: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Call ``watch`` with every module that this thread builds in the block, before its forward runs."""
+    outer = getattr(_local, "watch", None)
+    _local.watch = watch
+    try:
+        yield
+    finally:
+        _local.watch = outer
+
+
+@contextlib.contextmanager
+def outside_modes() -> Iterator[None]:
+    """Leave fake tensors, function transforms, inference mode and autocast: parameters made here can be trained."""
+    with contextlib.ExitStack() as stack:
+        transformed = _torch.peek_interpreter_stack is not None and _torch.peek_interpreter_stack() is not None
+        if transformed and _torch.temporarily_clear_interpreter_stack is not None:
+            stack.enter_context(_torch.temporarily_clear_interpreter_stack())
+        has_modes = _torch.len_torch_dispatch_stack is None or _torch.len_torch_dispatch_stack()
+        if has_modes and _torch.disable_current_modes is not None:
+            stack.enter_context(_torch.disable_current_modes())
+        stack.enter_context(without_shapes())
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for device_type in AUTOCAST_HERE:
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        yield
+
+
+def has_autocast(device_type: str) -> bool:
+    try:
+        torch.is_autocast_enabled(device_type)
+    except RuntimeError:
+        return False
+    return True
+
+
+AUTOCAST_HERE = tuple(filter(has_autocast, AUTOCAST))
+
+
+@contextlib.contextmanager
+def fork_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators for code that draws from them, and restore them: another thread could see that."""
+    accelerated = device.type not in ("cpu", "meta")
+    devices = range(torch.get_device_module(device).device_count()) if accelerated else []
+    with torch.random.fork_rng(devices, device_type=device.type if accelerated else "cuda"):
+        torch.default_generator.manual_seed(seed)
+        if accelerated:
+            torch.get_device_module(device).manual_seed_all(seed)
+        yield
+
+
+def path_in_running_model(module: nn.Module) -> str:
+    """The name of ``module`` in the outermost running module that contains it, or ``""``; for messages."""
+    path = ""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is getattr(nn.Module._call_impl, "__code__", None):
+            outer = frame.f_locals.get("self")
+            names = outer.named_modules() if isinstance(outer, nn.Module) else ()
+            path = next((name for name, each in names if each is module), "") or path
+        frame = frame.f_back
+    return path

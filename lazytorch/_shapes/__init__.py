@@ -1,0 +1,1 @@
+"""Running a forward on shapes, without arithmetic."""

@@ -1,0 +1,347 @@
+"""Rules of shapes: the operators that convolutional networks are made of, by arithmetic on sizes.
+
+A rule has the parameters of its operator, after the ``ShapeMode`` that runs it. It computes the usual case alone: one
+dtype and device, contiguous, nothing empty, no error. Otherwise it returns None, and the meta kernel is called.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lazytorch import _torch
+
+if TYPE_CHECKING:
+    from lazytorch._shapes.mode import ShapeMode
+
+
+META = torch.device("meta")
+Sizes = int | Sequence[int]
+
+
+class ShapeTensor(Tensor):
+    """A tensor without values, on the meta device; its ``device`` is the one that it would have."""
+
+    on_device: torch.device
+
+    if _torch.disabled_torch_function is not None:
+        __torch_function__ = _torch.disabled_torch_function
+
+    @property
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return vars(self).get("on_device", META)
+
+    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return f"ShapeTensor({tuple(self.shape)}, dtype={self.dtype}, device={str(self.device)!r})"
+
+    def get_device(self) -> int:
+        return -1 if self.device.index is None else self.device.index
+
+
+def shape_tensor(tensor: Tensor, device: torch.device) -> ShapeTensor:
+    made = tensor.as_subclass(ShapeTensor)
+    made.on_device = device
+    return made
+
+
+SHAPES = (ShapeTensor, *([] if _torch.fake_tensor is None else [_torch.fake_tensor.FakeTensor]))
+for _kind in ("cpu", "cuda", "meta", "mps", "xpu"):
+    setattr(ShapeTensor, f"is_{_kind}", property(lambda self, kind=_kind: self.device.type == kind))
+
+
+def is_plain(*tensors: Any) -> bool:
+    """Whether all are floating-point tensors of one dtype, on one device and contiguous, the first fake, not empty."""
+    first = tensors[0]
+    if type(first) not in SHAPES or not first.is_floating_point() or first.numel() == 0:
+        return False
+    dtype, device = first.dtype, first.device
+    for each in tensors:
+        if not isinstance(each, Tensor) or each.dtype is not dtype or not (each.device == device or each.is_meta):
+            return False
+        # A tensor of one channel, or of one pixel, is contiguous also where its strides ask for channels last.
+        if each.stride() != contiguous_strides(each.shape):
+            return False
+    return True
+
+
+def require_one_dtype(input: Any, weight: Any) -> None:
+    """Refuse what PyTorch's kernels refuse, but its fake tensors do not in every version."""
+    if isinstance(input, Tensor) and isinstance(weight, Tensor) and input.dtype is not weight.dtype:
+        raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")
+
+
+@functools.lru_cache(maxsize=1024)
+def contiguous_strides(shape: torch.Size) -> tuple[int, ...]:
+    """The strides of a new tensor."""
+    return tuple(math.prod(max(size, 1) for size in shape[place:]) for place in range(1, len(shape) + 1))
+
+
+def is_bias(bias: Any, input: ShapeTensor, out_channels: int) -> bool:
+    return bias is None or (is_plain(input, bias) and bias.shape == (out_channels,))
+
+
+def each_of(value: Sizes, dims: int) -> Sequence[int] | None:
+    """One number for each dimension; None for anything else."""
+    if type(value) is int:
+        return (value,) * dims
+    return value if isinstance(value, (tuple, list)) and len(value) == dims else None
+
+
+def output_sizes(sizes: Sequence[int], *window: Sizes, ceil_mode: bool = False) -> list[int] | None:
+    """The output sizes of a sliding window: ``window`` is its kernel size, stride, padding and dilation."""
+    kernel, stride, padding, dilation = [each_of(value, len(sizes)) for value in window]
+    if kernel is None or stride is None or padding is None or dilation is None or min(stride) < 1:
+        return None
+    output = []
+    for size, width, step, pad, spacing in zip(sizes, kernel, stride, padding, dilation, strict=True):
+        last = size + 2 * pad - spacing * (width - 1) - 1  # the last position at which a window can start
+        positions = last // step + 1
+        if ceil_mode and last % step and positions * step < size + pad:
+            positions += 1  # a window that goes over the end, but starts before it
+        output.append(positions)
+    return output if min(output) > 0 and set(map(type, output)) == {int} else None
+
+
+def convolution(dims: int) -> Callable[..., ShapeTensor | None]:
+    def rule(
+        shapes: "ShapeMode",
+        input: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Sizes = 1,
+        padding: Any = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+    ) -> ShapeTensor | None:
+        require_one_dtype(input, weight)
+        if not is_plain(input, weight) or not input.dim() == weight.dim() == dims + 2:
+            return None
+        batch, channels, *sizes = input.shape
+        out_channels, in_group, *kernel = weight.shape
+        if channels != in_group * groups or out_channels % groups or 0 in weight.shape:
+            return None
+        output = output_sizes(sizes, kernel, stride, padding, dilation)
+        if output is None or not is_bias(bias, input, out_channels):
+            return None
+        shapes.macs += batch * math.prod(output) * weight.numel()
+        return shapes.like(input, (batch, out_channels, *output))
+
+    return rule
+
+
+def linear(shapes: "ShapeMode", input: Any, weight: Any, bias: Any = None) -> ShapeTensor | None:
+    require_one_dtype(input, weight)
+    if not is_plain(input, weight) or input.dim() < 2 or weight.dim() != 2 or input.size(-1) != weight.size(1):
+        return None
+    if not is_bias(bias, input, weight.size(0)):
+        return None
+    shapes.macs += input.numel() * weight.size(0)
+    return shapes.like(input, (*input.shape[:-1], weight.size(0)))
+
+
+def batch_norm(
+    shapes: "ShapeMode",
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> ShapeTensor | None:
+    vectors = [each for each in (running_mean, running_var, weight, bias) if each is not None]
+    if not is_plain(input, *vectors) or input.dim() < 2 or not (training or running_mean is not None):
+        return None
+    shape = input.shape
+    return shapes.like(input, shape) if {each.shape for each in vectors} <= {shape[1:2]} else None
+
+
+def group_norm(
+    shapes: "ShapeMode", input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> ShapeTensor | None:
+    vectors = [each for each in (weight, bias) if each is not None]
+    if not is_plain(input, *vectors) or input.dim() < 3 or num_groups < 1 or input.size(1) % num_groups:
+        return None
+    several = input.numel() // (input.size(0) * num_groups) > 1  # a single value a group is an error
+    fits = several and {each.shape for each in vectors} <= {input.shape[1:2]}
+    return shapes.like(input, input.shape) if fits else None
+
+
+def elementwise(func: Callable[..., Any]) -> Callable[..., ShapeTensor | None]:
+    """The rule of a function of each value; ``inplace`` is the parameter of that name, if there is one."""
+    try:
+        names = list(inspect.signature(func).parameters)
+    except ValueError:  # a built-in function has no signature, and no such parameter
+        names = []
+    position = names.index("inplace") - 1 if "inplace" in names else None
+
+    def rule(shapes: "ShapeMode", input: Any, *args: Any, **kwargs: Any) -> ShapeTensor | None:
+        if not is_plain(input) or "out" in kwargs:
+            return None
+        by_position = position is not None and len(args) > position and args[position]
+        return input if by_position or kwargs.get("inplace") else shapes.like(input, input.shape)
+
+    return rule
+
+
+def dropout(
+    shapes: "ShapeMode", input: Any, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> ShapeTensor | None:
+    if not is_plain(input) or not 0 <= p <= 1:
+        return None
+    unchanged = inplace or not training or p == 0
+    return input if unchanged else shapes.like(input, input.shape)
+
+
+def broadcast(shapes: "ShapeMode", input: Any, other: Any, **kwargs: Any) -> ShapeTensor | None:
+    """The rule of ``+`` and ``*``, of one shape, or where some sizes of the second are 1."""
+    if kwargs or not is_plain(input, other) or type(other) not in SHAPES or input.dim() != other.dim():
+        return None
+    fits = all(size in (1, whole) for size, whole in zip(other.shape, input.shape, strict=True))
+    return shapes.like(input, input.shape) if fits else None
+
+
+def in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> ShapeTensor | None:
+    return input if type(input) in SHAPES and {*map(type, numbers)} <= {int, float} else None
+
+
+def add_in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> Tensor | None:
+    """The rule of ``add_``, by which BatchNorm counts its batches."""
+    if type(input) in SHAPES or [*map(type, numbers)] != [int] or input.dim() > 0:
+        return in_place(shapes, input, *numbers)
+    shapes.counted[id(input)] = shapes.counted.get(id(input), 0) + numbers[0]
+    return input
+
+
+def count(shapes: "ShapeMode", input: Any) -> float | None:
+    """The rule of ``float`` of a counter, by which BatchNorm without a momentum divides."""
+    if id(input) not in shapes.counted:
+        return None
+    return shapes.counted[id(input)] + (0.0 if input.is_meta else float(input))
+
+
+def type_name(shapes: "ShapeMode", input: Any) -> str | None:
+    prefix, name = "torch", torch.empty(0, dtype=input.dtype, device="cpu").type().rpartition(".")[2]
+    kind = input.device.type
+    return f"{prefix}.{name}" if kind == "cpu" else f"{prefix}.{kind}.{name}"
+
+
+def on_meta(func: Callable[..., Any]) -> Callable[..., Tensor | None]:
+    """The rule of a function whose meta kernel is fast, and imports nothing."""
+
+    def rule(shapes: "ShapeMode", input: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+        if type(input) is not ShapeTensor or "out" in kwargs:
+            return None
+        result = func(input, *args, **kwargs)
+        return result if result is input or not isinstance(result, Tensor) else shape_tensor(result, input.device)
+
+    return rule
+
+
+def pool(dims: int) -> Callable[..., ShapeTensor | None]:
+    def rule(
+        shapes: "ShapeMode",
+        input: Any,
+        kernel_size: Sizes,
+        stride: Any = None,
+        padding: Sizes = 0,
+        dilation: Sizes = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> ShapeTensor | None:
+        if return_indices or not is_plain(input) or input.dim() != dims + 2:
+            return None
+        kernel, pads, sizes = each_of(kernel_size, dims), each_of(padding, dims), input.shape[2:]
+        if kernel is None or pads is None:
+            return None
+        if any(2 * pad > width or width > size for pad, width, size in zip(pads, kernel, sizes, strict=True)):
+            return None
+        output = output_sizes(sizes, kernel, stride or kernel, pads, dilation, ceil_mode=ceil_mode)
+        return None if output is None else shapes.like(input, (*input.shape[:2], *output))
+
+    return rule
+
+
+def average_pool(dims: int) -> Callable[..., ShapeTensor | None]:
+    max_pool = pool(dims)
+
+    def rule(
+        shapes: "ShapeMode",
+        input: Any,
+        kernel_size: Sizes,
+        stride: Any = None,
+        padding: Sizes = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> ShapeTensor | None:
+        return None if divisor_override == 0 else max_pool(shapes, input, kernel_size, stride, padding, 1, ceil_mode)
+
+    return rule
+
+
+def pad(
+    shapes: "ShapeMode", input: Any, pad: Any, mode: str = "constant", value: float | None = None
+) -> ShapeTensor | None:
+    if not is_plain(input) or not isinstance(pad, (tuple, list)) or len(pad) % 2 or {*map(type, pad)} != {int}:
+        return None
+    sizes = list(input.shape)
+    for place, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        if (
+            min(before, after) < 0
+            or place > input.dim() - 2
+            or (mode != "constant" and max(before, after) >= sizes[-place])
+        ):
+            return None
+        sizes[-place] += before + after
+    return shapes.like(input, sizes)
+
+
+def adaptive_pool(dims: int) -> Callable[..., ShapeTensor | None]:
+    def rule(shapes: "ShapeMode", input: Any, output_size: Any, return_indices: bool = False) -> ShapeTensor | None:
+        sizes = each_of(output_size, dims)
+        if return_indices or sizes is None or not is_plain(input) or input.dim() != dims + 2:
+            return None
+        return shapes.like(input, (*input.shape[:2], *sizes)) if min(sizes) > 0 else None
+
+    return rule
+
+
+def empty(shapes: "ShapeMode", size: Any, *, dtype: torch.dtype, device: torch.device) -> ShapeTensor | None:
+    return shapes.of(size, dtype, device) if type(size) is tuple and type(device) is torch.device else None
+
+
+ELEMENTWISE = [
+    *(F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu, F.mish, F.relu, F.relu6, F.silu),
+    *(torch.sigmoid, torch.tanh),
+]
+ON_META = [torch.flatten, Tensor.flatten, Tensor.unsqueeze, Tensor.view, Tensor.view_as]
+RULES: dict[Any, Callable[..., Any]] = {
+    **{getattr(torch, f"conv{dims}d"): convolution(dims) for dims in (1, 2, 3)},
+    F.linear: linear,
+    F.batch_norm: batch_norm,
+    F.group_norm: group_norm,
+    F.dropout: dropout,
+    F.pad: pad,
+    **{func: elementwise(func) for func in ELEMENTWISE},
+    Tensor.add: broadcast,
+    Tensor.mul: broadcast,
+    Tensor.type: type_name,
+    Tensor.__float__: count,
+    Tensor.add_: add_in_place,
+    Tensor.bernoulli_: in_place,
+    Tensor.div_: in_place,
+    **{func: on_meta(func) for func in ON_META},
+    **{getattr(F, f"max_pool{dims}d"): pool(dims) for dims in (1, 2, 3)},
+    **{getattr(F, f"avg_pool{dims}d"): average_pool(dims) for dims in (1, 2, 3)},
+    **{
+        getattr(F, f"adaptive_{kind}_pool{dims}d"): adaptive_pool(dims) for kind in ("avg", "max") for dims in (1, 2, 3)
+    },
+    torch.empty: empty,
+}

@@ -1,0 +1,155 @@
+"""The bases of the convolutional layers, which infer channels and the number of spatial dimensions."""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from lazytorch._init.initialize import skip_init
+from lazytorch.errors import ShapeInferenceError
+from lazytorch.layers.checks import positive
+from lazytorch.lazify import first_tensor
+from lazytorch.lazy_module import LazyModule, describe, target_class
+
+__all__ = [
+    "LazyConv2dExpansionModule",
+    "LazyConv2dInChannelModule",
+    "LazyConv2dReductionModule",
+    "LazyConvExpansionModule",
+    "LazyConvInChannelModule",
+    "LazyConvReductionModule",
+]
+
+
+class LazyConvInChannelModule(LazyModule):
+    """Base of lazy layers that infer the input channels, and the number of spatial dimensions, from (N, C, *spatial).
+
+    The target is the other base class of the lazy class; its constructor takes the input channels first, and
+    ``spatial_dims``.
+    """
+
+    spatial_dims: ClassVar[int | None] = None
+
+    def get_initialized_module(
+        self, inputs: tuple[Any, ...], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]
+    ) -> nn.Module:
+        channels, spatial_dims = self.channels_and_rank(inputs)
+        leading = self.leading_arguments(channels, module_kwargs, describe(inputs))
+        return self.build(spatial_dims, *leading, *module_args, **module_kwargs)
+
+    def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
+        """Construct the target for ``spatial_dims`` dimensions."""
+        target = target_class(type(self))
+        if target is None:
+            raise TypeError(f"{type(self).__name__} must inherit the module class that it builds, or override build.")
+        if self.spatial_dims is None:
+            kwargs["spatial_dims"] = spatial_dims
+        return skip_init(target)(*args, **kwargs)
+
+    def channels_and_rank(self, inputs: tuple[Any, ...]) -> tuple[int, int]:
+        """Input channels and number of spatial dimensions of the first input."""
+        tensor = first_tensor(self, inputs)
+        allowed = (1, 2, 3) if self.spatial_dims is None else (self.spatial_dims,)
+        if tensor.dim() - 2 not in allowed:
+            names = ["length", "height, width", "depth, height, width"]
+            shapes = " or ".join(f"(batch, channels, {names[dims - 1]})" for dims in allowed)
+            raise ShapeInferenceError(
+                f"{type(self).__name__}: the input must be {shapes}, got {tensor.dim()} dimensions "
+                f"(input {describe(inputs)})."
+            )
+        if tensor.size(1) == 0:
+            raise ShapeInferenceError(
+                f"{type(self).__name__}: the input must have at least one channel, got 0 (input {describe(inputs)})."
+            )
+        return tensor.size(1), tensor.dim() - 2
+
+    def leading_arguments(self, in_channels: int, module_kwargs: dict[str, Any], shown: str) -> tuple[Any, ...]:
+        """The target's first arguments; what was only needed for them is taken out of ``module_kwargs``."""
+        return (in_channels,)
+
+
+class LazyConvExpansionModule(LazyConvInChannelModule):
+    """Base of lazy layers with ``expansion_ratio`` times as many output channels as input channels.
+
+    Args:
+        expansion_ratio: Output channels over input channels.
+    """
+
+    def __init__(self, expansion_ratio: float, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, expansion_ratio=positive("expansion_ratio", expansion_ratio, self), **kwargs)
+
+    def leading_arguments(self, in_channels: int, module_kwargs: dict[str, Any], shown: str) -> tuple[Any, ...]:
+        ratio = module_kwargs.pop("expansion_ratio")
+        if in_channels * ratio % 1:
+            raise ShapeInferenceError(
+                f"{type(self).__name__}: the input channels times expansion_ratio={ratio} must be a whole number, "
+                f"got {in_channels} (input {shown})."
+            )
+        return in_channels, int(in_channels * ratio)
+
+
+class LazyConvReductionModule(LazyConvInChannelModule):
+    """Base of lazy layers with ``reduction_ratio`` times fewer output channels than input channels.
+
+    Args:
+        reduction_ratio: Input channels over output channels.
+    """
+
+    def __init__(self, reduction_ratio: float, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, reduction_ratio=positive("reduction_ratio", reduction_ratio, self), **kwargs)
+
+    def leading_arguments(self, in_channels: int, module_kwargs: dict[str, Any], shown: str) -> tuple[Any, ...]:
+        ratio = module_kwargs.pop("reduction_ratio")
+        if in_channels % ratio:
+            raise ShapeInferenceError(
+                f"{type(self).__name__}: the input channels must be a multiple of reduction_ratio={ratio}, "
+                f"got {in_channels} (input {shown})."
+            )
+        return in_channels, int(in_channels // ratio)
+
+
+class LazyConv2dInChannelModule(LazyConvInChannelModule):
+    """``LazyConvInChannelModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lazytorch import LazyConv2dInChannelModule
+        >>> class LazyTransposed(LazyConv2dInChannelModule, nn.ConvTranspose2d):
+        ...     pass
+        >>> LazyTransposed(4, kernel_size=2, stride=2)(torch.zeros(1, 3, 8, 8)).shape
+        torch.Size([1, 4, 16, 16])
+    """
+
+    spatial_dims = 2
+
+
+class LazyConv2dExpansionModule(LazyConvExpansionModule):
+    """``LazyConvExpansionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lazytorch import LazyConv2dExpansionModule
+        >>> class LazyWidening(LazyConv2dExpansionModule, nn.ConvTranspose2d):
+        ...     pass
+        >>> LazyWidening(2, kernel_size=2, stride=2)(torch.zeros(1, 3, 8, 8)).shape
+        torch.Size([1, 6, 16, 16])
+    """
+
+    spatial_dims = 2
+
+
+class LazyConv2dReductionModule(LazyConvReductionModule):
+    """``LazyConvReductionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lazytorch import LazyConv2dReductionModule
+        >>> class LazyUpsampling(LazyConv2dReductionModule, nn.ConvTranspose2d):
+        ...     pass
+        >>> LazyUpsampling(2, kernel_size=2, stride=2)(torch.zeros(1, 6, 8, 8)).shape
+        torch.Size([1, 3, 16, 16])
+    """
+
+    spatial_dims = 2

@@ -1,0 +1,90 @@
+"""Build a network for the weights that it is to load."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
+from lazytorch._init.initialize import Initialization, initialize, postponing
+from lazytorch._lazy.scopes import all_or_nothing
+from lazytorch._shapes.mode import ShapeMode
+from lazytorch.materialize import is_lazy, run_on_shapes, survey
+from lazytorch.models.first_call import building
+
+__all__ = ["NoStemWeightError", "built_for_weights"]
+
+EXAMPLE = (1, 3, 64, 64)  # every network of the zoo accepts an input of this shape
+
+
+class NoStemWeightError(Exception):
+    """The weights have no entry for the first convolution of the stem."""
+
+
+class OtherInputError(Exception):
+    """The weights are for an input of another number of channels or dimensions."""
+
+
+@contextlib.contextmanager
+def built_for_weights(
+    model: nn.Module,
+    entry: Callable[[str], Tensor | None],
+    is_covered: Callable[[str], bool],
+    *,
+    needs_stem: bool = False,
+) -> Iterator[None]:
+    """Build ``model`` if it is lazy, for the input of weights that are loaded in this block; all or nothing.
+
+    The first convolution's weight has the input channels and the number of spatial dimensions.
+
+    Args:
+        model: A network with a ``stem``.
+        entry: Called with the name of a parameter; returns its value in the weights, None if they have none.
+        is_covered: Called with the name of a parameter; whether the load replaces it. Others are initialized.
+        needs_stem: Whether to raise ``NoStemWeightError`` if the weights have no entry for the stem.
+    """
+    if not is_lazy(model):
+        yield
+        return
+    with building(model):
+        postponed: list[Initialization] = []
+        with postponing(postponed):
+            example = example_for(stem_weight(model)[1]) if not is_lazy(stem_of(model)) else EXAMPLE
+            if is_lazy(stem_of(model)):
+                try:
+                    with all_or_nothing():
+                        build(model, EXAMPLE)
+                        weight = entry(stem_weight(model)[0])
+                        if needs_stem and weight is None:
+                            raise NoStemWeightError
+                        example = example_for(weight)
+                        if example != EXAMPLE:
+                            raise OtherInputError
+                except OtherInputError:
+                    postponed.clear()
+                    build(model, example)
+            else:
+                build(model, example)
+        covered = {id(each) for name, each in model.named_parameters(remove_duplicate=False) if is_covered(name)}
+        initialize(postponed, except_for=covered)
+        yield
+
+
+def build(model: nn.Module, example: tuple[int, ...]) -> None:
+    run_on_shapes(model, survey(model), (example,), {}, ShapeMode(type(model).__name__))
+
+
+def stem_of(model: nn.Module) -> nn.Module:
+    return model.get_submodule("stem")
+
+
+def stem_weight(model: nn.Module) -> tuple[str, Tensor | None]:
+    """The name and value of the first convolution's weight."""
+    weights = ((name, each) for name, each in stem_of(model).named_parameters("stem") if each.dim() > 2)
+    return next(weights, ("", None))
+
+
+def example_for(weight: Tensor | None) -> tuple[int, ...]:
+    """The shape of an input for a network whose first convolution has that weight."""
+    if weight is None or not 3 <= weight.dim() <= 5 or weight.size(1) == 0:
+        return EXAMPLE
+    return (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))

@@ -1,0 +1,94 @@
+"""FirstCall: the first call of a network builds all of it, or nothing."""
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from lazytorch._init.initialize import known
+from lazytorch._lazy.scopes import all_or_nothing, undo_on_failure
+from lazytorch._shapes.mode import ShapeMode, current_mode
+from lazytorch.materialize import is_lazy, run_on_shapes, runs_known_code, survey
+
+__all__ = ["FirstCall", "building"]
+
+
+class FirstCall:
+    """Is the ``forward`` of a network until its first call, which builds all lazy modules in it, or none.
+
+    If no other code than lazytorch's and torch.nn's runs in the network, it is built from the shape of the input, and
+    then called. Otherwise its parts build themselves while it is called.
+
+    Args:
+        module: The network.
+
+    Attributes:
+        compile: The arguments of ``compile``, if it was called before.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.reference = weakref.ref(module)  # the module refers to this
+        self.compile: tuple[Any, Any] | None = None
+        self.lock = threading.RLock()
+        vars(module)["forward"] = self.forward
+
+    @property
+    def module(self) -> nn.Module:
+        module = self.reference()
+        assert module is not None
+        return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"module": self.module, "compile": self.compile}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.reference, self.compile, self.lock = weakref.ref(state["module"]), state["compile"], threading.RLock()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        module = self.module
+        forward = type(module).forward
+        if torch.compiler.is_compiling():
+            return forward(module, *args, **kwargs)
+        with all_or_nothing():
+            undo_on_failure(self)
+            if current_mode() is not None:
+                with self.lock:
+                    return forward(module, *args, **kwargs)
+            self.build(args, kwargs)
+            return forward(module, *args, **kwargs)
+
+    def build(self, args: Any, kwargs: Any) -> None:
+        """Build the network from the shape of the input, if no other code than lazytorch's and torch.nn's runs."""
+        with self.lock:  # so no user's code could wait for another thread's first call
+            surveyed = survey(self.module)
+            if surveyed.lazy and not surveyed.lazy_of_torch and runs_known_code(surveyed):
+                run_on_shapes(self.module, surveyed, args, kwargs, ShapeMode(type(self.module).__name__))
+
+    def undo(self) -> None:
+        """The first call failed: this stays the ``forward``."""
+
+    def keep(self) -> None:
+        if waiting(self.module) is self and not is_lazy(self.module):
+            vars(self.module).pop("forward", None)
+            if self.compile is not None:
+                self.module.compile(*self.compile[0], **self.compile[1])
+
+
+known.add(FirstCall)
+
+
+def waiting(module: nn.Module) -> FirstCall | None:
+    owner = getattr(vars(module).get("forward"), "__self__", None)
+    return owner if isinstance(owner, FirstCall) else None
+
+
+@contextlib.contextmanager
+def building(module: nn.Module) -> Iterator[None]:
+    """Build and load ``module`` in this block, all or nothing, while other threads wait with their first call."""
+    first_call = waiting(module)
+    with contextlib.nullcontext() if first_call is None else first_call.lock, all_or_nothing():
+        yield
