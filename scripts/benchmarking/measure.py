@@ -3,6 +3,7 @@
 import gc
 import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Comparison", "compare", "geometric_mean", "run_process", "seconds"]
+__all__ = ["Comparison", "compare", "cpu_seconds", "geometric_mean", "run_process", "seconds"]
 
 
 class Comparison(NamedTuple):
@@ -96,3 +97,11 @@ def run_process(code: str, *arguments: str) -> str:
     if done.returncode:
         raise RuntimeError(f"A process that was to be measured failed:\n{done.stderr}")
     return done.stdout
+
+
+def cpu_seconds(code: str) -> float:
+    """CPU seconds, of user and system, of a fresh Python process that runs that code."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run_process(code)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

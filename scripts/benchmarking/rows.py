@@ -17,10 +17,8 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
 import lazytorch
-from lazytorch.describing import description_of
-from lazytorch.drawing import recipe_of
 from lazytorch.models import MobileNet, ResNet, Stage, get_model, optimize_for_inference, references
-from scripts.benchmarking.measure import run_process, seconds
+from scripts.benchmarking.measure import cpu_seconds, run_process, seconds
 from scripts.benchmarking.peers import NN_LAZY, autograd_nodes, draw_once, timm_model, torchvision_model
 
 __all__ = ["ALL_TABLES", "MODELS", "ROWS", "Contenders", "Row"]
@@ -70,18 +68,13 @@ def ours(name: str) -> nn.Module:
 
 
 @contextmanager
-def build(name: str, device: str, first: bool = False) -> Iterator[Contenders]:
-    def mine() -> nn.Module:
-        if first:
-            recipe_of.cache_clear()
-        return ours(name)
-
+def build(name: str, device: str) -> Iterator[Contenders]:
     shapes = [tuple(each.shape) for each in (*ours(name).parameters(),)]
     calls = {
-        "ours": partial(seconds, mine),
+        "ours": partial(seconds, partial(ours, name)),
         "torchvision": partial(seconds, partial(torchvision_model, name)),
     }
-    if name in ("resnet50", "resnet152") and not first:
+    if name in ("resnet50", "resnet152"):
         calls["drawing once"] = partial(seconds, partial(draw_once, shapes))
     yield Contenders(calls)
 
@@ -146,9 +139,7 @@ def step(name: str, device: str, compiled: bool = False) -> Iterator[Contenders]
 @contextmanager
 def load(name: str, device: str) -> Iterator[Contenders]:
     with tempfile.TemporaryDirectory() as folder:
-        safe, pickled = str(Path(folder) / "ours.safetensors"), str(Path(folder) / "theirs.pth")
-        save_file(ours(name).state_dict(), safe)
-        torch.save(torchvision_model(name).state_dict(), pickled)
+        safe, pickled = save_weights(name, folder)
 
         def theirs() -> nn.Module:
             model = torchvision_model(name)
@@ -195,16 +186,10 @@ def memory(name: str, device: str, what: str = "build", peer: str = "parameters 
 
 
 @contextmanager
-def describe(name: str, device: str, again: bool = False) -> Iterator[Contenders]:
+def describe(name: str, device: str) -> Iterator[Contenders]:
     lazy, model = get_model(name), torchvision_model(name)
-
-    def mine() -> Any:
-        if not again:
-            description_of.cache_clear()
-        return lazytorch.summary(lazy, IMAGE)
-
     calls = {
-        "ours": partial(seconds, mine),
+        "ours": partial(seconds, lambda: lazytorch.summary(lazy, IMAGE)),
         "torchinfo": partial(seconds, lambda: torchinfo.summary(model, IMAGE, verbose=0)),
     }
     yield Contenders(calls)
@@ -231,7 +216,6 @@ def sweep(name: str, device: str) -> Iterator[Contenders]:
     tables = random_tables(TABLES)
 
     def describe_all() -> list[int]:
-        description_of.cache_clear()
         sizes = []
         for kind, table in tables:
             if kind == "resnet":
@@ -266,6 +250,46 @@ def importing(name: str, device: str) -> Iterator[Contenders]:
     yield Contenders({"ours": partial(measure, "lazytorch"), "torch": partial(measure, "torch")})
 
 
+# What a fresh process does, by lazytorch and by torchvision; %s is a file of weights.
+COLD_STARTS = {
+    "build mobilenet_v2": (
+        "import lazytorch; lazytorch.materialize(lazytorch.models.mobilenet_v2(), (1, 3, 224, 224))",
+        "import torchvision; torchvision.models.mobilenet_v2()",
+    ),
+    "build resnet50": (
+        "import lazytorch; lazytorch.materialize(lazytorch.models.resnet50(), (1, 3, 224, 224))",
+        "import torchvision; torchvision.models.resnet50()",
+    ),
+    "first output of resnet18": (
+        "import torch, lazytorch; lazytorch.models.resnet18()(torch.zeros(2, 3, 224, 224))",
+        "import torch, torchvision; torchvision.models.resnet18()(torch.zeros(2, 3, 224, 224))",
+    ),
+    "load resnet50": (
+        "import lazytorch; "
+        "lazytorch.materialize(lazytorch.models.resnet50(weights='%s/ours.safetensors'), (1, 3, 224, 224))",
+        "import torch, torchvision; "
+        "torchvision.models.resnet50().load_state_dict(torch.load('%s/theirs.pth', weights_only=True))",
+    ),
+}
+
+
+@contextmanager
+def cold_start(name: str, device: str) -> Iterator[Contenders]:
+    with tempfile.TemporaryDirectory() as folder:
+        if name.startswith("load"):
+            save_weights("resnet50", folder)
+        mine, theirs = (code.replace("%s", folder) for code in COLD_STARTS[name])
+        yield Contenders({"ours": partial(cpu_seconds, mine), "torchvision": partial(cpu_seconds, theirs)})
+
+
+def save_weights(name: str, folder: str) -> tuple[str, str]:
+    """Save the weights of both packages' model in ``folder``; return the paths of ours and theirs."""
+    safe, pickled = str(Path(folder) / "ours.safetensors"), str(Path(folder) / "theirs.pth")
+    save_file(ours(name).state_dict(), safe)
+    torch.save(torchvision_model(name).state_dict(), pickled)
+    return safe, pickled
+
+
 @contextmanager
 def deploy(name: str, device: str) -> Iterator[Contenders]:
     x = torch.randn(8, *IMAGE[1:], device=device)
@@ -286,10 +310,7 @@ ROWS = {
     "build": Row(
         "get_model and materialize, weights drawn, against the constructor",
         build,
-        {"torchvision": (0.60, 0.90), "drawing once": (None, 1.25)},
-    ),
-    "build-first": Row(
-        "the same where no layer was built before", partial(build, first=True), {"torchvision": (None, None)}
+        {"torchvision": (0.65, 1.00), "drawing once": (None, 1.25)},
     ),
     "first-call": Row(
         "construct and call, batch of 2", first_call, {"torchvision": (0.80, 1.00), "torch.nn lazies": (1.00, None)}
@@ -310,15 +331,10 @@ ROWS = {
     "load": Row(
         "a file of weights to a built model, against constructor, torch.load and load_state_dict",
         load,
-        {"torchvision": (0.30, None)},
+        {"torchvision": (0.33, None)},
     ),
     "memory": Row("peak resident growth of a build", memory, {"parameters and buffers": (1.05, None)}),
-    "describe": Row("shapes, parameters and multiply-adds of every layer", describe, {"torchinfo": (0.20, None)}),
-    "describe-again": Row(
-        "the same of a network that was described before",
-        partial(describe, again=True),
-        {"torchinfo": (None, None)},
-    ),
+    "describe": Row("shapes, parameters and multiply-adds of every layer", describe, {"torchinfo": (0.25, None)}),
     "describe-memory": Row(
         "peak resident growth of describing it",
         partial(memory, what="describe", peer="10 MB"),
@@ -330,6 +346,12 @@ ROWS = {
         sweep,
         {"torchvision": (0.20, None)},
         models=(ALL_TABLES,),
+    ),
+    "cold-start": Row(
+        "CPU seconds of a fresh process, from the import to a built network, a first output or loaded weights",
+        cold_start,
+        {"torchvision": (None, 0.68)},
+        models=tuple(COLD_STARTS),
     ),
     "import": Row("import, in a fresh process", importing, {"torch": (1.03, None)}, models=("-",)),
     "deploy": Row(

@@ -62,20 +62,21 @@ def test_contenders_come_in_turn():
     assert order == [*back, *there, *back]
 
 
-def test_verdicts_are_of_the_mean_and_of_the_worst():
+def test_verdicts_are_of_the_mean_and_of_the_worst(monkeypatch):
     rows = [comparison("build", "resnet18", "torchvision", 0.2), comparison("build", "resnet50", "torchvision", 0.8)]
     (verdict,) = benchmark.verdicts(rows)
     assert verdict["mean"] == pytest.approx(0.4)
     assert (verdict["worst"], verdict["worst_model"], verdict["holds"]) == (0.8, "resnet50", True)
-    (verdict,) = benchmark.verdicts([*rows, comparison("build", "resnet152", "torchvision", 0.91)])
+    (verdict,) = benchmark.verdicts([*rows, comparison("build", "resnet152", "torchvision", 1.01)])
     assert not verdict["holds"]  # though the mean does
-    (verdict,) = benchmark.verdicts([comparison("build", "resnet18", "torchvision", 0.61)])
+    (verdict,) = benchmark.verdicts([comparison("build", "resnet18", "torchvision", 0.66)])
     assert not verdict["holds"]
-    (verdict,) = benchmark.verdicts([comparison("build-first", "resnet18", "torchvision", 5.0)])
+    monkeypatch.setitem(ROWS, "free", ROWS["build"]._replace(wanted={"torchvision": (None, None)}))
+    (verdict,) = benchmark.verdicts([comparison("free", "resnet18", "torchvision", 5.0)])
     assert verdict["holds"] is None  # as nothing is wanted of it
-    assert benchmark.tables([comparison("build-first", "resnet18", "torchvision", 5.0)], {})[0][1][-1] == "-"
+    assert benchmark.tables([comparison("free", "resnet18", "torchvision", 5.0)], {})[0][1][-1] == "-"
     text = benchmark.as_text(benchmark.tables(rows, {})[0], markdown=True)
-    assert text.splitlines()[2] == "| build | torchvision | 0.40 | 0.60 | 0.80 | 0.90 | resnet50 | yes |"
+    assert text.splitlines()[2] == "| build | torchvision | 0.40 | 0.65 | 0.80 | 1.00 | resnet50 | yes |"
 
 
 def test_every_row_says_what_is_wanted_of_its_peers():
@@ -205,7 +206,7 @@ def test_the_picture(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "building"], "--rows: must be of build, build-first, first-call"),
+        (["--rows", "building"], "--rows: must be of build, first-call, eval"),
         (["--models", "resnet19"], "--models: must be of mobilenet_v2, .*got 'resnet19'"),
         (["--rounds", "0"], "--rounds: must be at least 1, got 0"),
         (["--plot", "picture.txt"], r"--plot: must end in \.svg or \.png, got picture\.txt"),
