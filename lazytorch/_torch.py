@@ -6,6 +6,8 @@ A missing name is None. It costs the refinement that its comment names, and noth
 import importlib
 from typing import Any
 
+import torch
+
 __all__ = [
     "disable_current_modes",
     "disable_torch_function",
@@ -43,3 +45,11 @@ disabled_torch_function = optional("torch._C", "_disabled_torch_function_impl")
 # materialize and summary know the shapes that operators without a rule return.
 fake_tensor = optional("torch._subclasses", "fake_tensor")
 dispatch_mode = optional("torch.utils._python_dispatch", "TorchDispatchMode")
+
+
+def graph_break() -> None:
+    """End Dynamo's graph: a module that is constructed in a compiled function is not part of one.
+
+    A function, as importing ``torch._dynamo`` takes a second; Dynamo alone calls it, and has imported it.
+    """
+    torch._dynamo.graph_break()

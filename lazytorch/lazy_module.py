@@ -61,7 +61,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
 
     def __init__(self, *module_args: Any, **module_kwargs: Any) -> None:
         if torch.compiler.is_compiling():
-            torch._dynamo.graph_break()  # a module that is constructed in a compiled function is not part of a graph
+            _torch.graph_break()
         nn.Module.__init__(self)
         with outside_modes():
             device, dtype = device_and_dtype_of_parameters()

@@ -277,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
             progress.set_description(name)
             try:
                 rows.append(compare(name, source, size=options.size, structure=options.structure))
-            except Exception as error:  # of one model: the others are compared all the same
+            except Exception as error:  # of one model: the others are still compared
                 problem = f"{type(error).__name__}: {error}".partition("\n")[0]
                 rows.append(Comparison(name, f"{source} {name}", 0, 0, None, None, [problem]))
             gc.collect()  # a network holds references to itself

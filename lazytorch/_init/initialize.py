@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -137,14 +138,22 @@ def skip_init(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 
 
 @contextlib.contextmanager
+def thread_local(values: threading.local, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute of ``values``, for this thread and this block."""
+    outer = getattr(values, name, None)
+    setattr(values, name, value)
+    try:
+        yield
+    finally:
+        setattr(values, name, outer)
+
+
+@contextlib.contextmanager
 def skipping_init() -> Iterator[list[nn.Module]]:
     """Skip initialization in this block; yields the list of the layers that have no values."""
-    outer = getattr(_local, "skipped", None)
-    _local.skipped = skipped = []
-    try:
+    skipped: list[nn.Module] = []
+    with thread_local(_local, "skipped", skipped):
         yield skipped
-    finally:
-        _local.skipped = outer
 
 
 def construct_uninitialized(layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
@@ -172,15 +181,9 @@ def draw_seed() -> int:
     return int(torch.randint(1 << 32, (), device="cpu")) if seeds is None else next(seeds)
 
 
-@contextlib.contextmanager
-def seeds_from(seed: int) -> Iterator[None]:
+def seeds_from(seed: int) -> AbstractContextManager[None]:
     """Let the seeds of lazy modules that are constructed in this block follow from ``seed``."""
-    outer = getattr(_local, "seeds", None)
-    _local.seeds = (mix(seed, f"part {index}") for index in itertools.count())
-    try:
-        yield
-    finally:
-        _local.seeds = outer
+    return thread_local(_local, "seeds", (mix(seed, f"part {index}") for index in itertools.count()))
 
 
 def mix(seed: int, key: str) -> int:
@@ -255,15 +258,9 @@ def fill(pieces: list[Piece]) -> None:
             each(tensor, generator)
 
 
-@contextlib.contextmanager
-def postponing(postponed: list[Initialization] | None) -> Iterator[None]:
+def postponing(postponed: list[Initialization] | None) -> AbstractContextManager[None]:
     """Add what would be initialized in this block to ``postponed``; None to initialize it at once."""
-    outer = getattr(_local, "postponed", None)
-    _local.postponed = postponed
-    try:
-        yield
-    finally:
-        _local.postponed = outer
+    return thread_local(_local, "postponed", postponed)
 
 
 def postpone(later: Initialization) -> bool:

@@ -4,12 +4,14 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from lazytorch import _torch
+from lazytorch._init.initialize import thread_local
 from lazytorch._shapes.mode import without_shapes
 
 AUTOCAST = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "ipu", "maia", "privateuseone")
@@ -68,15 +70,9 @@ def notify_built(module: nn.Module, built: Built) -> None:
         watch(module)
 
 
-@contextlib.contextmanager
-def watching_builds(watch: Callable[[nn.Module], None]) -> Iterator[None]:
+def watching_builds(watch: Callable[[nn.Module], None]) -> AbstractContextManager[None]:
     """Call ``watch`` with every module that this thread builds in the block, before its forward runs."""
-    outer = getattr(_local, "watch", None)
-    _local.watch = watch
-    try:
-        yield
-    finally:
-        _local.watch = outer
+    return thread_local(_local, "watch", watch)
 
 
 @contextlib.contextmanager

@@ -64,9 +64,7 @@ class ShapeMode(TorchFunctionMode):
         self.protected: set[int] = set()
         self.paused = False
         self.fake_mode: Any = None
-        self.fakes: dict[
-            int, tuple[Tensor, Any]
-        ] = {}  # by the id of a shape: that shape, and the same for the fake mode
+        self.fakes: dict[int, tuple[Tensor, Any]] = {}  # by the id of a shape: it, and its fake tensor
 
     def __enter__(self) -> "ShapeMode":
         self.outer, _local.mode = current_mode(), self

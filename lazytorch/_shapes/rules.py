@@ -1,7 +1,7 @@
 """Rules of shapes: the operators that convolutional networks are made of, by arithmetic on sizes.
 
 A rule has the parameters of its operator, after the ``ShapeMode`` that runs it. It computes the usual case alone: one
-dtype and device, contiguous, nothing empty, no error. Otherwise it returns None, and the meta kernel is called.
+dtype and device, contiguous, nothing empty, no error. Otherwise it returns None, and FakeTensorMode is used instead.
 """
 
 import functools

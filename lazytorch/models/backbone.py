@@ -43,7 +43,7 @@ class Backbone(nn.Module):
         pooled: What follows the pooling, at one pixel, if anything.
         hidden: What follows that, on vectors, if anything.
         hidden_channels: Channels that reach the classifier, where ``pooled`` or ``hidden`` change them.
-        num_classes: Classes to tell apart; 0 for no classifier; by default 1000, or 0 where nothing is pooled.
+        num_classes: Number of classes; 0 for no classifier; by default 1000, or 0 where nothing is pooled.
         dropout: Share of the pooled features that training sets to zero.
         global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling, and no classifier.
         gradient_checkpointing: Whether the gradient computes each block's activations again, instead of keeping them.

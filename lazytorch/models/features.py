@@ -152,7 +152,7 @@ def collect(
 
 
 def note_path(model: nn.Module, error: Exception) -> None:
-    """Have ``error`` say in which of the model's modules it was raised, if it does not yet."""
+    """Add to ``error`` the name of the module of ``model`` that raised it, unless a note names it already."""
     if any(note.startswith("at ") for note in getattr(error, "__notes__", ())):
         return
     names = {module: name for name, module in model.named_modules()}

@@ -135,7 +135,7 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
     """A network of inverted bottlenecks by a table, for whatever channels and rank its first input has.
 
     Args:
-        num_classes: Classes to tell apart; 0 for no classifier, which leaves pooled features; by default as many as
+        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
             ``weights`` have, and else 1000.
         stages: The table, one row a stage; or several rows, for a stage of different blocks.
         width: What the channels of all stages are multiplied by.

@@ -132,7 +132,7 @@ def ResNet(  # noqa: N802 - a network, though built by a function
     """A network of residual blocks, for whatever channels and rank its first input has.
 
     Args:
-        num_classes: Classes to tell apart; 0 for no classifier, which leaves pooled features; by default as many as
+        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
             ``weights`` have, and else 1000.
         depths: Blocks of each stage.
         widths: Channels of each stage, before ``expansion``; every stage but the first halves the sides.

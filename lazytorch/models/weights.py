@@ -100,7 +100,7 @@ def lazy_again(stem: nn.Module, built: nn.Module) -> nn.Module:
 
 
 def frames_of_the_package() -> int:
-    """How many of the innermost frames, from the caller's on, are lazytorch's, and the one that called it."""
+    """The ``stacklevel`` with which a warning names the line that called lazytorch."""
     count, frame = 1, sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("lazytorch."):
         count, frame = count + 1, frame.f_back

@@ -19,7 +19,7 @@ def timm_model(name: str) -> nn.Module:
 
 
 def draw_once(shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:
-    """Allocate tensors of these shapes and draw the weights among them once: what no constructor can go below."""
+    """Allocate tensors of these shapes and initialize the weights among them once: no constructor can be faster."""
     tensors = [torch.empty(shape) for shape in shapes]
     for tensor in tensors:
         if tensor.dim() > 1:

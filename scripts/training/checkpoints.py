@@ -17,7 +17,7 @@ from scripts.training.files import write_whole
 
 FOLDER = "checkpoints"
 KEPT = 2  # the last is of use alone, unless it is damaged
-# Behind the file that torch.save writes, which torch.load reads all the same: a mark and a SHA-256.
+# After the file that torch.save writes come a mark and a SHA-256, which torch.load ignores.
 MARK = b"\nsha256:"
 TRAILER = len(MARK) + 64
 

@@ -152,7 +152,7 @@ def read_image(path: Path) -> Tensor:
             return to_tensor(image)
     except Exception as error:  # Pillow's plugins raise whatever they like on bytes they did not expect
         raise RunError(
-            f"{path} cannot be read as an image ({type(error).__name__}: {error}). Mend it or remove it."
+            f"{path} cannot be read as an image ({type(error).__name__}: {error}). Repair or remove it."
         ) from error
 
 

@@ -72,7 +72,7 @@ def option(group: str, default: Any, text: str, **keywords: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a run is told."""
+    """The options of a run."""
 
     data: str = option(
         "data",

@@ -112,7 +112,7 @@ def test_a_corrupt_image_names_its_file(flowers, tmp_path, content, workers, cap
         train.main([*arguments, "--workers", workers, "--model-option", "width=0.1", "--epochs", "1"])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"{path} cannot be read as an image (")
-    assert error.endswith("Mend it or remove it.")
+    assert error.endswith("Repair or remove it.")
 
 
 def test_sets_of_torchvision(tmp_path, capsys, monkeypatch):
