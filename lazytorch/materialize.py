@@ -43,6 +43,8 @@ def needs_building(module: nn.Module) -> bool:
     """Whether ``module`` itself is a lazy module of lazytorch or PyTorch."""
     if isinstance(module, LazyModule):
         return True
+    if type(module) in known:
+        return False
     tensors = (*module._parameters.values(), *module._buffers.values())
     return any(each is not None and is_uninitialized(each) for each in tensors)
 
@@ -86,6 +88,8 @@ def survey(module: nn.Module) -> Survey:
             lazy.append(each)
             deferred = vars(each).get("_deferred")  # another thread may build it meanwhile
             found = found or (None if deferred is None else (deferred.device, deferred.dtype))
+            continue
+        if found is not None and type(each) in known:
             continue
         tensors = [tensor for tensor in (*each._parameters.values(), *each._buffers.values()) if tensor is not None]
         if any(map(is_uninitialized, tensors)):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as is_uninitialized
 
 from lazytorch._init.initialize import known, seeds_from, skipping_init
-from lazytorch._lazy.scopes import outside_modes, path_in_running_model
+from lazytorch._lazy.scopes import only_tensors, outside_modes, path_in_running_model
 from lazytorch._lazy.state import HOOKS, MODULE_STATE
 from lazytorch._lazy.unbuilt import PLACEHOLDER
 from lazytorch._shapes.mode import META, ShapeMode, map_tensors, without_shapes
@@ -221,25 +221,35 @@ class Recorder:
     def rows(self, model: nn.Module) -> tuple[list[LayerSummary], int]:
         """The modules of ``model``, and the number of values of its parameters that have gradients."""
         layers: list[LayerSummary] = []
+        counts: dict[nn.Module, dict[int, tuple[int, int]]] = {}
         for name, each in model.named_modules():
+            parameters, _ = map(sum, zip((0, 0), *count_values(each, counts).values(), strict=True))
             if isinstance(each, Block):
                 layers += [layer.below(name) for layer in each.layers]
             else:
                 shapes, macs = self.output_shapes.get(each, []), self.macs.get(each, 0)
-                layers.append(LayerSummary(name, type(each).__name__, shapes, count_values(each)[0], macs))
-        return layers, count_values(model)[1]
+                layers.append(LayerSummary(name, type(each).__name__, shapes, parameters, macs))
+        return layers, sum(trainable for _, trainable in counts[model].values())
 
 
-def count_values(module: nn.Module) -> tuple[int, int]:
-    """The number of values in all parameters of ``module``, each once; and of those that have gradients."""
-    counts: dict[int, tuple[int, int]] = {}
-    for each in modules_of(module):
-        if isinstance(each, Block) and each.layers:
-            counts[id(each)] = each.layers[0].parameters, each.trainable
-        for parameter in each._parameters.values():
-            if parameter is not None:
-                counts[id(parameter)] = parameter.numel(), parameter.numel() * parameter.requires_grad
-    return sum(values for values, _ in counts.values()), sum(trainable for _, trainable in counts.values())
+def count_values(module: nn.Module, counts: dict[nn.Module, dict[int, tuple[int, int]]]) -> dict[int, tuple[int, int]]:
+    """By the ids of the parameters of ``module``: the number of values, and of those that have gradients.
+
+    Args:
+        module: The module.
+        counts: The results for the modules that were counted before; this one's is added.
+    """
+    if module not in counts:
+        counted = counts[module] = {}
+        for part in module._modules.values():
+            if part is not None:
+                counted.update(count_values(part, counts))
+        for each in module._parameters.values():
+            if each is not None:
+                counted[id(each)] = each.numel(), each.numel() * each.requires_grad
+        if isinstance(module, Block) and module.layers:
+            counted[id(module)] = module.layers[0].parameters, module.trainable
+    return counts[module]
 
 
 class Block(nn.Module):
@@ -289,11 +299,14 @@ class Block(nn.Module):
         """The rows of the layer that is built from ``first`` and called with ``x``."""
         lazy, recorder = self.lazy[0], Recorder(self.recorder.mode)
         try:
-            with outside_modes(), skipping_init(), seeds_from(lazy._deferred.seed):
-                built = lazy.get_initialized_module((first,), self.module_args, dict(self.module_kwargs)).eval()
-            recorder.watch(built)
+            with outside_modes(), skipping_init(), seeds_from(lazy._deferred.seed), only_tensors():
+                built = lazy.get_initialized_module((first,), self.module_args, dict(self.module_kwargs))
+                recorder.watch(built)
+                for each in recorder.watched:
+                    each.training = False
             built(x)
-            return recorder.rows(built)
+            with only_tensors():
+                return recorder.rows(built)
         except Exception as error:
             path = path_in_running_model(self)
             error.add_note(f"at {path}")

@@ -158,7 +158,7 @@ def skipping_init() -> Iterator[list[nn.Module]]:
 
 def construct_uninitialized(layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
     module = without_reset(layer)(*args, **kwargs)
-    module.__class__ = layer
+    object.__setattr__(module, "__class__", layer)  # nn.Module's own is slow
     _local.skipped.append(module)
     return module
 

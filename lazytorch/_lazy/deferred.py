@@ -20,7 +20,7 @@ from lazytorch._init.initialize import (
     seeds_from,
     skipping_init,
 )
-from lazytorch._lazy.scopes import fork_rng, outside_modes
+from lazytorch._lazy.scopes import fork_rng, only_tensors, outside_modes
 
 META = torch.device("meta")
 Call = tuple[str, tuple[Any, ...]]
@@ -120,8 +120,8 @@ class Deferred:
             device = self.device
         with contextlib.ExitStack() as stack:
             stack.enter_context(seeds_from(self.seed))
-            if is_known and device.type == "cpu" and _torch.disable_torch_function is not None:
-                stack.enter_context(_torch.disable_torch_function())
+            if is_known and device.type == "cpu":
+                stack.enter_context(only_tensors())
             elif torch.empty(0).device != device:
                 stack.enter_context(device)
             if is_known:

@@ -94,6 +94,11 @@ def outside_modes() -> Iterator[None]:
         yield
 
 
+def only_tensors() -> AbstractContextManager[None]:
+    """Run known code on plain CPU tensors in this block, faster, past all modes and subclasses of tensors."""
+    return contextlib.nullcontext() if _torch.disable_torch_function is None else _torch.disable_torch_function()
+
+
 def has_autocast(device_type: str) -> bool:
     try:
         torch.is_autocast_enabled(device_type)

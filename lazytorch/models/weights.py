@@ -219,26 +219,43 @@ def load_fitted(
         return next((given[name] for name in names if name in given), None)
 
     with built_for_weights(model, entry, lambda key: key not in kept):
-        expected = model.state_dict()
-        layout = max(layouts, key=lambda layout: sum(name_there(model, key, layout) in given for key in expected))
-        load(checked(model, given, layout, {key: value for key, value in expected.items() if key not in kept}, what))
+        expected = {key: value for key, value in model.state_dict().items() if key not in kept}
+        names = [{key: name_there(model, key, layout) for key in expected} for layout in layouts]
+        found = [len(given.keys() & each.values()) for each in names]
+        index = found.index(max(found))
+        load(checked(model, given, layouts[index], names[index], expected, what))
 
 
-def checked(model: Backbone, given: Mapping[str, Tensor], layout: str | None, expected: State, what: str) -> State:
-    """The entries of ``given``, by the names, on the devices and in the dtypes of those that are ``expected``."""
+def checked(
+    model: Backbone,
+    given: Mapping[str, Tensor],
+    layout: str | None,
+    there: Mapping[str, str],
+    expected: State,
+    what: str,
+) -> State:
+    """The entries of ``given``, by the names, on the devices and in the dtypes of those that are ``expected``.
+
+    Args:
+        model: The model.
+        given: Weights by their names in ``layout``.
+        layout: The zoo whose names they have; None for the model's own.
+        there: By the model's names, those in ``layout``.
+        expected: Entries of the model's state.
+        what: What is loaded, for the message of an error.
+    """
     state: State = {}
-    there = {key: name_there(model, key, layout) for key in expected}
     missing, misshaped = [], []
     for key, name in there.items():
-        value = given.get(name)
+        value, own = given.get(name), expected[key]
         if value is None and key.endswith("num_batches_tracked"):  # as PyTorch, for weights older than it
             value = torch.zeros((), dtype=torch.int64, device="cpu")
         if value is None:
             missing.append(name)
-        elif value.shape != (shape := shape_there(model, key, expected[key], layout)):
-            misshaped.append(f"{name} is {tuple(value.shape)}, must be {shape}")
+        elif value.shape != (shape := own.shape if layout is None else shape_there(model, key, own, layout)):
+            misshaped.append(f"{name} is {tuple(value.shape)}, must be {tuple(shape)}")
         else:
-            state[key] = value.reshape(expected[key].shape).to(expected[key].device, expected[key].dtype)
+            state[key] = value.reshape(own.shape).to(own.device, own.dtype)
     unexpected = given.keys() - set(there.values())
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     if any(problems.values()):
