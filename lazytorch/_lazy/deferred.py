@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazytorch import _torch
 from lazytorch._init.initialize import (
     Fill,
     InitFunction,
