@@ -146,7 +146,9 @@ def test_compile_a_model_never_called(make, dynamic, how):
     eager = materialize(copy.deepcopy(model), (2, 3, 16, 16))
     expected = [eager(each) for each in (x, x, torch.ones(4, 3, 16, 16))]
 
-    def frames(module):
+    lazy_parts = len([each for each in model.modules() if isinstance(each, LazyModule)])
+
+    def frames(module, most):
         torch._dynamo.reset()
         counter = CompileCounter()
         options = {"backend": counter, "fullgraph": True, "dynamic": dynamic}
@@ -155,15 +157,27 @@ def test_compile_a_model_never_called(make, dynamic, how):
             module.compile(**options)
         torch.testing.assert_close(compiled(x), expected[0])
         torch.testing.assert_close(compiled(x), expected[1])
-        assert counter.frame_count <= 1
+        assert counter.frame_count <= most
         if dynamic:
             torch.testing.assert_close(compiled(torch.ones(4, 3, 16, 16)), expected[2])
-            assert counter.frame_count <= 1
+            assert counter.frame_count <= most
         return counter.frame_count
 
-    # One, but where PyTorch does not compile such a module at all (a single torch.nn one, on older versions).
-    assert frames(model) == frames(eager)
+    # On older versions, ``compile`` of a container of torch.nn compiles the parts in it that are not of torch.nn, each
+    # as a graph: a lazy part is one more, when it is built.
+    in_parts = type(model) is nn.Sequential and how == "module.compile" and not compiles_containers()
+    more = lazy_parts if in_parts else 0
+    assert frames(model, 1 + more) == frames(eager, 1) + more
     assert not is_lazy(model)
+
+
+@functools.cache
+def compiles_containers():
+    """Whether this version of PyTorch compiles a container of torch.nn by its method ``compile``."""
+    container, counter = nn.Sequential(nn.ReLU()), CompileCounter()
+    container.compile(backend=counter)
+    container(torch.zeros(1))
+    return counter.frame_count == 1
 
 
 @pytest.mark.parametrize("hooked", [False, True])
@@ -250,9 +264,9 @@ TRACERS = {
 @pytest.mark.parametrize("trace", TRACERS.values(), ids=TRACERS)
 def test_tracers_refuse_before_the_build_and_work_after_it(make, trace):
     model, x = make().eval(), image()
-    with pytest.raises(
-        Exception, match=r"Lazy\w+ has no .* yet: .* Call lazytorch\.materialize|has uninitialized param"
-    ):
+    # PyTorch's own refusals come first, where it has them.
+    refusals = [r"Lazy\w+ has no .* yet: .* Call lazytorch\.materialize", "has uninitialized param", "Expected lazy"]
+    with pytest.raises(Exception, match="|".join(refusals)):
         trace(model, x)
     assert is_lazy(model)
     expected = model(x)
