@@ -119,6 +119,7 @@ def compare(name: str, source: str, *, size: int = 64, structure: bool = False, 
     ]
     macs = [multiply_adds(each.eval()) for each in (ours, theirs)]
     parameters = [sum(each.numel() for each in network.parameters()) for network in (ours, theirs)]
+    problems += ["names"] * (len(ours.state_dict()) != len(shapes[1]))
     problems += ["shapes"] * (shapes[0] != shapes[1])
     problems += ["parameters"] * (parameters[0] != parameters[1])
     problems += ["multiply-adds"] * (macs[0] != macs[1])

@@ -17,12 +17,14 @@ from lazytorch.models import (
     mobilenet_v4,
     resnets,
 )
+from lazytorch.models._weights.fitting import inflate_state_dict
+from lazytorch.models._weights.loading import load_reference_state_dict, reference_state_dict
+from lazytorch.models._weights.names import Rules
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
 from lazytorch.models.features import Features, StageInfo
-from lazytorch.models.inflation import inflate_state_dict
 from lazytorch.models.mnasnet import *
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.mobilenet import *
@@ -32,13 +34,13 @@ from lazytorch.models.mobilenet_v4 import *
 from lazytorch.models.registry import get_model, list_models, references
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
-from lazytorch.models.weights import load_reference_state_dict, reference_state_dict
 
 __all__ = [
     "Backbone",
     "Features",
     "MobileNet",
     "ResNet",
+    "Rules",
     "Stage",
     "StageInfo",
     "get_model",

@@ -13,16 +13,13 @@ from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
 from lazytorch.materialize import is_lazy, materialize, survey
+from lazytorch.models._weights.names import Rules
 from lazytorch.models.building import NoStemWeightError, built_for_weights
 from lazytorch.models.features import FeatureInfo, StageInfo, collect, note_path
 from lazytorch.models.first_call import FirstCall, waiting
 from lazytorch.models.initial_weights import initialize_again, without_initial_values
 
 __all__ = ["Backbone"]
-
-
-# What a module is called elsewhere; and, if others there, the spatial dimensions of its weight.
-Names = Mapping[str, str | tuple[str, int]]
 
 
 class Backbone(nn.Module):
@@ -48,8 +45,7 @@ class Backbone(nn.Module):
         global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling, and no classifier.
         gradient_checkpointing: Whether the gradient computes each block's activations again, instead of keeping them.
         initialize: Called with every module once it is built, to draw its initial weights.
-        reference_names: For ``"torchvision"`` and ``"timm"``, what modules of that zoo's model are called there, by
-            their names here; with the number of spatial dimensions of their weights if it is another one there.
+        reference_names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -97,7 +93,7 @@ class Backbone(nn.Module):
         global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
         gradient_checkpointing: bool = False,
         initialize: Callable[[nn.Module], None] | None = None,
-        reference_names: Mapping[str, Names] | None = None,
+        reference_names: Mapping[str, Rules] | None = None,
     ) -> None:
         super().__init__()
         FirstCall(self)

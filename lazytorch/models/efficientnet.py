@@ -14,9 +14,9 @@ from torch import nn
 
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
+from lazytorch.models import mobile
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import MobileNet, Stage, as_stated, scaled_up
-from lazytorch.models.mobile_names import in_both, in_efficientnet, in_timm
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -82,14 +82,14 @@ B = {
     "final_channels": 1280,
     "activation": SILU,
     "initialize": as_tensorflow,
-    "names": partial(in_both, torchvision=in_efficientnet),
+    "names": {"torchvision": mobile.TORCHVISION, "timm": TIMM},
 }
 TORCHVISION = {
     "drop_path_rate": 0.2,
     "initialize": InitFunction(fan_out_normal, per_group=False, linear=uniform),
 }
 TENSORFLOW_NORM = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)}
-EDGE = {"stages": EFFICIENTNET_EDGE, "final_channels": 1280, "initialize": as_tensorflow, "names": in_timm}
+EDGE = {"stages": EFFICIENTNET_EDGE, "final_channels": 1280, "initialize": as_tensorflow, "names": {"timm": TIMM}}
 LITE = {
     "stages": EFFICIENTNET_LITE,
     "fixed_ends": True,
@@ -98,7 +98,7 @@ LITE = {
     "final_width": as_stated,
     "activation": partial(nn.ReLU6, inplace=True),
     "initialize": as_tensorflow,
-    "names": in_timm,
+    "names": {"timm": TIMM},
 }
 TINY = B | {"round_depth": round, "stem_width": as_stated, "final_width": scaled_up}
 BOTH, T5 = ["torchvision", "timm"], TORCHVISION | TENSORFLOW_NORM

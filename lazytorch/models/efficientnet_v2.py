@@ -10,9 +10,9 @@ from torch import nn
 
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
+from lazytorch.models import mobile
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import MobileNet, Stage
-from lazytorch.models.mobile_names import in_both, in_efficientnet
+from lazytorch.models.mobile import TIMM, MobileNet, Stage
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -94,7 +94,7 @@ COMMON = {
     "final_channels": 1280,
     "activation": SILU,
     "initialize": as_tensorflow,
-    "names": partial(in_both, torchvision=in_efficientnet),
+    "names": {"torchvision": mobile.TORCHVISION, "timm": TIMM},
 }
 S = COMMON | {"stages": EFFICIENTNET_V2_S, "stem_channels": 24}
 M = COMMON | {"stages": EFFICIENTNET_V2_M, "stem_channels": 24}

@@ -13,9 +13,9 @@ from torch import nn
 
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
+from lazytorch.models._weights.names import Rules
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, wide_uniform
-from lazytorch.models.mobile import RELU, MobileNet, Stage, as_stated
-from lazytorch.models.mobile_names import in_both, in_mnasnet, in_timm
+from lazytorch.models.mobile import RELU, TIMM, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -101,8 +101,23 @@ FBNET_C = (
     Stage(352, expansion_ratio=6),
 )
 
-COMMON = {"final_channels": 1280, "final_width": as_stated, "initialize": as_tensorflow, "names": in_timm}
-B1 = COMMON | {"stages": MNASNET_B1, "names": partial(in_both, torchvision=in_mnasnet)}
+# torchvision's names.
+NAMES = Rules("""
+    stem.conv                          layers.0
+    stem.norm                          layers.1
+    stages.0.0.layers.depthwise.conv   layers.3
+    stages.0.0.layers.depthwise.norm   layers.4
+    stages.0.0.layers.project.conv     layers.6
+    stages.0.0.layers.project.norm     layers.7
+    stages.S.B.layers.*.conv           layers.{S+7}.{B}.layers.{3*P}
+    stages.S.B.layers.*.norm           layers.{S+7}.{B}.layers.{3*P+1}
+    final.conv                         layers.{L+7}
+    final.norm                         layers.{L+8}
+    head.classifier                    classifier.1
+""")
+
+COMMON = {"final_channels": 1280, "final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+B1 = COMMON | {"stages": MNASNET_B1, "names": {"torchvision": NAMES, "timm": TIMM}}
 A1 = COMMON | {"stages": MNASNET_A1}
 TORCHVISION = {
     "dropout": 0.2,

@@ -4,7 +4,7 @@ The tables stand in a file for each family; what the families share is here.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,15 +20,49 @@ from lazytorch.layers import (
     round_channels,
 )
 from lazytorch.layers.named_sequential import NamedSequential
-from lazytorch.models.backbone import Backbone, Names
+from lazytorch.models._weights.loading import load_weights
+from lazytorch.models._weights.names import Rules
+from lazytorch.models._weights.sources import Reference
+from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import StageInfo
 from lazytorch.models.layout import branch_rates, places
-from lazytorch.models.sources import Reference
-from lazytorch.models.weights import load_weights
 
 __all__ = ["MobileNet", "Stage"]
 
 RELU = partial(nn.ReLU, inplace=True)
+
+# timm's names of EfficientNet and MobileNetV3, and so of most networks here.
+TIMM = Rules("""
+    stem.conv                         conv_stem
+    stem.norm                         bn1
+    final.conv                        conv_head
+    final.norm                        bn2
+    head.pooled.conv                  conv_head
+    head.pooled.norm                  norm_head
+    head.hidden.linear                conv_head                       dims=2
+    head.classifier                   classifier
+    stages.S.B.layers.se.reduce       blocks.{S}.{B}.se.conv_reduce
+    stages.S.B.layers.se.expand       blocks.{S}.{B}.se.conv_expand
+    stages.S.B.layers.*.norm          blocks.{S}.{B}.bn{C+1}
+    stages.S.B.layers.expand.conv     blocks.{S}.{B}.conv_pw
+    stages.S.B.layers.depthwise.conv  blocks.{S}.{B}.conv_dw
+    stages.S.B.layers.project.conv    blocks.{S}.{B}.conv_pwl         if=expand|conv
+    stages.S.B.layers.project.conv    blocks.{S}.{B}.conv_pw
+    stages.S.B.layers.conv.conv       blocks.{S}.{B}.conv_exp         if=project
+    stages.S.B.layers.conv.conv       blocks.{S}.{B}.conv
+""")
+# torchvision's names of EfficientNet.
+TORCHVISION = Rules("""
+    stem.conv                         features.0.0
+    stem.norm                         features.0.1
+    final.conv                        features.{L+1}.0
+    final.norm                        features.{L+1}.1
+    head.classifier                   classifier.1
+    stages.S.B.layers.se.reduce       features.{S+1}.{B}.block.{P}.fc1
+    stages.S.B.layers.se.expand       features.{S+1}.{B}.block.{P}.fc2
+    stages.S.B.layers.*.conv          features.{S+1}.{B}.block.{P}.0
+    stages.S.B.layers.*.norm          features.{S+1}.{B}.block.{P}.1
+""")
 
 
 class Stage(NamedTuple):
@@ -122,7 +156,7 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
     hidden: Callable[..., dict[str, nn.Module]] = pointwise,
     anti_aliasing: Callable[..., nn.Module] | None = None,
     initialize: Callable[[nn.Module], None] | None = None,
-    names: Callable[..., dict[str, Names]] | None = None,
+    names: Mapping[str, Rules] | None = None,
     dropout: float = 0.0,
     drop_path_rate: float = 0.0,
     norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
@@ -154,7 +188,7 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
             ``lazytorch.models.mobile``, or a ``functools.partial`` of one.
         anti_aliasing: What takes a block's step in place of its convolution; see the block.
         initialize: Called with every module once it is built, to draw its initial weights; None for PyTorch's.
-        names: Called with the rows of each stage, one for each block, for what the modules are called in other zoos.
+        names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
         dropout: Share of the features that training sets to zero before the classifier.
         drop_path_rate: Share of the examples for which training would leave out the branch after the last; the others
             less, in proportion to their place.
@@ -236,7 +270,7 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
         global_pool=global_pool,
         gradient_checkpointing=gradient_checkpointing,
         initialize=initialize,
-        reference_names=None if names is None else names(table),
+        reference_names=names,
     )
     return load_weights(backbone, weights, num_classes)
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck
+from lazytorch.models._weights.names import Rules
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import MobileNet, Stage, as_stated, scaled_up
-from lazytorch.models.mobile_names import in_both, in_mobilenet_v2, in_timm
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -55,14 +55,26 @@ MOBILENET_V2 = (
     Stage(320, repeats=1, stride=1, expansion_ratio=6),
 )
 
-V1 = {"stages": MOBILENET_V1, "activation": RELU6, "initialize": as_tensorflow, "names": in_timm}
+TORCHVISION = Rules("""
+    stem.conv                       features.0.0
+    stem.norm                       features.0.1
+    final.conv                      features.{T+1}.0
+    final.norm                      features.{T+1}.1
+    head.classifier                 classifier.1
+    stages.S.B.layers.project.conv  features.{N+1}.conv.{P}
+    stages.S.B.layers.project.norm  features.{N+1}.conv.{P+1}
+    stages.S.B.layers.*.conv        features.{N+1}.conv.{P}.0
+    stages.S.B.layers.*.norm        features.{N+1}.conv.{P}.1
+""")
+
+V1 = {"stages": MOBILENET_V1, "activation": RELU6, "initialize": as_tensorflow, "names": {"timm": TIMM}}
 V2 = {
     "stages": MOBILENET_V2,
     "final_channels": 1280,
     "final_width": scaled_up,
     "activation": RELU6,
     "initialize": as_tensorflow,
-    "names": partial(in_both, torchvision=in_mobilenet_v2),
+    "names": {"torchvision": TORCHVISION, "timm": TIMM},
 }
 DEEPER = {"stem_width": as_stated, "final_width": as_stated, "fixed_ends": True}
 

@@ -8,8 +8,7 @@ from functools import partial
 
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import MobileNet, Stage, as_stated
-from lazytorch.models.mobile_names import in_timm
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -61,7 +60,7 @@ def version_2(*channels: int, group_size: int = 64) -> tuple[Stage | tuple[Stage
     )
 
 
-COMMON = {"final_width": as_stated, "initialize": as_tensorflow, "names": in_timm}
+COMMON = {"final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}
 
 mobilenet_edgetpu_100 = model(
     "mobilenet_edgetpu_100", MobileNet, ["timm"], **COMMON, stages=MOBILENET_EDGETPU, final_channels=1280

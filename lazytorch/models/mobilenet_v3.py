@@ -13,9 +13,9 @@ from torch import nn
 
 from lazytorch._init.initialize import InitFunction, known_function
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.models._weights.names import Rules
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import RELU, MobileNet, Stage, as_stated, linear, pointwise
-from lazytorch.models.mobile_names import in_both, in_mobilenet_v3, in_timm
+from lazytorch.models.mobile import RELU, TIMM, MobileNet, Stage, as_stated, linear, pointwise
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -108,12 +108,27 @@ def squeezed_as_activated(row: Stage) -> Stage:
     )
 
 
+# torchvision's names.
+NAMES = Rules("""
+    stem.conv                    features.0.0
+    stem.norm                    features.0.1
+    head.pooled.conv             classifier.0                  dims=0
+    head.hidden.linear           classifier.0
+    head.classifier              classifier.3
+    stages.S.B.layers.conv.conv  features.{N+1}.0
+    stages.S.B.layers.conv.norm  features.{N+1}.1
+    stages.S.B.layers.se.reduce  features.{N+1}.block.{P}.fc1
+    stages.S.B.layers.se.expand  features.{N+1}.block.{P}.fc2
+    stages.S.B.layers.*.conv     features.{N+1}.block.{P}.0
+    stages.S.B.layers.*.norm     features.{N+1}.block.{P}.1
+""")
+
 COMMON = {
     "stem_channels": 16,
     "hidden": pointwise,
     "activation": HARD_SWISH,
     "initialize": as_tensorflow,
-    "names": partial(in_both, torchvision=in_mobilenet_v3),
+    "names": {"torchvision": NAMES, "timm": TIMM},
 }
 LARGE = COMMON | {"stages": MOBILENET_V3_LARGE, "hidden_channels": 1280}
 SMALL = COMMON | {"stages": MOBILENET_V3_SMALL, "hidden_channels": 1024}
@@ -135,7 +150,7 @@ RW = {
     "hidden": partial(pointwise, bias=False),
     "norm_layer": partial(nn.BatchNorm2d, eps=1e-3),
 }
-LC = COMMON | {"stages": LCNET, "hidden_channels": 1280, "names": in_timm}
+LC = COMMON | {"stages": LCNET, "hidden_channels": 1280, "names": {"timm": TIMM}}
 
 mobilenet_v3_large = model("mobilenet_v3_large", MobileNet, ["torchvision"], **LARGE | TORCHVISION)
 mobilenet_v3_small = model("mobilenet_v3_small", MobileNet, ["torchvision"], **SMALL | TORCHVISION)

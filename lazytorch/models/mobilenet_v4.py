@@ -6,9 +6,9 @@ All are timm's, those with anti-aliasing (aa: averaged, blur: blurred) its own.
 from functools import partial
 
 from lazytorch.layers import BlurPool, LazyFusedInvertedBottleneck, LazyUniversalInvertedBottleneck, average_blur
+from lazytorch.models._weights.names import Rules
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import MobileNet, Stage, as_stated, pointwise
-from lazytorch.models.mobile_names import in_timm
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, pointwise
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -103,11 +103,25 @@ MOBILENET_V4_LARGE = (
     conv(960, 1),
 )
 
+NAMES = Rules(
+    """
+    stages.S.B.layers.start.conv      blocks.{S}.{B}.dw_start.conv
+    stages.S.B.layers.start.norm      blocks.{S}.{B}.dw_start.bn
+    stages.S.B.layers.expand.conv     blocks.{S}.{B}.pw_exp.conv
+    stages.S.B.layers.expand.norm     blocks.{S}.{B}.pw_exp.bn
+    stages.S.B.layers.depthwise.conv  blocks.{S}.{B}.dw_mid.conv
+    stages.S.B.layers.depthwise.norm  blocks.{S}.{B}.dw_mid.bn
+    stages.S.B.layers.project.conv    blocks.{S}.{B}.pw_proj.conv   unless=conv
+    stages.S.B.layers.project.norm    blocks.{S}.{B}.pw_proj.bn     unless=conv
+    """
+    + TIMM.text
+)
+
 COMMON = {
     "hidden_channels": 1280,
     "hidden": partial(pointwise, norm=True),
     "initialize": as_tensorflow,
-    "names": in_timm,
+    "names": {"timm": NAMES},
 }
 SMALL = COMMON | {"stages": MOBILENET_V4_SMALL}
 MEDIUM = COMMON | {"stages": MOBILENET_V4_MEDIUM}

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, ParamSpec, overload
 
 from lazytorch._lazy.unbuilt import show
+from lazytorch.models._weights.sources import Reference
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import Features
-from lazytorch.models.sources import Reference
 
 __all__ = ["get_model", "list_models", "model", "references"]
 

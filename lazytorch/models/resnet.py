@@ -26,63 +26,41 @@ from lazytorch.layers import (
     projection,
 )
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.models._weights.loading import load_weights
+from lazytorch.models._weights.names import Rules
+from lazytorch.models._weights.sources import Reference
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import StageInfo
 from lazytorch.models.layout import branch_rates, places
-from lazytorch.models.sources import Reference
-from lazytorch.models.weights import load_weights
 
 __all__ = ["ResNet"]
 
 RELU = partial(nn.ReLU, inplace=True)
 
-# What torchvision and timm call what stands here; both call alike what both have.
-STEM_NAMES = {
-    "stem.conv.conv": "conv1",
-    "stem.conv.norm": "bn1",
-    "stem.conv1.conv": "conv1.0",
-    "stem.conv1.norm": "conv1.1",
-    "stem.conv2.conv": "conv1.3",
-    "stem.conv2.norm": "conv1.4",
-    "stem.conv3.conv": "conv1.6",
-    "stem.conv3.norm": "bn1",
-    "stem.pool.conv": "maxpool.0",
-    "stem.pool.norm": "maxpool.1",
-    "head.classifier": "fc",
-}
-BLOCK_NAMES = {
-    # of a bottleneck
-    "layers.reduce.conv": "conv1",
-    "layers.reduce.norm": "bn1",
-    "layers.conv.conv": "conv2",
-    "layers.conv.norm": "bn2",
-    "layers.restore.conv": "conv3",
-    "layers.restore.norm": "bn3",
-    # of a basic block
-    "layers.conv1.conv": "conv1",
-    "layers.conv1.norm": "bn1",
-    "layers.conv2.conv": "conv2",
-    "layers.conv2.norm": "bn2",
-    # of attention
-    "layers.se.reduce": "se.fc1",
-    "layers.se.expand": "se.fc2",
-    "layers.se.conv": "se.conv",
-    # of shortcuts: in the pooled one, the pool counts also where there is none
-    "shortcut.conv": "downsample.0",
-    "shortcut.norm": "downsample.1",
-    "shortcut.project.conv": "downsample.1",
-    "shortcut.project.norm": "downsample.2",
-}
-
-
-def names_there(depths: Sequence[int]) -> dict[str, str]:
-    """What each module is called in torchvision and timm."""
-    return STEM_NAMES | {
-        f"stages.{stage}.{block}.{ours}": f"layer{stage + 1}.{block}.{theirs}"
-        for stage, depth in enumerate(depths)
-        for block in range(depth)
-        for ours, theirs in BLOCK_NAMES.items()
-    }
+# The names in torchvision and timm, which agree where both have a module.
+NAMES = Rules("""
+    stem.conv.conv                      conv1
+    stem.conv.norm                      bn1
+    stem.conv1.conv                     conv1.0
+    stem.conv1.norm                     conv1.1
+    stem.conv2.conv                     conv1.3
+    stem.conv2.norm                     conv1.4
+    stem.conv3.conv                     conv1.6
+    stem.conv3.norm                     bn1
+    stem.pool.conv                      maxpool.0
+    stem.pool.norm                      maxpool.1
+    head.classifier                     fc
+    # In a pooled shortcut the pool counts, also where there is none.
+    stages.S.B.shortcut.conv            layer{S+1}.{B}.downsample.0
+    stages.S.B.shortcut.norm            layer{S+1}.{B}.downsample.1
+    stages.S.B.shortcut.project.conv    layer{S+1}.{B}.downsample.1
+    stages.S.B.shortcut.project.norm    layer{S+1}.{B}.downsample.2
+    stages.S.B.layers.se.reduce         layer{S+1}.{B}.se.fc1
+    stages.S.B.layers.se.expand         layer{S+1}.{B}.se.fc2
+    stages.S.B.layers.se.conv           layer{S+1}.{B}.se.conv
+    stages.S.B.layers.*.conv            layer{S+1}.{B}.conv{C+1}
+    stages.S.B.layers.*.norm            layer{S+1}.{B}.bn{C+1}
+""")
 
 
 def max_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
@@ -232,7 +210,7 @@ def ResNet(  # noqa: N802 - a network, though built by a function
         global_pool=global_pool,
         gradient_checkpointing=gradient_checkpointing,
         initialize=InitFunction(initial_values, zero_init=zero_init),
-        reference_names=dict.fromkeys(("torchvision", "timm"), names_there(depths)),
+        reference_names=dict.fromkeys(("torchvision", "timm"), NAMES),
     )
     return load_weights(backbone, weights, num_classes)
 

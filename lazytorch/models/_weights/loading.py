@@ -15,11 +15,11 @@ from lazytorch._lazy.deferred import DeferredLoad
 from lazytorch._lazy.scopes import outside_modes
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import survey
+from lazytorch.models._weights.fitting import fit_input_channels
+from lazytorch.models._weights.sources import Reference, State, read, tensors_by_name
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.building import built_for_weights
 from lazytorch.models.first_call import FirstCall
-from lazytorch.models.inflation import fit_input_channels
-from lazytorch.models.sources import Reference, State, read, tensors_by_name
 
 __all__ = ["load_reference_state_dict", "load_weights", "reference_state_dict"]
 
@@ -158,10 +158,9 @@ def reference_state_dict(model: Backbone, source: str) -> State:
         <All keys matched successfully>
     """
     require_source(model, source)
-    return {
-        name_there(model, key, source): value.reshape(shape_there(model, key, value, source))
-        for key, value in model.state_dict().items()
-    }
+    rules, state = model.reference_names[source], model.state_dict()
+    names = rules.names(model, state)
+    return {names[key]: value.reshape(rules.shape(model, key, value)) for key, value in state.items()}
 
 
 def require_source(model: Backbone, source: str) -> None:
@@ -175,19 +174,8 @@ def require_source(model: Backbone, source: str) -> None:
 
 
 def name_there(model: Backbone, key: str, layout: str | None) -> str:
-    """What an entry of the model's state is called in ``layout``; None is its own."""
-    module, _, tensor = key.rpartition(".")
-    name = module if layout is None else model.reference_names[layout].get(module, module)
-    return f"{name if isinstance(name, str) else name[0]}.{tensor}"
-
-
-def shape_there(model: Backbone, key: str, value: Tensor, layout: str | None) -> tuple[int, ...]:
-    """The shape that an entry of the model's state has in ``layout``."""
-    module, _, tensor = key.rpartition(".")
-    name = module if layout is None else model.reference_names[layout].get(module, module)
-    if isinstance(name, str) or tensor != "weight":
-        return tuple(value.shape)
-    return (*value.shape[:2], *(1,) * name[1])
+    """The name that an entry of the model's state has in ``layout``; None is the model's own."""
+    return key if layout is None else model.reference_names[layout].name(model, key)
 
 
 def load_fitted(
@@ -220,10 +208,14 @@ def load_fitted(
 
     with built_for_weights(model, entry, lambda key: key not in kept):
         expected = {key: value for key, value in model.state_dict().items() if key not in kept}
-        names = [{key: name_there(model, key, layout) for key in expected} for layout in layouts]
-        found = [len(given.keys() & each.values()) for each in names]
-        index = found.index(max(found))
-        load(checked(model, given, layouts[index], names[index], expected, what))
+        names: dict[str | None, dict[str, str]] = {}
+        for layout in layouts:
+            own = {key: key for key in expected}
+            names[layout] = own if layout is None else model.reference_names[layout].names(model, expected)
+            if given.keys() >= set(names[layout].values()):
+                break
+        layout = max(names, key=lambda layout: len(given.keys() & names[layout].values()))
+        load(checked(model, given, layout, names[layout], expected, what))
 
 
 def checked(
@@ -252,7 +244,9 @@ def checked(
             value = torch.zeros((), dtype=torch.int64, device="cpu")
         if value is None:
             missing.append(name)
-        elif value.shape != (shape := own.shape if layout is None else shape_there(model, key, own, layout)):
+        elif value.shape != (
+            shape := own.shape if layout is None else model.reference_names[layout].shape(model, key, own)
+        ):
             misshaped.append(f"{name} is {tuple(value.shape)}, must be {tuple(shape)}")
         else:
             state[key] = value.reshape(own.shape).to(own.device, own.dtype)

@@ -1,0 +1,1 @@
+"""Weights of other zoos and of files: sources, names, fitting, loading."""

@@ -1,0 +1,157 @@
+"""Rules: the names that torchvision and timm have for the entries of a model's state."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+__all__ = ["Rules"]
+
+
+class Rule(NamedTuple):
+    """One line of ``Rules``.
+
+    Attributes:
+        ours: What matches the start of a name here.
+        theirs: The name there, with expressions in braces.
+        dims: The number of trailing dimensions of size 1 that the weight has there; None for the shape that it has.
+        present: Parts of which the block must have one; empty for any block.
+        absent: Parts that the block must not have.
+    """
+
+    ours: re.Pattern[str]
+    theirs: str
+    dims: int | None
+    present: set[str]
+    absent: set[str]
+
+
+class Rules:
+    """The names in another zoo of the entries of a model's state, by rules of one line each.
+
+    A rule is ``ours theirs [option ...]``. ``ours`` is the name of a module or of a tensor, in which ``S`` is the
+    number of a stage, ``B`` that of a block in it, and ``*`` any one part of the name. The first rule that fits
+    applies; an entry that no rule fits has the same name in both. In ``theirs``, ``*`` is the same part of the name,
+    and braces contain sums and products of numbers and of these:
+
+    - ``S``, ``B``: as above
+    - ``N``: the number of blocks before this one in the network
+    - ``P``: the number of parts with parameters before this one in the block
+    - ``C``: the same, without counting ``se``
+    - ``L``, ``T``: the number of stages, and of blocks, of the network
+
+    Options: ``if=part`` and ``unless=part``, with parts of which the block must have one, or must have none, several
+    with ``|`` between them; ``dims=0``, the number of trailing dimensions of size 1 that the weight has there.
+
+    The rules are applied to a model whose stages are built; those of the stem and the head to a lazy one as well.
+
+    Args:
+        text: The rules. A ``#`` begins a comment.
+
+    Raises:
+        ValueError: If a line is not a rule.
+
+    Example:
+        >>> import lazytorch
+        >>> from lazytorch.models import Rules
+        >>> rules = Rules('''
+        ...     stem.conv                      conv_stem
+        ...     stages.S.B.layers.*.conv       blocks.{N+1}.conv{C+1}
+        ... ''')
+        >>> model = lazytorch.materialize(lazytorch.models.mobilenet_v2(), (1, 3, 64, 64))
+        >>> rules.name(model, "stages.1.0.layers.depthwise.conv.weight")
+        'blocks.2.conv2.weight'
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        lines = [line.partition("#")[0].split() for line in text.splitlines()]
+        self.rules = [parsed(line) for line in lines if line]
+        self.found: dict[str, list[tuple[Rule, re.Match[str]]]] = {}  # by names here, the rules that match
+
+    def __repr__(self) -> str:
+        return f"Rules({len(self.rules)} rules)"
+
+    def __deepcopy__(self, memo: Any) -> "Rules":
+        return self
+
+    def __reduce__(self) -> Any:
+        return Rules, (self.text,)
+
+    def name(self, model: nn.Module, key: str) -> str:
+        """The name there of an entry of the model's state."""
+        return self._apply(model, key)[0]
+
+    def names(self, model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
+        """The names there of several entries, by their names here.
+
+        Raises:
+            ValueError: If two of them have the same name there.
+        """
+        names = {key: self.name(model, key) for key in keys}
+        first: dict[str, str] = {}
+        for key, name in names.items():
+            if first.setdefault(name, key) != key:
+                raise ValueError(
+                    f"Rules: every entry must have a name of its own, got {name!r} for {first[name]} and {key}."
+                )
+        return names
+
+    def shape(self, model: nn.Module, key: str, value: Tensor) -> tuple[int, ...]:
+        """The shape there of an entry of the model's state."""
+        dims = self._apply(model, key)[1]
+        return tuple(value.shape) if dims is None or value.dim() < 2 else (*value.shape[:2], *(1,) * dims)
+
+    def _apply(self, model: nn.Module, key: str) -> tuple[str, int | None]:
+        if key not in self.found:
+            matches = [(rule, rule.ours.fullmatch(key)) for rule in self.rules]
+            self.found[key] = [(rule, match) for rule, match in matches if match is not None]
+        for rule, match in self.found[key]:
+            known = variables(model, key, match.groupdict())
+            parts = known.pop("parts")
+            if (rule.present and not rule.present & parts) or rule.absent & parts:
+                continue
+            name = re.sub(r"\{(.*?)\}", lambda each, known=known: str(evaluate(each[1], known)), rule.theirs)
+            return name.replace("*", match.groupdict().get("any", "*")) + (match["rest"] or ""), rule.dims
+        return key, None
+
+
+def parsed(line: list[str]) -> Rule:
+    ours, theirs, *options = line if len(line) > 1 else (*line, "")
+    given = {name: text for name, _, text in (each.partition("=") for each in options)}
+    if not theirs or given.keys() - {"if", "unless", "dims"}:
+        raise ValueError(f"Rules: a line must be 'ours theirs', then if=, unless= or dims=, got {' '.join(line)!r}.")
+    pattern = re.escape(ours).replace(r"\*", r"(?P<any>[^.]+)")
+    pattern = re.sub(r"\b([SB])\b", r"(?P<\1>\\d+)", pattern)
+    return Rule(
+        re.compile(rf"{pattern}(?P<rest>\..+)?"),
+        theirs,
+        int(given["dims"]) if "dims" in given else None,
+        set(filter(None, given.get("if", "").split("|"))),
+        set(filter(None, given.get("unless", "").split("|"))),
+    )
+
+
+def variables(model: nn.Module, key: str, matched: Mapping[str, str | None]) -> dict[str, Any]:
+    """What the expressions of a rule may contain, and the names of the block's ``parts``."""
+    lengths = [len(stage) for stage in model.get_submodule("stages").children()]  # pyright: ignore[reportArgumentType]
+    known: dict[str, Any] = {"L": len(lengths), "T": sum(lengths), "parts": set()}
+    if matched.get("S") is not None and matched.get("B") is not None:
+        stage, place = int(matched["S"] or 0), int(matched["B"] or 0)
+        block = model.get_submodule(f"stages.{stage}.{place}")
+        layers = getattr(block, "layers", block)
+        parts = [name for name, each in layers.named_children() if next(each.parameters(), None) is not None]
+        part = (*key.split("."), "")[4 if layers is not block else 3]
+        index = parts.index(part) if part in parts else len(parts)
+        known |= {"S": stage, "B": place, "N": sum(lengths[:stage]) + place, "parts": set(parts)}
+        known |= {"P": index, "C": index - ("se" in parts[:index])}
+    return known
+
+
+def evaluate(expression: str, known: Mapping[str, int]) -> int:
+    """The value of a sum of products of whole numbers and variables."""
+    terms = re.findall(r"([+-]?)([^+-]+)", expression)
+    factors = [[known[each] if each in known else int(each) for each in term.split("*")] for _, term in terms]
+    return sum((-1 if sign == "-" else 1) * math.prod(each) for (sign, _), each in zip(terms, factors, strict=True))
