@@ -1,5 +1,6 @@
 """scripts/benchmark.py: what it reports follows from what it measures, and what it compares is the same network."""
 
+import functools
 import json
 import re
 import sys
@@ -155,11 +156,20 @@ def compiled_graph(model):
     return [(str(node.target), str(getattr(node.meta["val"], "shape", ""))) for node in nodes]
 
 
+@functools.cache
+def copies_in_dropout():
+    """Whether dropout in evaluation is a copy to the compiler, as before torch 2.9 or so; not all models have one."""
+    return any("clone" in target for target, _ in compiled_graph(nn.Sequential(nn.ReLU(), nn.Dropout())))
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("resnet152", "efficientnet_b4")])  # deeper
 def test_what_is_built_compiles_to_torchvisions_graph(name):
     ours = compiled_graph(lazytorch.materialize(get_model(name), (1, 3, 64, 64)))
+    theirs = compiled_graph(torchvision.models.get_model(name))
+    if copies_in_dropout():
+        ours, theirs = ([node for node in each if node[0] != "aten.clone.default"] for each in (ours, theirs))
     assert len(ours) >= 90
-    assert ours == compiled_graph(torchvision.models.get_model(name))
+    assert ours == theirs
 
 
 def calls(function):
