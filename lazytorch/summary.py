@@ -152,7 +152,7 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         >>> model = lazytorch.models.resnet18(num_classes=10)
         >>> lazytorch.summary(model, (1, 12, 64, 64), depth=1)
         layer                    output shape     parameters  multiply-adds
-        Backbone                 (1, 10)          11,209,866    176,952,320
+        ResNet                   (1, 10)          11,209,866    176,952,320
           stem: NamedSequential  (1, 64, 16, 16)      37,760     38,535,168
           stages: Sequential     (1, 512, 2, 2)   11,166,976    138,412,032
           final: Identity        (1, 512, 2, 2)            0              0

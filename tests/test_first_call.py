@@ -100,7 +100,7 @@ def test_no_trace_of_the_first_call_is_left(name, build):
     assert not any("forward" in vars(each) for each in model.modules())
     assert model.forward.__func__ is Backbone.forward
     named = {value for _, value, _ in pickletools.genops(pickle.dumps(model)) if isinstance(value, str)}
-    assert "lazytorch.models.backbone" in named
+    assert type(model).__module__ in named
     assert [name for name in named if "lazy" in name.lower().replace("lazytorch", "") or "first_call" in name] == []
 
 

@@ -452,8 +452,8 @@ class Scaled(nn.Module):
 class Nesting(LazyModule):
     """Builds a module that contains lazy ones."""
 
-    def __init__(self, channels, *args, **kwargs):
-        super().__init__(channels)
+    def __init__(self, out_channels, **options):
+        super().__init__(out_channels)
 
     def get_initialized_module(self, inputs, module_args, module_kwargs):
         return nn.Sequential(nn.Conv2d(inputs[0].size(1), *module_args, 1), LazyConvNormActivation(*module_args))

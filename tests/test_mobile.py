@@ -61,7 +61,7 @@ def test_compound_scaling():
     """Tan & Le 2019: channels to the nearest multiple of 8, blocks up to the next whole number."""
     table = blocks([Stage(16), Stage(24, repeats=2, stride=2)], 1.4, 1.8, lazytorch.layers.round_channels, ceil, False)
     assert [[row.out_channels for row in rows] for rows in table] == [[24, 24], [32, 32, 32, 32]]
-    assert [[row.stride for row in rows] for rows in table] == [[1, 1], [2, 2, 2, 2]]  # the first block alone takes it
+    assert [[row.stride for row in rows] for rows in table] == [[1, 1], [2, 1, 1, 1]]  # the first block alone takes it
     ends = blocks([Stage(8), Stage(8, repeats=2), Stage(8)], 1.0, 2.0, round, ceil, True)
     assert [len(rows) for rows in ends] == [1, 4, 1]
     each = blocks([Stage(8, repeats=3), Stage(8, repeats=3)], 1.0, (1.0, 1.5), round, ceil, False)

@@ -110,7 +110,7 @@ def test_as_text_html_and_rich_table():
     table = summary(resnet10t(num_classes=3), (1, 3, 64, 64), depth=2)
     lines = str(table).splitlines()
     assert lines[0].split() == ["layer", "output", "shape", "parameters", "multiply-adds"]
-    assert lines[1].split() == ["Backbone", "(1,", "3)", f"{table.parameters:,}", f"{table.macs:,}"]
+    assert lines[1].split() == ["ResNet", "(1,", "3)", f"{table.parameters:,}", f"{table.macs:,}"]
     assert any(line.startswith("    conv1: ConvNormActivation") for line in lines)
     assert not any(line.startswith("      ") for line in lines)
     assert repr(table) == str(table)

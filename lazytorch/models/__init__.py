@@ -21,6 +21,7 @@ from lazytorch.models._weights.fitting import inflate_state_dict
 from lazytorch.models._weights.loading import load_reference_state_dict, reference_state_dict
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.backbone import Backbone
+from lazytorch.models.compose import Network, NetworkOptions, Row
 from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
@@ -39,7 +40,10 @@ __all__ = [
     "Backbone",
     "Features",
     "MobileNet",
+    "Network",
+    "NetworkOptions",
     "ResNet",
+    "Row",
     "Rules",
     "Stage",
     "StageInfo",

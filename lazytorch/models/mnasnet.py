@@ -14,8 +14,9 @@ from torch import nn
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import RELU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, wide_uniform
-from lazytorch.models.mobile import RELU, TIMM, MobileNet, Stage, as_stated
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
 __all__ = [

@@ -6,13 +6,11 @@ The tables stand in a file for each family; what the families share is here.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from torch import nn
 
 from lazytorch.layers import (
-    LazyAdaptiveAvgPool,
     LazyConvNormActivation,
     LazyInvertedBottleneck,
     LazyLinear,
@@ -20,16 +18,11 @@ from lazytorch.layers import (
     round_channels,
 )
 from lazytorch.layers.named_sequential import NamedSequential
-from lazytorch.models._weights.loading import load_weights
 from lazytorch.models._weights.names import Rules
-from lazytorch.models._weights.sources import Reference
-from lazytorch.models.backbone import Backbone
+from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.features import StageInfo
-from lazytorch.models.layout import branch_rates, places
 
 __all__ = ["MobileNet", "Stage"]
-
-RELU = partial(nn.ReLU, inplace=True)
 
 # timm's names of EfficientNet and MobileNetV3, and so of most networks here.
 TIMM = Rules("""
@@ -138,69 +131,34 @@ def linear(channels: int, **layer: Callable[..., nn.Module] | None) -> dict[str,
     return {"hidden": NamedSequential(linear=LazyLinear(channels), activation=activation())}
 
 
-def MobileNet(  # noqa: N802 - a network, though built by a function
-    num_classes: int | None = None,
-    *,
-    stages: Sequence[Stage | Sequence[Stage]] = (),
-    width: float = 1.0,
-    depth: float | Sequence[float] = 1.0,
-    rounding: Callable[[float], int] = round_channels,
-    round_depth: Callable[[float], int] = ceil,
-    fixed_ends: bool = False,
-    stem_channels: int = 32,
-    stem_kernel_size: int = 3,
-    stem_width: Callable[[int, float], int] = scaled,
-    final_channels: int | None = None,
-    final_width: Callable[[int, float], int] = scaled,
-    hidden_channels: int | None = None,
-    hidden: Callable[..., dict[str, nn.Module]] = pointwise,
-    anti_aliasing: Callable[..., nn.Module] | None = None,
-    initialize: Callable[[nn.Module], None] | None = None,
-    names: Mapping[str, Rules] | None = None,
-    dropout: float = 0.0,
-    drop_path_rate: float = 0.0,
-    norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
-    activation: Callable[[], nn.Module] | None = RELU,
-    output_stride: int = 32,
-    global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
-    gradient_checkpointing: bool = False,
-    weights: str | Path | Reference | None = None,
-) -> Backbone:
-    """A network of inverted bottlenecks by a table, for whatever channels and rank its first input has.
+@family()
+class MobileNet(Network):
+    """A network of inverted bottlenecks by a table.
+
+    It takes any number of input channels, and signals, images or volumes, as its first input has them.
 
     Args:
         num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, and else 1000.
-        stages: The table, one row a stage; or several rows, for a stage of different blocks.
-        width: What the channels of all stages are multiplied by.
-        depth: What the blocks of all stages are multiplied by, or of each.
-        rounding: Called with the channels of a stage times ``width``, and the expanded channels of a block, for how
-            many they are.
-        round_depth: Called with the blocks of a stage times ``depth``, for how many they are.
+            ``weights`` have, or else 1000.
+        stages: The table, one row for each stage; or several rows, for a stage of different blocks.
+        width: Factor of the channels of all stages.
+        depth: Factor of the number of blocks of all stages, or one for each stage.
+        rounding: Called with the channels of a stage times ``width``, and with the expanded channels of a block;
+            returns whole channels.
+        round_depth: Called with the number of blocks of a stage times ``depth``; returns a whole number.
         fixed_ends: Whether ``depth`` leaves the first and the last stage as they are.
-        stem_channels: Channels of the first convolution.
-        stem_kernel_size: Side of its kernel, in pixels; its step is 2.
-        stem_width: Called with ``stem_channels`` and ``width``, for how many they are.
+        stem_channels: Channels of the first convolution, which has a stride of 2.
+        stem_kernel_size: Size of its kernel, in pixels.
+        stem_width: Called with ``stem_channels`` and ``width``; returns its channels.
         final_channels: Channels of a 1x1 convolution before the pooling; None for none.
-        final_width: Called with ``final_channels`` and ``width``, for how many they are.
+        final_width: Called with ``final_channels`` and ``width``; returns its channels.
         hidden_channels: Channels of a layer between the pooling and the classifier; None for none.
-        hidden: That layer, called with them, ``norm_layer`` and ``activation``: ``pointwise`` or ``linear`` of
-            ``lazytorch.models.mobile``, or a ``functools.partial`` of one.
-        anti_aliasing: What takes a block's step in place of its convolution; see the block.
-        initialize: Called with every module once it is built, to draw its initial weights; None for PyTorch's.
+        hidden: Called with ``hidden_channels``, ``norm_layer`` and ``activation``; returns that layer: ``pointwise`` or
+            ``linear`` of ``lazytorch.models.mobile``, or a ``functools.partial`` of one.
+        anti_aliasing: Replaces the stride of a block's convolution; see the block.
+        initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's.
         names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
-        dropout: Share of the features that training sets to zero before the classifier.
-        drop_path_rate: Share of the examples for which training would leave out the branch after the last; the others
-            less, in proportion to their place.
-        norm_layer: Called with the channels, after each convolution; None for no norms.
-        activation: Called without arguments, where a row says nothing else; None for no activations.
-        output_stride: Input pixels along a side over those of the last stage: 8, 16 or 32. Where steps are left out,
-            kernels are dilated.
-        global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling.
-        gradient_checkpointing: Whether the gradient computes each block's activations again, instead of keeping them.
-        weights: ``"torchvision"`` or ``"timm"`` for what that zoo recommends for the model of this name, also with a
-            tag of its own (``"timm:ra_in1k"``); or a ``.safetensors``, ``.pt`` or ``.pth`` file with names of either
-            zoo or of this one. The stem is fitted to other input channels.
+        options: Those of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -220,59 +178,71 @@ def MobileNet(  # noqa: N802 - a network, though built by a function
         >>> MobileNet(10, stages=table, width=0.5)(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 10])
     """
-    if not stages:
-        raise ValueError("MobileNet: stages must be a table of at least one row, got none.")
-    table = blocks(stages, width, depth, rounding, round_depth, fixed_ends)
-    layer = {"norm_layer": norm_layer, "activation": activation}
-    strides = [rows[0].stride for rows in table]
-    places_of, reductions = places(
-        strides,
-        [len(rows) for rows in table],
-        stem_reduction=2,
-        output_stride=output_stride,
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        stages: Sequence[Stage | Sequence[Stage]] = (),
+        width: float = 1.0,
+        depth: float | Sequence[float] = 1.0,
+        rounding: Callable[[float], int] = round_channels,
+        round_depth: Callable[[float], int] = ceil,
+        fixed_ends: bool = False,
+        stem_channels: int = 32,
+        stem_kernel_size: int = 3,
+        stem_width: Callable[[int, float], int] = scaled,
+        final_channels: int | None = None,
+        final_width: Callable[[int, float], int] = scaled,
+        hidden_channels: int | None = None,
+        hidden: Callable[..., dict[str, nn.Module]] = pointwise,
+        anti_aliasing: Callable[..., nn.Module] | None = None,
+        initialize: Callable[[nn.Module], None] | None = None,
+        names: Mapping[str, Rules] | None = None,
+        **options: Unpack[NetworkOptions],
+    ) -> None:
+        if not stages:
+            raise ValueError("MobileNet: stages must be a table of at least one row, got none.")
+        table = blocks(stages, width, depth, rounding, round_depth, fixed_ends)
+        stem = stem_width(stem_channels, width)
+        final = None if final_channels is None else final_width(final_channels, width)
+        common = {"rounding": rounding, "anti_aliasing": anti_aliasing}
+        super().__init__(
+            num_classes,
+            stem=partial(LazyConvNormActivation, stem, stem_kernel_size, 2),
+            stem_reduction=2,
+            stem_info=StageInfo(stem, 2, "stem") if table[0][0].stride > 1 else None,
+            stages=[
+                [Row(partial(block, row, **common), row.out_channels, 1, row.stride) for row in rows] for rows in table
+            ],
+            final=None if final is None else partial(LazyPointwiseConv, final),
+            num_features=final,
+            hidden=None if hidden_channels is None else partial(hidden, hidden_channels),
+            hidden_channels=hidden_channels,
+            rates_end=False,
+            initialize=initialize,
+            names=names,
+            **options,
+        )
+
+
+def block(
+    row: Stage,
+    *,
+    activation: Callable[[], nn.Module] | None,
+    dilation: int,
+    input_dilation: int,
+    **options: Any,
+) -> nn.Module:
+    """A block of a row. Its only kernel is that with the stride, and so has the dilation of the block before."""
+    return row.block(
+        kernel_size=row.kernel_size,
+        expansion_ratio=row.expansion_ratio,
+        se_layer=row.se_layer,
+        activation=row.activation or activation,
+        dilation=input_dilation,
+        **options,
     )
-    stem = stem_width(stem_channels, width)
-    count = sum(map(len, table))
-    rates = iter(branch_rates(drop_path_rate, count, last=count))
-    channels = [rows[-1].out_channels for rows in table]
-    final = None if final_channels is None else final_width(final_channels, width)
-    backbone = Backbone(
-        stem=LazyConvNormActivation(stem, stem_kernel_size, 2, **layer),
-        stages=[
-            [
-                row.block(
-                    row.out_channels,
-                    row.kernel_size,
-                    place.stride,
-                    row.expansion_ratio,
-                    rounding=rounding,
-                    dilation=place.input_dilation,
-                    se_layer=row.se_layer,
-                    anti_aliasing=anti_aliasing,
-                    drop_path_rate=next(rates),
-                    norm_layer=norm_layer,
-                    activation=row.activation or activation,
-                )
-                for row, place in zip(rows, stage, strict=True)
-            ]
-            for rows, stage in zip(table, places_of, strict=True)
-        ],
-        final=None if final is None else LazyPointwiseConv(final, **layer),
-        channels=channels,
-        reductions=reductions,
-        strides=strides,
-        stem_info=StageInfo(stem, 2, "stem") if strides[0] > 1 else None,
-        num_features=channels[-1] if final is None else final,
-        hidden_channels=hidden_channels,
-        **({} if hidden_channels is None else hidden(hidden_channels, **layer)),
-        num_classes=num_classes,
-        dropout=dropout,
-        global_pool=global_pool,
-        gradient_checkpointing=gradient_checkpointing,
-        initialize=initialize,
-        reference_names=names,
-    )
-    return load_weights(backbone, weights, num_classes)
 
 
 def blocks(
@@ -300,9 +270,11 @@ def blocks(
             left, wanted, counts[index] = left - counts[index], wanted - share, share
         table.append(
             [
-                row._replace(out_channels=rounding(row.out_channels * width), repeats=1)
+                row._replace(
+                    out_channels=rounding(row.out_channels * width), repeats=1, stride=row.stride if first else 1
+                )
                 for row, count in zip(rows, counts, strict=True)
-                for _ in range(count)
+                for first in (True, *[False] * (count - 1))
             ]
         )
     return table

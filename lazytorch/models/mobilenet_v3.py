@@ -14,8 +14,9 @@ from torch import nn
 from lazytorch._init.initialize import InitFunction, known_function
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
 from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import RELU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import RELU, TIMM, MobileNet, Stage, as_stated, linear, pointwise
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, linear, pointwise
 from lazytorch.models.registry import model
 
 __all__ = [

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple, ParamSpec, overload
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from lazytorch._lazy.unbuilt import show
 from lazytorch.models._weights.sources import Reference
@@ -16,6 +16,7 @@ from lazytorch.models.features import Features
 __all__ = ["get_model", "list_models", "model", "references"]
 
 P = ParamSpec("P")
+N = TypeVar("N", bound=Backbone)
 
 
 # What timm and torchvision call options of ours.
@@ -46,16 +47,16 @@ _entries: dict[str, Entry] = {}
 
 def model(
     name: str,
-    family: Callable[P, Backbone],
+    family: Callable[P, N],
     sources: Iterable[str],
     /,
     **config: Any,
-) -> Callable[P, Backbone]:
+) -> Callable[P, N]:
     """The builder of one model: its family's, with other defaults; entered in the registry.
 
     Args:
         name: The model's, which is also what its references call it.
-        family: The function that builds any model of its kind; its parameters are the builder's.
+        family: The class of the network; the parameters of its constructor are the builder's.
         sources: The zoos that have a model of that name.
         config: What makes this model of the family.
     """
@@ -65,11 +66,11 @@ def model(
         parameters=[
             each.replace(default=config[each.name]) if each.name in config else each
             for each in signature.parameters.values()
-        ]
+        ],
+        return_annotation=family,
     )
 
-    @functools.wraps(family)
-    def build(*args: P.args, **kwargs: P.kwargs) -> Backbone:
+    def build(*args: P.args, **kwargs: P.kwargs) -> N:
         try:
             options = {**config, **check.bind(*args, **kwargs).arguments}
         except TypeError as error:

@@ -1,0 +1,296 @@
+"""Network: a stem, rows of blocks and a head become a backbone; the base class of every family."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
+from inspect import signature
+from itertools import accumulate
+from operator import mul
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, TypeVar, get_type_hints
+
+from torch import nn
+
+from lazytorch._init.initialize import known
+from lazytorch.layers import LazyAdaptiveAvgPool
+from lazytorch.models._weights.loading import load_weights
+from lazytorch.models._weights.names import Rules
+from lazytorch.models._weights.sources import Reference
+from lazytorch.models.backbone import Backbone
+from lazytorch.models.features import StageInfo
+from lazytorch.signature import with_signature
+
+__all__ = ["RELU", "Network", "NetworkOptions", "Row", "family"]
+
+RELU = partial(nn.ReLU, inplace=True)
+Layer = Callable[..., nn.Module]
+F = TypeVar("F", bound=type[nn.Module])
+
+
+class NetworkOptions(TypedDict, total=False):
+    """The options that every network takes, besides those of its family. Their defaults are those of ``Network``.
+
+    Attributes:
+        dropout: Fraction of the pooled features that training sets to zero before the classifier.
+        drop_path_rate: Stochastic depth: the fraction of the examples for which training leaves out the branch of the
+            last block; it grows linearly from 0 at the first block.
+        norm_layer: Called with the channels, after each convolution; None for no norms. A class of torch.nn is replaced
+            by its sibling for the number of spatial dimensions.
+        activation: Called without arguments, where the family does not decide; None for no activations.
+        output_stride: Input size over the size of the last stage's output: 8, 16 or 32. Strides that would reduce
+            further are replaced by dilation.
+        global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
+        gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
+            them.
+        weights: ``"torchvision"`` or ``"timm"`` for the weights that this zoo recommends for the model of this name,
+            also with a tag (``"timm:a1_in1k"``); or a ``.safetensors``, ``.pt`` or ``.pth`` file with the names of
+            either zoo or of this one. The stem is fitted to other input channels.
+
+    Example:
+        >>> from torch import nn
+        >>> from lazytorch.models import NetworkOptions, ResNet
+        >>> options: NetworkOptions = {"dropout": 0.2, "norm_layer": nn.InstanceNorm2d}
+        >>> model = ResNet(10, depths=(1, 1, 1, 1), **options)
+    """
+
+    dropout: float
+    drop_path_rate: float
+    norm_layer: Callable[[int], nn.Module] | None
+    activation: Callable[[], nn.Module] | None
+    output_stride: int
+    global_pool: Callable[[int], nn.Module] | None
+    gradient_checkpointing: bool
+    weights: str | Path | Reference | None
+
+
+class Row(NamedTuple):
+    """A row of a network's table: ``repeats`` blocks, the first of them with ``stride``.
+
+    Attributes:
+        block: Called by keyword with ``out_channels``, with its place (``stride``, ``dilation``, and
+            ``input_dilation``, the dilation of the block before), and with the network's ``norm_layer``,
+            ``activation`` and, if it is ``residual``, ``drop_path_rate``. A ``functools.partial`` contains the rest.
+        out_channels: Channels of the blocks' output.
+        repeats: Number of blocks.
+        stride: Stride of the first block, in pixels.
+        residual: Whether the block has a branch that stochastic depth can leave out.
+
+    Example:
+        >>> from functools import partial, wraps
+        >>> from lazytorch.layers import LazyBottleneckBlock
+        >>> from lazytorch.models import Row
+        >>> row = Row(partial(LazyBottleneckBlock, 64), out_channels=256, repeats=3, stride=2)
+        >>> row._replace(repeats=2).repeats
+        2
+    """
+
+    block: Layer
+    out_channels: int
+    repeats: int = 1
+    stride: int = 1
+    residual: bool = True
+
+
+class Network(Backbone):
+    """A backbone made of a stem, rows of blocks and a head.
+
+    The classes of the families derive from it; it takes what they decide, and the options of every network.
+
+    Args:
+        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
+            ``weights`` have, or else 1000.
+        stem: Called with ``norm_layer`` and ``activation``; returns the stem.
+        stem_reduction: Input size over the size of the stem's output.
+        stem_info: The feature map in the stem, if there is one.
+        stages: The rows of each stage.
+        final: Called with ``norm_layer`` and ``activation``; returns what follows the last stage; None for nothing.
+        num_features: Channels that are pooled; by default those of the last row.
+        hidden: Called likewise; returns ``{"pooled": layer}``, which follows the pooling at one pixel, or ``{"hidden":
+            layer}``, which follows it on vectors.
+        hidden_channels: Channels of the classifier's input if ``hidden`` changes them.
+        rates_end: Whether the last block has ``drop_path_rate`` itself, or one step less.
+        initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's.
+        names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
+        dropout: This and the others: see ``NetworkOptions``.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, num_classes)``
+
+    Raises:
+        ValueError: If a number is out of its range, or there are no such weights.
+        RuntimeError: If the weights do not fit the model.
+
+    Example:
+        >>> from functools import partial, wraps
+        >>> import torch
+        >>> from lazytorch.layers import LazyBottleneckBlock, LazyConvNormActivation
+        >>> from lazytorch.models import Network, Row
+        >>> narrow, wide = (partial(LazyBottleneckBlock, mid_channels) for mid_channels in (8, 16))
+        >>> rows = [[Row(narrow, 32, repeats=2)], [Row(wide, 64, stride=2)]]
+        >>> stem = partial(LazyConvNormActivation, 16, stride=2)
+        >>> model = Network(10, stem=stem, stem_reduction=2, stages=rows)
+        >>> model(torch.zeros(2, 12, 64, 64)).shape
+        torch.Size([2, 10])
+        >>> [info.reduction for info in model.stage_info]
+        [2, 4]
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        stem: Layer,
+        stem_reduction: int,
+        stem_info: StageInfo | None = None,
+        stages: Sequence[Sequence[Row]],
+        final: Layer | None = None,
+        num_features: int | None = None,
+        hidden: Callable[..., dict[str, nn.Module]] | None = None,
+        hidden_channels: int | None = None,
+        rates_end: bool = True,
+        initialize: Callable[[nn.Module], None] | None = None,
+        names: Mapping[str, Rules] | None = None,
+        dropout: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = RELU,
+        output_stride: int = 32,
+        global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
+        gradient_checkpointing: bool = False,
+        weights: str | Path | Reference | None = None,
+    ) -> None:
+        layer = {"norm_layer": norm_layer, "activation": activation}
+        table = [[row for row in rows for _ in range(row.repeats)] for rows in stages]
+        strides = [rows[0].stride for rows in stages if rows]
+        inner = [row.stride for rows in stages for row in rows[1:] if row.stride != 1]
+        if inner:
+            raise ValueError(
+                f"{type(self).__name__}: only the first row of a stage may have a stride, got {inner[0]} in another."
+            )
+        placed, reductions = places(
+            strides, [len(rows) for rows in table], stem_reduction=stem_reduction, output_stride=output_stride
+        )
+        count = sum(row.residual for rows in table for row in rows)
+        rates = iter(branch_rates(drop_path_rate, count, last=count - 1 if rates_end else count))
+        channels = [rows[-1].out_channels for rows in table]
+        super().__init__(
+            stem=stem(**layer),
+            stages=[
+                [
+                    row.block(
+                        out_channels=row.out_channels,
+                        **place._asdict(),
+                        **layer,
+                        **({"drop_path_rate": next(rates)} if row.residual else {}),
+                    )
+                    for row, place in zip(rows, stage, strict=True)
+                ]
+                for rows, stage in zip(table, placed, strict=True)
+            ],
+            final=None if final is None else final(**layer),
+            channels=channels,
+            reductions=reductions,
+            strides=strides,
+            stem_info=stem_info,
+            num_features=channels[-1] if num_features is None else num_features,
+            hidden_channels=hidden_channels,
+            **({} if hidden is None else hidden(**layer)),
+            num_classes=num_classes,
+            dropout=dropout,
+            global_pool=global_pool,
+            gradient_checkpointing=gradient_checkpointing,
+            initialize=initialize,
+            reference_names=names,
+        )
+        load_weights(self, weights, num_classes)
+
+
+def family(**defaults: Any) -> Callable[[F], F]:
+    """The decorator of a family's class: its signature and docstring contain the options of ``NetworkOptions``.
+
+    Args:
+        defaults: Defaults that differ from those of ``Network``.
+    """
+
+    def decorate(cls: F) -> F:
+        network = signature(Network.__init__).parameters
+        own = signature(cls.__init__)
+        hints = get_type_hints(NetworkOptions)
+        shared = [network[name].replace(default=defaults.get(name, network[name].default)) for name in hints]
+        parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        init = cls.__init__
+
+        @wraps(init)
+        def constructor(self: Any, *args: Any, **options: Any) -> None:
+            init(self, *args, **defaults | options)
+
+        known.add(cls)
+        before, _, after = (cls.__doc__ or "").partition(
+            "        options: Those of every network; see ``NetworkOptions``.\n"
+        )
+        entries = (NetworkOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n    Example:")[0]
+        cls.__doc__ = f"{before}{entries}\n{after}" if after else before
+        return with_signature(cls, constructor, own.replace(parameters=[*parameters, *shared]), cls.__name__)
+
+    return decorate
+
+
+known.add(Network)
+
+
+def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
+    """The stochastic depth of each block, in proportion to its place, up to ``drop_path_rate`` at the place ``last``.
+
+    Raises:
+        ValueError: If ``drop_path_rate`` is not from 0 to below 1.
+
+    Source:
+        Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
+    """
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"Backbone: drop_path_rate must be from 0 to below 1, got {drop_path_rate!r}.")
+    return [drop_path_rate * index / max(1, last) for index in range(blocks)]
+
+
+class Place(NamedTuple):
+    """Where a block stands in its network.
+
+    Attributes:
+        stride: The block's step, in pixels.
+        dilation: Distance between the pixels that its kernels see.
+        input_dilation: That of the block before.
+    """
+
+    stride: int
+    dilation: int
+    input_dilation: int
+
+
+def places(
+    strides: Sequence[int], repeats: Sequence[int], *, stem_reduction: int, output_stride: int
+) -> tuple[list[list[Place]], list[int]]:
+    """The places of the blocks in each stage, and what each stage has reduced the input by.
+
+    A step that would reduce by more than ``output_stride`` is not taken: the kernels of what follows are dilated
+    instead, and see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
+
+    Args:
+        strides: The step of the first block of each stage, in pixels.
+        repeats: The blocks of each stage.
+        stem_reduction: What the stem reduces by.
+        output_stride: What the network is to reduce by, at most: 8, 16 or 32.
+
+    Raises:
+        ValueError: If ``output_stride`` is none of these.
+    """
+    if type(output_stride) is not int or output_stride not in (8, 16, 32):
+        raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
+    if not repeats or not all(isinstance(count, int) and count > 0 for count in repeats):
+        raise ValueError(f"Backbone: there must be stages, of at least one block each, got {list(repeats)}.")
+    wanted = list(accumulate(strides, mul, initial=stem_reduction))
+    stages = []
+    for index, count in enumerate(repeats):
+        before, after = (max(1, each // output_stride) for each in wanted[index : index + 2])
+        stride = min(wanted[index + 1], output_stride) // min(wanted[index], output_stride)
+        stages.append([Place(stride, after, before), *[Place(1, after, after)] * (count - 1)])
+    return stages, [min(each, output_stride) for each in wanted[1:]]
