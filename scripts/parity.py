@@ -12,18 +12,21 @@ is given the same rates. Exit status 1 if any model differs. Needs torchvision a
 """
 
 import argparse
+import contextlib
 import gc
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import regnet
 from tqdm import tqdm
 
 import lazytorch
@@ -85,8 +88,22 @@ def make_parser() -> argparse.ArgumentParser:
 def make_reference(name: str, source: str, **options: Any) -> nn.Module:
     """The reference as its zoo makes it, with weights drawn at random."""
     if source == "torchvision":
-        return torchvision.models.get_model(name, weights=None, **options)
+        with regnet_widths_on_cpu():
+            return torchvision.models.get_model(name, weights=None, **options)
     return timm.create_model(name, pretrained=False, **options)
+
+
+@contextlib.contextmanager
+def regnet_widths_on_cpu() -> Iterator[None]:
+    """Let torchvision's RegNet, which computes its widths by tensors and reads their values, be made on meta."""
+    compute = regnet.BlockParams.from_init_params
+
+    def on_cpu(*args: Any, **options: Any) -> regnet.BlockParams:
+        with torch.device("cpu"):
+            return compute(*args, **options)
+
+    with mock.patch.object(regnet.BlockParams, "from_init_params", on_cpu):
+        yield
 
 
 def rates(name: str) -> dict[str, float]:

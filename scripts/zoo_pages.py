@@ -51,8 +51,15 @@ FAMILIES = [
     Family("fbnetc_*", "FBNet", "MNASNet", "Wu et al. 2019", "1812.03443"),
     Family("spnasnet_*", "Single-Path NAS", "MNASNet", "Stamoulis et al. 2019", "1904.02877"),
     Family("tinynet_*", "TinyNet", "EfficientNet", "Han et al. 2020", "2010.14819"),
-    Family("efficientnetv2_* efficientnet_v2_*", "EfficientNetV2", "EfficientNetV2", "Tan & Le 2021", "2104.00298"),
+    Family(
+        "efficientnetv2_* efficientnet_v2_*",
+        "EfficientNetV2",
+        "EfficientNetV2",
+        "Tan & Le 2021",
+        "2104.00298",
+    ),
     Family("efficientnet_*", "EfficientNet", "EfficientNet", "Tan & Le 2019", "1905.11946"),
+    Family("regnet*", "RegNet", "RegNet", "Radosavovic et al. 2020", "2003.13678"),
     Family("resnetrs*", "ResNet-RS", "ResNet-RS", "Bello et al. 2021", "2103.07579"),
     Family("ecaresne*", "ECA-ResNet", "SE- and ECA-ResNet", "Wang et al. 2020", "1910.03151"),
     Family("seresne* senet*", "SE-ResNet", "SE- and ECA-ResNet", "Hu et al. 2018", "1709.01507"),
@@ -70,6 +77,7 @@ COLOURS = {
     "MNASNet": "#8a8a8a",
     "EfficientNet": "#56b4e9",
     "EfficientNetV2": "#0072b2",
+    "RegNet": "#8b4513",
     "ResNet": "#d55e00",
     "ResNeXt": "#e69f00",
     "SE- and ECA-ResNet": "#cc79a7",
@@ -84,6 +92,8 @@ LABELLED = {
     "resnet50": "above",
     "efficientnetv2_xl": "below",
     "resnetrs420": "above",
+    "regnetx_002": "below",
+    "regnety_2560": "below",
 }
 
 
@@ -99,6 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def family(name: str) -> Family:
     """The family of a model; every model must have one."""
+    name = name.removeprefix("tf_")  # with TensorFlow's padding
     return next(each for each in FAMILIES if any(fnmatchcase(name, pattern) for pattern in each.patterns.split()))
 
 

@@ -11,7 +11,24 @@ import torch
 from torch import nn
 
 from lazytorch import is_lazy, materialize, summary
-from lazytorch.layers import LazyBottleneckBlock, LazyConvNormActivation, LazyPointwiseConv
+from lazytorch.layers import (
+    BlurPool,
+    BottleneckBlock,
+    EfficientChannelAttention,
+    InvertedBottleneck,
+    LazyAdaptiveAvgPool,
+    LazyAdaptiveMaxPool,
+    LazyBasicBlock,
+    LazyBlurPool,
+    LazyBottleneckBlock,
+    LazyConvNormActivation,
+    LazyEfficientChannelAttention,
+    LazyInvertedBottleneck,
+    LazyPointwiseConv,
+    LazySqueezeExcitation,
+    SqueezeExcitation,
+    of_rank,
+)
 from lazytorch.models import (
     Backbone,
     MobileNet,
@@ -52,7 +69,8 @@ def network(rows, **options):
 def test_a_block_is_called_by_keyword_with_its_place_and_the_networks_layers(calls):
     rows = [[Row(partial(Watched, own=1), 8, repeats=2, stride=2), Row(partial(Watched, own=2), 4)]]
     model = network(rows, norm_layer=nn.InstanceNorm2d, activation=nn.SiLU, drop_path_rate=0.2)
-    common = {"norm_layer": nn.InstanceNorm2d, "activation": nn.SiLU, "dilation": 1, "input_dilation": 1}
+    common = {"norm_layer": nn.InstanceNorm2d, "activation": nn.SiLU, "conv_layer": nn.Conv2d}
+    common |= {"dilation": 1, "input_dilation": 1}
     rates = [call.pop("drop_path_rate") for call in calls]
     assert calls == [
         {"out_channels": 8, "own": 1, "stride": 2, **common},
@@ -165,3 +183,59 @@ def test_a_network_without_a_family():
     model = network(rows, final=final, num_features=24)
     assert model(torch.zeros(2, 3, 32)).shape == (2, 3)
     assert model.get_classifier().in_features == 24
+
+
+class Square(nn.Module):
+    """An eager block of a user, which knows all numbers of dimensions."""
+
+    def __init__(self, in_channels, out_channels, stride=1, spatial_dims=2, **options):
+        super().__init__()
+        self.conv = nn.Sequential(of_rank(nn.Conv2d, spatial_dims)(in_channels, out_channels, 1, stride))
+
+    def forward(self, x):
+        return self.conv(x).square()
+
+
+EAGER_OR_LAZY = [
+    ("block", BottleneckBlock, LazyBottleneckBlock, ResNet, SMALL),
+    ("block", partial(BottleneckBlock, reduce_ratio=2), partial(LazyBottleneckBlock, reduce_ratio=2), ResNet, SMALL),
+    ("se_layer", SqueezeExcitation, LazySqueezeExcitation, ResNet, SMALL),
+    ("se_layer", partial(SqueezeExcitation, reduction_ratio=2), partial(LazySqueezeExcitation, 2), ResNet, SMALL),
+    ("se_layer", EfficientChannelAttention, LazyEfficientChannelAttention, ResNet, SMALL | {"block": LazyBasicBlock}),
+    ("anti_aliasing", BlurPool, LazyBlurPool, ResNet, SMALL),
+    ("anti_aliasing", BlurPool, LazyBlurPool, MobileNet, {"stages": [Stage(8, 2, 2)]}),
+    ("global_pool", nn.AdaptiveMaxPool2d, LazyAdaptiveMaxPool, ResNet, SMALL),
+    ("global_pool", nn.AdaptiveAvgPool1d, LazyAdaptiveAvgPool, ResNet, SMALL),
+]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 48), (2, 3, 48, 48), (1, 3, 32, 32, 32)], ids=["1d", "2d", "3d"])
+@pytest.mark.parametrize(("option", "eager", "lazy", "kind", "options"), EAGER_OR_LAZY)
+def test_options_take_a_lazy_class_or_its_eager_twin(option, eager, lazy, kind, options, shape):
+    models = []
+    for value in (eager, lazy):
+        torch.manual_seed(0)
+        models.append(materialize(kind(3, **options | {option: value}), shape).eval())
+    assert str(models[0]) == str(models[1])
+    x = torch.randn(shape)
+    torch.testing.assert_close(models[0](x), models[1](x))
+
+
+@pytest.mark.parametrize("block", ["se_layer", "block"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_blocks_of_a_row_take_both(block, lazy):
+    values = {
+        "se_layer": (SqueezeExcitation, LazySqueezeExcitation),
+        "block": (InvertedBottleneck, LazyInvertedBottleneck),
+    }
+    model = MobileNet(3, stages=[Stage(8, **{block: values[block][lazy]})])
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 32), (2, 3, 32, 32), (2, 3, 16, 16, 16)])
+def test_an_eager_block_of_a_user_infers_its_input_channels(shape):
+    model = network([[Row(Square, 8)], [Row(Square, 4, repeats=2, stride=2)]])
+    assert is_lazy(pickle.loads(pickle.dumps(model)))
+    assert model(torch.zeros(shape)).shape == (2, 3)
+    assert type(model.stages[1][0]) is Square
+    assert [model.stages[1][index].conv[0].in_channels for index in (0, 1)] == [8, 4]

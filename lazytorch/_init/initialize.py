@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 # Constructors whose initialization can be skipped: it is reset_parameters() alone, and ``default_fills`` does the same.
-RESETS = {layer: (layer.__init__, layer.reset_parameters) for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)}
+RESETS: dict[Any, Any] = {
+    layer: (layer.__init__, layer.reset_parameters) for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+}
 # Modules of torch.nn whose classes draw no random numbers when they construct.
 modules = nn.modules
 WITHOUT_RANDOM = (
@@ -134,7 +136,7 @@ def skip_init(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """``layer``; within ``skipping_init``, without its default initialization if it is a layer of torch.nn."""
     if getattr(_local, "skipped", None) is None or layer not in RESETS:
         return layer
-    return functools.partial(construct_uninitialized, layer)
+    return functools.partial(construct_uninitialized, layer)  # pyright: ignore[reportArgumentType]
 
 
 @contextlib.contextmanager

@@ -51,9 +51,11 @@ from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
 from lazytorch.layers.rounding import round_channels
+from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
 from lazytorch.layers.shortcut import pooled_projection, projection
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
 from lazytorch.layers.stochastic_depth import StochasticDepth
+from lazytorch.layers.twins import eager_twin, lazy_twin
 from lazytorch.layers.universal_inverted_bottleneck import (
     LazyUniversalInvertedBottleneck,
     UniversalInvertedBottleneck,
@@ -105,10 +107,15 @@ __all__ = [
     "LazyUniversalInvertedBottleneck",
     "PointwiseConv",
     "PointwiseConv2d",
+    "SameConv1d",
+    "SameConv2d",
+    "SameConv3d",
     "SqueezeExcitation",
     "StochasticDepth",
     "UniversalInvertedBottleneck",
     "average_blur",
+    "eager_twin",
+    "lazy_twin",
     "of_rank",
     "pooled_projection",
     "projection",

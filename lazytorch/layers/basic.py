@@ -7,8 +7,9 @@ from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
-from lazytorch.layers.residual import ResidualBlock, require_residual
+from lazytorch.layers.residual import ResidualBlock, require_residual, squeeze
 from lazytorch.layers.shortcut import projection
+from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["BasicBlock", "LazyBasicBlock"]
@@ -28,7 +29,8 @@ class BasicBlock(ResidualBlock):
         input_dilation: The dilation of the block before, where this one begins to dilate; the first kernel has it. By
             default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
-            ``norm_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``, ``pooled_projection``.
+            ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
+            ``pooled_projection``.
         se_layer: Called with the channels and ``spatial_dims``, for what ends the branch: ``SqueezeExcitation``,
             ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for nothing.
         anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
@@ -36,6 +38,7 @@ class BasicBlock(ResidualBlock):
         drop_path_rate: Share of the examples for which training leaves the branch out.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the first convolution and after the sum; None for no activations.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -72,14 +75,15 @@ class BasicBlock(ResidualBlock):
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         require_residual(self, kernel_size, stride)
         input_dilation = dilation if input_dilation is None else input_dilation
         fits = stride == 1 and in_channels == out_channels
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
-        blur = anti_aliasing if stride > 1 or input_dilation != dilation else None
-        common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
+        blur = eager_twin(anti_aliasing) if anti_aliasing and (stride > 1 or input_dilation != dilation) else None
+        common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         super().__init__(
             {
                 "conv1": ConvNormActivation(
@@ -102,7 +106,7 @@ class BasicBlock(ResidualBlock):
                     activation=None,
                     **common,
                 ),
-                "se": None if se_layer is None else se_layer(out_channels, spatial_dims=spatial_dims),
+                "se": squeeze(self, se_layer, out_channels, in_channels, None, spatial_dims),
             },
             None if fits else project(in_channels, out_channels, stride, **common),
             drop_path_rate,

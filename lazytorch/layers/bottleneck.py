@@ -9,8 +9,9 @@ from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
-from lazytorch.layers.residual import ResidualBlock, require_residual
+from lazytorch.layers.residual import ResidualBlock, require_residual, squeeze
 from lazytorch.layers.shortcut import projection
+from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
@@ -33,14 +34,18 @@ class BottleneckBlock(ResidualBlock):
         input_dilation: The dilation of the block before, where this one begins to dilate; the middle kernel has it. By
             default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
-            ``norm_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``, ``pooled_projection``.
+            ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
+            ``pooled_projection``.
         se_layer: Called with the channels and ``spatial_dims``, for what ends the branch: ``SqueezeExcitation``,
             ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for nothing.
+        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; ``se_layer`` then stands
+            before the last convolution, as in RegNet. By default it stands after it, and decides.
         anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
             the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
         drop_path_rate: Share of the examples for which training leaves the branch out.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after each convolution and after the sum; None for no activations.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -76,10 +81,12 @@ class BottleneckBlock(ResidualBlock):
         input_dilation: int | None = None,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
+        squeeze_ratio: float | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         require_residual(self, kernel_size, stride)
@@ -88,8 +95,10 @@ class BottleneckBlock(ResidualBlock):
         input_dilation = dilation if input_dilation is None else input_dilation
         fits = stride == 1 and in_channels == out_channels
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
-        blur = anti_aliasing if stride > 1 or input_dilation != dilation else None
-        common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
+        blur = eager_twin(anti_aliasing) if anti_aliasing and (stride > 1 or input_dilation != dilation) else None
+        common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
+        squeezed = out_channels if squeeze_ratio is None else mid_channels
+        attention = squeeze(self, se_layer, squeezed, in_channels, squeeze_ratio, spatial_dims)
         super().__init__(
             {
                 "reduce": PointwiseConv(in_channels, first, activation=activation, **common),
@@ -104,8 +113,9 @@ class BottleneckBlock(ResidualBlock):
                     **common,
                 ),
                 "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
+                **({} if squeeze_ratio is None else {"se": attention}),
                 "restore": PointwiseConv(mid_channels, out_channels, activation=None, **common),
-                "se": None if se_layer is None else se_layer(out_channels, spatial_dims=spatial_dims),
+                **({"se": attention} if squeeze_ratio is None else {}),
             },
             None if fits else project(in_channels, out_channels, stride, **common),
             drop_path_rate,

@@ -28,6 +28,7 @@ class ConvNormActivation(NamedSequential):
         bias: Whether the convolution has a bias; by default only if no norm follows.
         norm_layer: Called with the channels; None for no norm. A torch.nn class stands for its siblings of other ranks.
         activation: Called without arguments; None for no activation.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -61,11 +62,12 @@ class ConvNormActivation(NamedSequential):
         bias: bool | None = None,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         for name, value in {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}.items():
             positive_whole(name, value, self)
-        for name, layer in {"norm_layer": norm_layer, "activation": activation}.items():
+        for name, layer in {"norm_layer": norm_layer, "activation": activation, "conv_layer": conv_layer}.items():
             if layer is not None and (isinstance(layer, nn.Module) or not callable(layer)):
                 raise TypeError(
                     f"{type(self).__name__}: {name} must be a class or function that makes it, got {layer!r}."
@@ -78,7 +80,7 @@ class ConvNormActivation(NamedSequential):
         else:
             padding = self._each("padding", padding, spatial_dims, whole)
         parts = {
-            "conv": of_rank(nn.Conv2d, spatial_dims)(
+            "conv": of_rank(conv_layer, spatial_dims)(
                 in_channels,
                 out_channels,
                 kernel,

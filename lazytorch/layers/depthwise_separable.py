@@ -36,6 +36,7 @@ class DepthwiseConv(ConvNormActivation):
         dilation: Distance between the pixels that the kernel sees.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -64,6 +65,7 @@ class DepthwiseConv(ConvNormActivation):
         dilation: int = 1,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         super().__init__(
@@ -75,6 +77,7 @@ class DepthwiseConv(ConvNormActivation):
             dilation=dilation,
             norm_layer=norm_layer,
             activation=activation,
+            conv_layer=conv_layer,
             spatial_dims=spatial_dims,
         )
 
@@ -88,6 +91,7 @@ class PointwiseConv(ConvNormActivation):
         stride: Step of the kernel, in pixels.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -115,6 +119,7 @@ class PointwiseConv(ConvNormActivation):
         *,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         super().__init__(
@@ -124,6 +129,7 @@ class PointwiseConv(ConvNormActivation):
             stride,
             norm_layer=norm_layer,
             activation=activation,
+            conv_layer=conv_layer,
             spatial_dims=spatial_dims,
         )
 
@@ -139,6 +145,7 @@ class DepthSepConv(NamedSequential):
         dilation: Distance between the pixels that the depthwise kernel sees.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -168,6 +175,7 @@ class DepthSepConv(NamedSequential):
         dilation: int = 1,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         super().__init__(
@@ -178,10 +186,16 @@ class DepthSepConv(NamedSequential):
                 dilation=dilation,
                 norm_layer=norm_layer,
                 activation=activation,
+                conv_layer=conv_layer,
                 spatial_dims=spatial_dims,
             ),
             pointwise=PointwiseConv(
-                in_channels, out_channels, norm_layer=norm_layer, activation=activation, spatial_dims=spatial_dims
+                in_channels,
+                out_channels,
+                norm_layer=norm_layer,
+                activation=activation,
+                conv_layer=conv_layer,
+                spatial_dims=spatial_dims,
             ),
         )
 

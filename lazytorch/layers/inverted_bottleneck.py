@@ -9,8 +9,9 @@ from lazytorch.layers.checks import positive, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
-from lazytorch.layers.residual import require_residual
+from lazytorch.layers.residual import require_residual, squeeze
 from lazytorch.layers.stochastic_depth import StochasticDepth
+from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
 
 __all__ = [
@@ -70,6 +71,7 @@ class InvertedBottleneck(LinearResidual):
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution; None for none.
         project_activation: Likewise, after the projection.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -110,13 +112,14 @@ class InvertedBottleneck(LinearResidual):
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU6,
         project_activation: Callable[[], nn.Module] | None = None,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         require_residual(self, kernel_size, stride)
         expands = positive("expansion_ratio", expansion_ratio, self) != 1
         mid_channels = rounding(in_channels * expansion_ratio) if expands else in_channels
-        common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
-        blur = anti_aliasing if stride > 1 else None
+        common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
+        blur = eager_twin(anti_aliasing) if anti_aliasing and stride > 1 else None
         super().__init__(
             {
                 "expand": PointwiseConv(in_channels, mid_channels, activation=activation, **common)
@@ -167,6 +170,7 @@ class FusedInvertedBottleneck(LinearResidual):
         drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the convolution; None for none.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -207,6 +211,7 @@ class FusedInvertedBottleneck(LinearResidual):
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU6,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         require_residual(self, kernel_size, stride)
@@ -217,8 +222,8 @@ class FusedInvertedBottleneck(LinearResidual):
             raise ValueError(
                 f"{type(self).__name__}: group_size must divide the {mid_channels} expanded channels, got {group_size}."
             )
-        common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
-        blur = anti_aliasing if stride > 1 else None
+        common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
+        blur = eager_twin(anti_aliasing) if anti_aliasing and stride > 1 else None
         super().__init__(
             {
                 "conv": ConvNormActivation(
@@ -238,23 +243,6 @@ class FusedInvertedBottleneck(LinearResidual):
             shortcut and stride == 1 and in_channels == out_channels,
             drop_path_rate,
         )
-
-
-def squeeze(
-    block: nn.Module,
-    se_layer: Callable[..., nn.Module] | None,
-    channels: int,
-    in_channels: int,
-    squeeze_ratio: float | None,
-    spatial_dims: int,
-) -> nn.Module | None:
-    """The squeeze-excitation of a block, if it has one, as wide as the block says or as it says itself."""
-    if se_layer is None:
-        return None
-    if squeeze_ratio is None:
-        return se_layer(channels, spatial_dims=spatial_dims)
-    width = max(1, round(in_channels / positive("squeeze_ratio", squeeze_ratio, block)))
-    return se_layer(channels, squeeze_channels=width, spatial_dims=spatial_dims)
 
 
 @create_lazy_signature(exclude=["in_channels", "spatial_dims"])

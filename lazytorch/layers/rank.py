@@ -1,6 +1,7 @@
 """One layer for signals, images and volumes: torch.nn names each of its ranks, here the first input chooses."""
 
 import functools
+import importlib
 import inspect
 import re
 from collections.abc import Callable
@@ -25,7 +26,9 @@ T = TypeVar("T", bound=type[nn.Module])
 
 
 def of_rank(layer: Callable[..., nn.Module], spatial_dims: int) -> Callable[..., nn.Module]:
-    """The sibling of a torch.nn class for ``spatial_dims`` dimensions; anything else as it is.
+    """The sibling of a class such as ``nn.Conv2d`` for ``spatial_dims`` dimensions; anything else as it is.
+
+    A sibling is defined in the same module, under the same name with another number of dimensions.
 
     Args:
         layer: A class such as ``nn.BatchNorm2d``, a ``functools.partial`` of one, or any other callable.
@@ -46,10 +49,17 @@ def of_rank(layer: Callable[..., nn.Module], spatial_dims: int) -> Callable[...,
         raise ValueError(f"of_rank: spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
     if isinstance(layer, functools.partial):
         return functools.partial(of_rank(layer.func, spatial_dims), *layer.args, **layer.keywords)
-    name = getattr(layer, "__name__", "")
-    if re.search("[123]d$", name) and getattr(nn, name, None) is layer:
-        return skip_init(getattr(nn, f"{name[:-2]}{spatial_dims}d"))
-    return layer
+    return skip_init(sibling(layer, spatial_dims)) if isinstance(layer, type) else layer
+
+
+@functools.cache
+def sibling(layer: type[nn.Module], spatial_dims: int) -> type[nn.Module]:
+    """The class that is defined beside ``layer`` with another number of dimensions in its name, or ``layer``."""
+    if not re.search("[123]d$", layer.__name__):
+        return layer
+    defined = vars(importlib.import_module(layer.__module__))
+    found = defined.get(f"{layer.__name__[:-2]}{spatial_dims}d")
+    return found if isinstance(found, type) and defined.get(layer.__name__) is layer else layer
 
 
 def two_dimensional(cls: T) -> T:

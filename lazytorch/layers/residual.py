@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import positive, positive_whole
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.stochastic_depth import StochasticDepth
+from lazytorch.layers.twins import eager_twin
 
-__all__ = ["ResidualBlock", "require_residual"]
+__all__ = ["ResidualBlock", "require_residual", "squeeze"]
 
 
 class ResidualBlock(nn.Module):
@@ -45,3 +46,30 @@ def require_residual(block: nn.Module, kernel_size: int, stride: int) -> None:
     positive_whole("stride", stride, block)
     if positive_whole("kernel_size", kernel_size, block) % 2 == 0:
         raise ValueError(f"{type(block).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
+
+
+def squeeze(
+    block: nn.Module,
+    se_layer: Callable[..., nn.Module] | None,
+    channels: int,
+    in_channels: int,
+    squeeze_ratio: float | None,
+    spatial_dims: int,
+) -> nn.Module | None:
+    """The attention of a block, if it has one.
+
+    Args:
+        block: The block, for messages.
+        se_layer: Called with ``channels``, ``spatial_dims`` and, if ``squeeze_ratio`` is given, ``squeeze_channels``.
+        channels: Channels of the attention's input.
+        in_channels: Channels of the block's input.
+        squeeze_ratio: ``in_channels`` over the channels in between; None to let ``se_layer`` decide.
+        spatial_dims: 1, 2 or 3.
+    """
+    if se_layer is None:
+        return None
+    se_layer = eager_twin(se_layer)
+    if squeeze_ratio is None:
+        return se_layer(channels, spatial_dims=spatial_dims)
+    width = max(1, round(in_channels / positive("squeeze_ratio", squeeze_ratio, block)))
+    return se_layer(channels, squeeze_channels=width, spatial_dims=spatial_dims)

@@ -21,6 +21,7 @@ def projection(
     dilation: int = 1,
     input_dilation: int = 1,
     norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+    conv_layer: Callable[..., nn.Module] = nn.Conv2d,
     spatial_dims: int = 2,
 ) -> nn.Module:
     """A convolution with the block's stride, and a norm.
@@ -33,6 +34,7 @@ def projection(
         dilation: The block's.
         input_dilation: That of the block before.
         norm_layer: Called with the channels; None for no norm.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -58,6 +60,7 @@ def projection(
         dilation=input_dilation if side > 1 else 1,
         norm_layer=norm_layer,
         activation=None,
+        conv_layer=conv_layer,
         spatial_dims=spatial_dims,
     )
 
@@ -70,6 +73,7 @@ def pooled_projection(
     dilation: int = 1,
     input_dilation: int = 1,
     norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+    conv_layer: Callable[..., nn.Module] = nn.Conv2d,
     spatial_dims: int = 2,
 ) -> nn.Module:
     """The average of 2 pixels along each side with the block's stride, then a 1x1 convolution and a norm.
@@ -83,6 +87,7 @@ def pooled_projection(
         dilation: The block's; where it dilates, the average has a stride of 1 and zeros beyond the far border.
         input_dilation: That of the block before, which changes nothing here.
         norm_layer: Called with the channels; None for no norm.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -106,6 +111,11 @@ def pooled_projection(
     elif stride > 1:
         parts["pool"] = pool(2, stride, ceil_mode=True, count_include_pad=False)
     parts["project"] = PointwiseConv(
-        in_channels, out_channels, norm_layer=norm_layer, activation=None, spatial_dims=spatial_dims
+        in_channels,
+        out_channels,
+        norm_layer=norm_layer,
+        activation=None,
+        conv_layer=conv_layer,
+        spatial_dims=spatial_dims,
     )
     return NamedSequential(**parts)

@@ -7,8 +7,9 @@ from torch import nn
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import positive, whole
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
-from lazytorch.layers.inverted_bottleneck import LinearResidual, squeeze
-from lazytorch.layers.residual import require_residual
+from lazytorch.layers.inverted_bottleneck import LinearResidual
+from lazytorch.layers.residual import require_residual, squeeze
+from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]
@@ -39,6 +40,7 @@ class UniversalInvertedBottleneck(LinearResidual):
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution that follows it; None
             for none.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -76,6 +78,7 @@ class UniversalInvertedBottleneck(LinearResidual):
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
         for name, side in {"kernel_size": kernel_size, "start_kernel_size": start_kernel_size}.items():
@@ -86,8 +89,8 @@ class UniversalInvertedBottleneck(LinearResidual):
                 "kernel."
             )
         mid_channels = rounding(in_channels * positive("expansion_ratio", expansion_ratio, self))
-        common = {"norm_layer": norm_layer, "spatial_dims": spatial_dims}
-        blur = anti_aliasing if stride > 1 else None
+        common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
+        blur = eager_twin(anti_aliasing) if anti_aliasing and stride > 1 else None
         step = stride if blur is None else 1
 
         def depthwise(

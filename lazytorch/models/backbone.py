@@ -12,6 +12,7 @@ from lazytorch.layers.checks import whole
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
+from lazytorch.layers.twins import lazy_twin
 from lazytorch.materialize import is_lazy, materialize, survey
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.building import NoStemWeightError, built_for_weights
@@ -106,7 +107,7 @@ class Backbone(nn.Module):
         self.final = nn.Identity() if final is None else final
         parts = {"pool": nn.Identity(), "flatten": nn.Identity()}
         if global_pool is not None:
-            parts = {"pool": global_pool(1), "pooled": pooled, "flatten": nn.Flatten(), "hidden": hidden}
+            parts = {"pool": lazy_twin(global_pool)(1), "pooled": pooled, "flatten": nn.Flatten(), "hidden": hidden}
         self.head = NamedSequential(
             **{name: part for name, part in parts.items() if part is not None},
             dropout=nn.Dropout(dropout),

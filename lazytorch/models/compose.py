@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar, get_type_hints
 from torch import nn
 
 from lazytorch._init.initialize import known
-from lazytorch.layers import LazyAdaptiveAvgPool
+from lazytorch.layers import LazyAdaptiveAvgPool, lazy_twin
 from lazytorch.models._weights.loading import load_weights
 from lazytorch.models._weights.names import Rules
 from lazytorch.models._weights.sources import Reference
@@ -36,6 +36,8 @@ class NetworkOptions(TypedDict, total=False):
         norm_layer: Called with the channels, after each convolution; None for no norms. A class of torch.nn is replaced
             by its sibling for the number of spatial dimensions.
         activation: Called without arguments, where the family does not decide; None for no activations.
+        conv_layer: Called as ``nn.Conv2d`` is, for the convolutions of blocks, stem and final layer, such as
+            ``SameConv2d``; replaced likewise.
         output_stride: Input size over the size of the last stage's output: 8, 16 or 32. Strides that would reduce
             further are replaced by dilation.
         global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
@@ -56,6 +58,7 @@ class NetworkOptions(TypedDict, total=False):
     drop_path_rate: float
     norm_layer: Callable[[int], nn.Module] | None
     activation: Callable[[], nn.Module] | None
+    conv_layer: Callable[..., nn.Module]
     output_stride: int
     global_pool: Callable[[int], nn.Module] | None
     gradient_checkpointing: bool
@@ -68,7 +71,8 @@ class Row(NamedTuple):
     Attributes:
         block: Called by keyword with ``out_channels``, with its place (``stride``, ``dilation``, and
             ``input_dilation``, the dilation of the block before), and with the network's ``norm_layer``,
-            ``activation`` and, if it is ``residual``, ``drop_path_rate``. A ``functools.partial`` contains the rest.
+            ``activation``, ``conv_layer`` and, if it is ``residual``, ``drop_path_rate``. A ``functools.partial``
+            contains the rest.
         out_channels: Channels of the blocks' output.
         repeats: Number of blocks.
         stride: Stride of the first block, in pixels.
@@ -98,11 +102,11 @@ class Network(Backbone):
     Args:
         num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
             ``weights`` have, or else 1000.
-        stem: Called with ``norm_layer`` and ``activation``; returns the stem.
+        stem: Called with ``norm_layer``, ``activation`` and ``conv_layer``; returns the stem.
         stem_reduction: Input size over the size of the stem's output.
         stem_info: The feature map in the stem, if there is one.
         stages: The rows of each stage.
-        final: Called with ``norm_layer`` and ``activation``; returns what follows the last stage; None for nothing.
+        final: Called likewise; returns what follows the last stage; None for nothing.
         num_features: Channels that are pooled; by default those of the last row.
         hidden: Called likewise; returns ``{"pooled": layer}``, which follows the pooling at one pixel, or ``{"hidden":
             layer}``, which follows it on vectors.
@@ -154,12 +158,13 @@ class Network(Backbone):
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = RELU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         output_stride: int = 32,
         global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
         gradient_checkpointing: bool = False,
         weights: str | Path | Reference | None = None,
     ) -> None:
-        layer = {"norm_layer": norm_layer, "activation": activation}
+        layer = {"norm_layer": norm_layer, "activation": activation, "conv_layer": conv_layer}
         table = [[row for row in rows for _ in range(row.repeats)] for rows in stages]
         strides = [rows[0].stride for rows in stages if rows]
         inner = [row.stride for rows in stages for row in rows[1:] if row.stride != 1]
@@ -177,7 +182,7 @@ class Network(Backbone):
             stem=stem(**layer),
             stages=[
                 [
-                    row.block(
+                    lazy_twin(row.block)(
                         out_channels=row.out_channels,
                         **place._asdict(),
                         **layer,

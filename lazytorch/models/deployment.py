@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lazytorch.errors import UninitializedModuleError
-from lazytorch.layers import ConvNormActivation
+from lazytorch.layers import ConvNormActivation, SameConv1d, SameConv2d, SameConv3d
 from lazytorch.materialize import is_lazy
 
 __all__ = ["optimize_for_inference"]
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, SameConv1d, SameConv2d, SameConv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 M = TypeVar("M", bound=nn.Module)
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

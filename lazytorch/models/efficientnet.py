@@ -5,7 +5,7 @@
 - TinyNet: Han et al. 2020, table 4, https://arxiv.org/abs/2010.14819.
 
 ``efficientnet_b0`` to ``b7`` are torchvision's, with its rates of dropout and stochastic depth; b0 to b4 equal timm's
-given the same rates. The others are timm's.
+given the same rates. The others are timm's; those that begin with tf have TensorFlow's padding and eps.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.models import mobile
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, scaled_up
+from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -41,6 +41,24 @@ __all__ = [
     "efficientnet_lite2",
     "efficientnet_lite3",
     "efficientnet_lite4",
+    "tf_efficientnet_b0",
+    "tf_efficientnet_b1",
+    "tf_efficientnet_b2",
+    "tf_efficientnet_b3",
+    "tf_efficientnet_b4",
+    "tf_efficientnet_b5",
+    "tf_efficientnet_b6",
+    "tf_efficientnet_b7",
+    "tf_efficientnet_b8",
+    "tf_efficientnet_el",
+    "tf_efficientnet_em",
+    "tf_efficientnet_es",
+    "tf_efficientnet_l2",
+    "tf_efficientnet_lite0",
+    "tf_efficientnet_lite1",
+    "tf_efficientnet_lite2",
+    "tf_efficientnet_lite3",
+    "tf_efficientnet_lite4",
     "tinynet_a",
     "tinynet_b",
     "tinynet_c",
@@ -129,3 +147,24 @@ tinynet_b = model("tinynet_b", MobileNet, ["timm"], **TINY, width=0.75, depth=1.
 tinynet_c = model("tinynet_c", MobileNet, ["timm"], **TINY, width=0.54, depth=0.85)
 tinynet_d = model("tinynet_d", MobileNet, ["timm"], **TINY, width=0.54, depth=0.695)
 tinynet_e = model("tinynet_e", MobileNet, ["timm"], **TINY, width=0.51, depth=0.6)
+
+tf_efficientnet_b0 = model("tf_efficientnet_b0", MobileNet, ["timm"], **B | TENSORFLOW)
+tf_efficientnet_b1 = model("tf_efficientnet_b1", MobileNet, ["timm"], **B | TENSORFLOW, width=1.0, depth=1.1)
+tf_efficientnet_b2 = model("tf_efficientnet_b2", MobileNet, ["timm"], **B | TENSORFLOW, width=1.1, depth=1.2)
+tf_efficientnet_b3 = model("tf_efficientnet_b3", MobileNet, ["timm"], **B | TENSORFLOW, width=1.2, depth=1.4)
+tf_efficientnet_b4 = model("tf_efficientnet_b4", MobileNet, ["timm"], **B | TENSORFLOW, width=1.4, depth=1.8)
+tf_efficientnet_b5 = model("tf_efficientnet_b5", MobileNet, ["timm"], **B | TENSORFLOW, width=1.6, depth=2.2)
+tf_efficientnet_b6 = model("tf_efficientnet_b6", MobileNet, ["timm"], **B | TENSORFLOW, width=1.8, depth=2.6)
+tf_efficientnet_b7 = model("tf_efficientnet_b7", MobileNet, ["timm"], **B | TENSORFLOW, width=2.0, depth=3.1)
+tf_efficientnet_b8 = model("tf_efficientnet_b8", MobileNet, ["timm"], **B | TENSORFLOW, width=2.2, depth=3.6)
+tf_efficientnet_l2 = model("tf_efficientnet_l2", MobileNet, ["timm"], **B | TENSORFLOW, width=4.3, depth=5.3)
+
+tf_efficientnet_lite0 = model("tf_efficientnet_lite0", MobileNet, ["timm"], **LITE | TENSORFLOW)
+tf_efficientnet_lite1 = model("tf_efficientnet_lite1", MobileNet, ["timm"], **LITE | TENSORFLOW, width=1.0, depth=1.1)
+tf_efficientnet_lite2 = model("tf_efficientnet_lite2", MobileNet, ["timm"], **LITE | TENSORFLOW, width=1.1, depth=1.2)
+tf_efficientnet_lite3 = model("tf_efficientnet_lite3", MobileNet, ["timm"], **LITE | TENSORFLOW, width=1.2, depth=1.4)
+tf_efficientnet_lite4 = model("tf_efficientnet_lite4", MobileNet, ["timm"], **LITE | TENSORFLOW, width=1.4, depth=1.8)
+
+tf_efficientnet_es = model("tf_efficientnet_es", MobileNet, ["timm"], **EDGE | TENSORFLOW)
+tf_efficientnet_em = model("tf_efficientnet_em", MobileNet, ["timm"], **EDGE | TENSORFLOW, width=1.0, depth=1.1)
+tf_efficientnet_el = model("tf_efficientnet_el", MobileNet, ["timm"], **EDGE | TENSORFLOW, width=1.2, depth=1.4)

@@ -9,13 +9,14 @@ from functools import partial
 from torch import nn
 
 from lazytorch._init.initialize import InitFunction
-from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
+from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
 from lazytorch.models import mobile
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import TIMM, MobileNet, Stage
+from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage
 from lazytorch.models.registry import model
 
 __all__ = [
+    "EFFICIENTNET_V2_BASE",
     "EFFICIENTNET_V2_L",
     "EFFICIENTNET_V2_M",
     "EFFICIENTNET_V2_S",
@@ -30,6 +31,14 @@ __all__ = [
     "efficientnetv2_rw_t",
     "efficientnetv2_s",
     "efficientnetv2_xl",
+    "tf_efficientnetv2_b0",
+    "tf_efficientnetv2_b1",
+    "tf_efficientnetv2_b2",
+    "tf_efficientnetv2_b3",
+    "tf_efficientnetv2_l",
+    "tf_efficientnetv2_m",
+    "tf_efficientnetv2_s",
+    "tf_efficientnetv2_xl",
 ]
 
 SILU = partial(nn.SiLU, inplace=True)
@@ -83,6 +92,15 @@ EFFICIENTNET_V2_XL = (
     squeezed(512, 32, 2, 6),
     squeezed(640, 8, 1, 6),
 )
+# The authors' smaller networks, which scale as EfficientNet does.
+EFFICIENTNET_V2_BASE = (
+    fused(16, 1, 1, 1),
+    fused(32, 2, 2, 4),
+    fused(48, 2, 2, 4),
+    squeezed(96, 3, 2, 4),
+    squeezed(112, 5, 1, 6),
+    squeezed(192, 8, 2, 6),
+)
 # timm's first reading of the paper: a projection also where nothing is expanded, and a wider last stage.
 EFFICIENTNET_V2_RW = (
     EFFICIENTNET_V2_S[0]._replace(block=partial(LazyFusedInvertedBottleneck, project_always=True)),
@@ -99,6 +117,7 @@ COMMON = {
 S = COMMON | {"stages": EFFICIENTNET_V2_S, "stem_channels": 24}
 M = COMMON | {"stages": EFFICIENTNET_V2_M, "stem_channels": 24}
 L = COMMON | {"stages": EFFICIENTNET_V2_L}
+BASE = COMMON | TENSORFLOW | {"stages": EFFICIENTNET_V2_BASE, "rounding": partial(round_channels, lower_limit=0)}
 RW = COMMON | {"stages": EFFICIENTNET_V2_RW, "stem_channels": 24, "final_channels": 1792}
 TORCHVISION = {
     "drop_path_rate": 0.2,
@@ -119,3 +138,14 @@ efficientnetv2_rw_s = model("efficientnetv2_rw_s", MobileNet, ["timm"], **RW)
 efficientnetv2_rw_m = model(
     "efficientnetv2_rw_m", MobileNet, ["timm"], **RW, width=1.2, depth=(1.2, 1.2, 1.2, 1.2, 1.6, 1.6)
 )
+
+tf_efficientnetv2_s = model("tf_efficientnetv2_s", MobileNet, ["timm"], **S | TENSORFLOW)
+tf_efficientnetv2_m = model("tf_efficientnetv2_m", MobileNet, ["timm"], **M | TENSORFLOW)
+tf_efficientnetv2_l = model("tf_efficientnetv2_l", MobileNet, ["timm"], **L | TENSORFLOW)
+tf_efficientnetv2_xl = model(
+    "tf_efficientnetv2_xl", MobileNet, ["timm"], **COMMON | TENSORFLOW, stages=EFFICIENTNET_V2_XL
+)
+tf_efficientnetv2_b0 = model("tf_efficientnetv2_b0", MobileNet, ["timm"], **BASE)
+tf_efficientnetv2_b1 = model("tf_efficientnetv2_b1", MobileNet, ["timm"], **BASE, width=1.0, depth=1.1)
+tf_efficientnetv2_b2 = model("tf_efficientnetv2_b2", MobileNet, ["timm"], **BASE, width=1.1, depth=1.2)
+tf_efficientnetv2_b3 = model("tf_efficientnetv2_b3", MobileNet, ["timm"], **BASE, width=1.2, depth=1.4)

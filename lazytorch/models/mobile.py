@@ -15,6 +15,8 @@ from lazytorch.layers import (
     LazyInvertedBottleneck,
     LazyLinear,
     LazyPointwiseConv,
+    SameConv2d,
+    lazy_twin,
     round_channels,
 )
 from lazytorch.layers.named_sequential import NamedSequential
@@ -44,6 +46,8 @@ TIMM = Rules("""
     stages.S.B.layers.conv.conv       blocks.{S}.{B}.conv_exp         if=project
     stages.S.B.layers.conv.conv       blocks.{S}.{B}.conv
 """)
+# What timm's models with weights from TensorFlow have besides: padding that depends on the input, and its eps.
+TENSORFLOW = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3), "conv_layer": SameConv2d}
 # torchvision's names of EfficientNet.
 TORCHVISION = Rules("""
     stem.conv                         features.0.0
@@ -121,6 +125,7 @@ def pointwise(
         bias=bias and not norm,
         norm_layer=norm_layer,
         activation=layer["activation"],
+        conv_layer=layer["conv_layer"] or nn.Conv2d,
     )
     return {"pooled": conv}
 
@@ -235,7 +240,7 @@ def block(
     **options: Any,
 ) -> nn.Module:
     """A block of a row. Its only kernel is that with the stride, and so has the dilation of the block before."""
-    return row.block(
+    return lazy_twin(row.block)(
         kernel_size=row.kernel_size,
         expansion_ratio=row.expansion_ratio,
         se_layer=row.se_layer,

@@ -7,6 +7,7 @@
 BatchNorm are TensorFlow's. The others are timm's: a 1x1 convolution, and PyTorch's. Weights go from each to the other.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from torch import nn
@@ -16,7 +17,7 @@ from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, linear, pointwise
+from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage, as_stated, linear, pointwise
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -37,6 +38,12 @@ __all__ = [
     "mobilenetv3_small_050",
     "mobilenetv3_small_075",
     "mobilenetv3_small_100",
+    "tf_mobilenetv3_large_075",
+    "tf_mobilenetv3_large_100",
+    "tf_mobilenetv3_large_minimal_100",
+    "tf_mobilenetv3_small_075",
+    "tf_mobilenetv3_small_100",
+    "tf_mobilenetv3_small_minimal_100",
 ]
 
 HARD_SWISH = partial(nn.Hardswish, inplace=True)
@@ -124,6 +131,16 @@ NAMES = Rules("""
     stages.S.B.layers.*.norm     features.{N+1}.block.{P}.1
 """)
 
+
+def minimal(table: Sequence[Stage | tuple[Stage, ...]]) -> list[list[Stage]]:
+    """The table without squeeze-excitation, hard swish and larger kernels."""
+    stages = [[each] if isinstance(each, Stage) else each for each in table]
+    return [
+        [row._replace(kernel_size=min(row.kernel_size, 3), se_layer=None, activation=None) for row in rows]
+        for rows in stages
+    ]
+
+
 COMMON = {
     "stem_channels": 16,
     "hidden": pointwise,
@@ -151,6 +168,7 @@ RW = {
     "hidden": partial(pointwise, bias=False),
     "norm_layer": partial(nn.BatchNorm2d, eps=1e-3),
 }
+MINIMAL = TENSORFLOW | {"activation": RELU}
 LC = COMMON | {"stages": LCNET, "hidden_channels": 1280, "names": {"timm": TIMM}}
 
 mobilenet_v3_large = model("mobilenet_v3_large", MobileNet, ["torchvision"], **LARGE | TORCHVISION)
@@ -169,3 +187,14 @@ lcnet_050 = model("lcnet_050", MobileNet, ["timm"], **LC, width=0.5)
 lcnet_075 = model("lcnet_075", MobileNet, ["timm"], **LC, width=0.75)
 lcnet_100 = model("lcnet_100", MobileNet, ["timm"], **LC)
 lcnet_150 = model("lcnet_150", MobileNet, ["timm"], **LC, width=1.5)
+
+tf_mobilenetv3_large_075 = model("tf_mobilenetv3_large_075", MobileNet, ["timm"], **LARGE | TENSORFLOW, width=0.75)
+tf_mobilenetv3_large_100 = model("tf_mobilenetv3_large_100", MobileNet, ["timm"], **LARGE | TENSORFLOW)
+tf_mobilenetv3_large_minimal_100 = model(
+    "tf_mobilenetv3_large_minimal_100", MobileNet, ["timm"], **LARGE | MINIMAL | {"stages": minimal(MOBILENET_V3_LARGE)}
+)
+tf_mobilenetv3_small_075 = model("tf_mobilenetv3_small_075", MobileNet, ["timm"], **SMALL | TENSORFLOW, width=0.75)
+tf_mobilenetv3_small_100 = model("tf_mobilenetv3_small_100", MobileNet, ["timm"], **SMALL | TENSORFLOW)
+tf_mobilenetv3_small_minimal_100 = model(
+    "tf_mobilenetv3_small_minimal_100", MobileNet, ["timm"], **SMALL | MINIMAL | {"stages": minimal(MOBILENET_V3_SMALL)}
+)
