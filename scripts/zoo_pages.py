@@ -9,6 +9,7 @@ from the registry. Several files, of parts of the zoo, may follow --parity; othe
 """
 
 import argparse
+import inspect
 import json
 import math
 import platform
@@ -48,6 +49,8 @@ FAMILIES = [
     Family("mobilenet_edgetpu_*", "MobileNet-EdgeTPU", "MobileNet", "Gupta & Akin 2020", "2003.02838"),
     Family("lcnet_*", "PP-LCNet", "MobileNet", "Cui et al. 2021", "2109.15099"),
     Family("mnasnet* semnasnet_*", "MNASNet", "MNASNet", "Tan et al. 2019", "1807.11626"),
+    Family("fbnetv3_*", "FBNetV3", "MNASNet", "Dai et al. 2020", "2006.02049"),
+    Family("hardcorenas_*", "HardCoRe-NAS", "MNASNet", "Nayman et al. 2021", "2102.11646"),
     Family("fbnetc_*", "FBNet", "MNASNet", "Wu et al. 2019", "1812.03443"),
     Family("spnasnet_*", "Single-Path NAS", "MNASNet", "Stamoulis et al. 2019", "1904.02877"),
     Family("tinynet_*", "TinyNet", "EfficientNet", "Han et al. 2020", "2010.14819"),
@@ -92,8 +95,7 @@ LABELLED = {
     "resnet50": "above",
     "efficientnetv2_xl": "below",
     "resnetrs420": "above",
-    "regnetx_002": "below",
-    "regnety_2560": "below",
+    "regnety_2560": "above",
 }
 
 
@@ -188,10 +190,12 @@ def run_of(found: Sequence[dict[str, Any]]) -> str:
 def picture(rows: Iterable[Model]) -> str:
     """Parameters against multiply-adds, both logarithmic, as an SVG that suits a light and a dark page."""
     width, height, left, right, top, bottom = 640, 500, 78, 24, 86, 52
-    scales = {"x": (1e6, 1e9, left, width - right), "y": (1e7, 2e11, height - bottom, top)}
+    scales = {"x": (1e6, 2e9, left, width - right), "y": (1e7, 5e11, height - bottom, top)}
 
     def place(axis: str, value: float) -> float:
         low, high, start, end = scales[axis]
+        if not low <= value <= high:
+            raise ValueError(f"The picture must contain every model, got {value:g} outside of the {axis} axis.")
         return round(start + (end - start) * math.log10(value / low) / math.log10(high / low), 1)
 
     # A picture alone follows the reader's system; within a page, the page.
@@ -244,8 +248,8 @@ def builders() -> str:
         "# Every model of the zoo",
         "",
         "Each is a function of `lazytorch.models`. Beside those that make the model what it is, its options are",
-        "those of [ResNet](api.md#lazytorch.models.ResNet) or [MobileNet](api.md#lazytorch.models.MobileNet), of which",
-        "it is made.",
+        "those of its class: [ResNet](api.md#lazytorch.models.ResNet), [RegNet](api.md#lazytorch.models.RegNet) or",
+        "[MobileNet](api.md#lazytorch.models.MobileNet).",
     ]
     for each in FAMILIES:
         lines += ["", f"## {each.name}", "", f"[{each.paper}](https://arxiv.org/abs/{each.identifier})."]
@@ -266,7 +270,8 @@ def entry(name: str) -> list[str]:
     if example is None:
         raise ValueError(f"The docstring of {name} has no example.")
     code = [line.removeprefix("    ") for line in example[1].splitlines()]
-    what = f"Built by `{build.__wrapped__.__name__}`; the {name} of {' and '.join(references(name))}."
+    kind = inspect.signature(build).return_annotation.__name__
+    what = f"A `{kind}`; the {name} of {' and '.join(references(name))}."
     return ["", f"### {name} {{ #lazytorch.models.{name} }}", "", what, "", "```python", *code, "", "```"]
 
 

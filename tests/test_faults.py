@@ -810,6 +810,34 @@ def test_materialize_puts_back_what_a_forward_stores():
     assert model.calls == len(outputs) == 1
 
 
+class Rewrites(nn.Module):
+    """Replaces what its own tensors contain and their shapes and flags, in every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = LazyLinear(4)
+        self.register_buffer("mean", torch.ones(3))
+        self.scale = nn.Parameter(torch.ones(2, 3))
+
+    def forward(self, x):
+        self.mean.data = x.mean(0)
+        self.mean.unsqueeze_(0)
+        self.scale.requires_grad = False
+        return self.linear(x * self.scale)
+
+
+def test_materialize_leaves_the_models_own_tensors():
+    model = Rewrites()
+    mean, scale = model.mean, model.scale
+    materialize(model, (2, 3))
+    assert model.mean is mean
+    assert model.scale is scale
+    torch.testing.assert_close(mean, torch.ones(3), rtol=0, atol=0)
+    assert scale.requires_grad
+    assert model(torch.full((2, 3), 5.0)).shape == (2, 4)
+    torch.testing.assert_close(model.mean, torch.full((1, 3), 5.0), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("momentum", [None, 0.1])
 def test_materialize_leaves_the_statistics_of_batch_norm(momentum):
     norm = nn.BatchNorm2d(3, momentum=momentum)

@@ -29,8 +29,9 @@ def test_equals_its_reference(name, source):
 
 @pytest.mark.parametrize(
     "name",
-    ["tf_efficientnet_b0", "tf_mobilenetv3_small_minimal_100", "regnetx_002", "regnety_008_tv",
-     "resnet18d", "resnet26t", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnext26d_32x4d", "mobilenetv2_035",
+    ["tf_efficientnet_b0", "tf_mobilenetv3_small_minimal_100", "regnetx_002", "regnety_008_tv", "hardcorenas_f",
+     "fbnetv3_d", "resnet18d", "resnet26t", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnext26d_32x4d",
+     "mobilenetv2_035",
      "mobilenetv3_small_050", "mobilenetv4_conv_blur_medium", "efficientnet_es", "tinynet_e"],
 )  # fmt: skip
 def test_equals_its_reference_where_sides_are_odd(name):
@@ -151,7 +152,7 @@ OF_TIMM = named("""
     tf_efficientnet_b0/b1/b2/b3/b4/b5/b6/b7/b8/l2/es/em/el/lite0/lite1/lite2/lite3/lite4
     tf_efficientnetv2_b0/b1/b2/b3/s/m/l/xl
     tf_mobilenetv3_large_075/100 tf_mobilenetv3_small_075/100 tf_mobilenetv3_large_minimal_100
-    tf_mobilenetv3_small_minimal_100
+    tf_mobilenetv3_small_minimal_100 hardcorenas_a/b/c/d/e/f fbnetv3_b/d/g
     regnetx_002/004/006/008/016/032/040/064/080/120/160/320 regnetx_004_tv
     regnety_002/004/006/008/016/032/040/064/080/120/160/320/640/1280/2560 regnety_008_tv regnety_080_tv
 """)

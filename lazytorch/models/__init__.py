@@ -10,6 +10,8 @@ Example:
 from lazytorch.models import (
     efficientnet,
     efficientnet_v2,
+    fbnet_v3,
+    hardcorenas,
     mnasnet,
     mobilenet,
     mobilenet_edgetpu,
@@ -26,7 +28,9 @@ from lazytorch.models.compose import Network, NetworkOptions, Row
 from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
+from lazytorch.models.fbnet_v3 import *
 from lazytorch.models.features import Features, StageInfo
+from lazytorch.models.hardcorenas import *
 from lazytorch.models.mnasnet import *
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.mobilenet import *
@@ -59,6 +63,8 @@ __all__ = [
 ]
 __all__ += efficientnet.__all__
 __all__ += efficientnet_v2.__all__
+__all__ += fbnet_v3.__all__
+__all__ += hardcorenas.__all__
 __all__ += mnasnet.__all__
 __all__ += mobilenet.__all__
 __all__ += mobilenet_edgetpu.__all__

@@ -1,4 +1,4 @@
-"""Backbone: stem, stages, head; what every network of the zoo is."""
+"""Backbone: stem, stages and head, the base class of every network."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -26,26 +26,27 @@ __all__ = ["Backbone"]
 class Backbone(nn.Module):
     """A convolutional network: a stem, stages of blocks, and a head that classifies.
 
-    Built of lazy parts it takes any input channels, and signals, images or volumes.
+    If its parts are lazy, it takes any number of input channels, and signals, images or volumes.
 
     Args:
         stem: The first layer.
-        stages: The stages; each a sequence of blocks.
-        final: What follows the last stage before pooling, if anything.
-        channels: The channels that each stage produces.
-        reductions: Input pixels along a side over output pixels along it, for each stage.
-        strides: The step of each stage, before any is dilated instead: where one follows that has a step, a feature map
-            ends. By default every stage ends one.
-        stem_info: The feature map that the stem ends, if any.
+        stages: The blocks of each stage.
+        final: The layer between the last stage and the pooling, if there is one.
+        channels: The channels of each stage's output.
+        reductions: Input size over the size of the output, for each stage.
+        strides: The stride of each stage, before any is replaced by dilation. A stage is a feature map if the next one
+            has a stride. By default every stage is one.
+        stem_info: The feature map in the stem, if there is one.
         num_features: Channels that are pooled.
-        pooled: What follows the pooling, at one pixel, if anything.
-        hidden: What follows that, on vectors, if anything.
-        hidden_channels: Channels that reach the classifier, where ``pooled`` or ``hidden`` change them.
-        num_classes: Number of classes; 0 for no classifier; by default 1000, or 0 where nothing is pooled.
-        dropout: Share of the pooled features that training sets to zero.
-        global_pool: Called with 1, the pixels that it leaves along each side; None for no pooling, and no classifier.
-        gradient_checkpointing: Whether the gradient computes each block's activations again, instead of keeping them.
-        initialize: Called with every module once it is built, to draw its initial weights.
+        pooled: The layer after the pooling, on one pixel, if there is one.
+        hidden: The layer after that, on vectors, if there is one.
+        hidden_channels: Channels of the classifier's input, if ``pooled`` or ``hidden`` change them.
+        num_classes: Number of classes; 0 for no classifier; by default 1000, or 0 without pooling.
+        dropout: Fraction of the pooled features that training sets to zero.
+        global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
+        gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
+            them.
+        initialize: Applied to every module when it is built, to initialize its weights.
         reference_names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
 
     Shape:
@@ -54,8 +55,8 @@ class Backbone(nn.Module):
           without pooling
 
     Raises:
-        ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 where nothing is pooled, or
-            ``dropout`` is not from 0 to 1.
+        ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 without pooling, or ``dropout`` is
+            not from 0 to 1.
 
     Example:
         >>> import torch
@@ -149,12 +150,12 @@ class Backbone(nn.Module):
     def forward_intermediates(
         self, x: Tensor, indices: int | Sequence[int] | None = None, *, intermediates_only: bool = False
     ) -> tuple[Tensor, list[Tensor]] | list[Tensor]:
-        """What ``forward_features`` gives, and the feature maps on the way.
+        """Compute ``forward_features`` and feature maps.
 
         Args:
             x: The input.
-            indices: The places of those that are wanted in ``feature_info``, negative ones from its end; a number for
-                the last so many; by default all.
+            indices: The indices of the feature maps in ``feature_info``, which may be negative; a number for that many
+                of the last ones; by default all.
             intermediates_only: Whether to return the feature maps alone.
 
         Shape: ``(N, C, *spatial)`` to ``(N, info.channels, *spatial / info.reduction)`` for each.
@@ -190,7 +191,7 @@ class Backbone(nn.Module):
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As ``nn.Module.compile``, from the second call on if the network was never called."""
+        """As ``nn.Module.compile``; a network that was never called is compiled at its second call."""
         first_call = waiting(self)
         if first_call is None:
             super().compile(*args, **kwargs)
@@ -198,15 +199,15 @@ class Backbone(nn.Module):
             first_call.compile = args, kwargs
 
     def init_weights(self) -> None:
-        """Draw the initial weights anew: for a model built on the meta device, once ``to_empty`` has given it room.
+        """Initialize the weights again: for a model that was built on the meta device, after ``to_empty``.
 
-        Running statistics start anew as well, and constants get their values: a ``state_dict`` does not hold them, so
-        call this before loading one, too. Of parameters that are sharded, each process keeps its share of what the
-        first one draws.
+        Running statistics and constants get their initial values as well. A ``state_dict`` does not contain constants,
+        so call this before loading one, too. Of sharded parameters, each process keeps its shard of the values that the
+        first process draws.
 
         Raises:
-            UninitializedModuleError: If the model is lazy: it draws its weights when it is built.
-            TypeError: If a module has parameters or buffers, but no ``reset_parameters`` to give them their values.
+            UninitializedModuleError: If the model is lazy: its weights are initialized when it is built.
+            TypeError: If a module has parameters or buffers, but no ``reset_parameters``.
         """
         kind = type(self).__name__
         if is_lazy(self):
@@ -221,13 +222,13 @@ class Backbone(nn.Module):
             initialize_again(part, self.initialize)
 
     def freeze_stages(self, count: int | None) -> None:
-        """Freeze the stem and the first stages: no gradients, and no training of their BatchNorm and dropout.
+        """Freeze the stem and the first stages: no gradients, and their BatchNorm and dropout stay in evaluation.
 
         Args:
-            count: How many stages; 0 for the stem alone; None to freeze nothing any more.
+            count: Number of stages; 0 for the stem alone; None to freeze nothing.
 
         Raises:
-            ValueError: If there are not so many stages.
+            ValueError: If there are fewer stages.
         """
         if count is not None and whole("count", count, self) > len(self.stages):
             raise ValueError(f"{type(self).__name__}: there are {len(self.stages)} stages to freeze, got {count}.")
@@ -246,23 +247,23 @@ class Backbone(nn.Module):
         return self
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Which parameters are how deep, by regular expressions on names, as timm's layer-wise rates of learning ask.
+        """Regular expressions that group parameters by depth, for timm's layer-wise decay of the learning rate.
 
         Args:
-            coarse: By stages, not by blocks.
+            coarse: Whether to group by stages instead of blocks.
         """
         # timm's 99999 is for the group before; what nothing matches, here the head, is the last group.
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return {"stem": r"^stem", "blocks": [(blocks, None), (r"^final", (99999,))]}
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters without weight decay beside norms and biases, which timm's optimizers leave out anyway: none."""
+        """Names of parameters without weight decay, besides norms and biases: none."""
         return set()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Have the gradient compute each block's activations again, instead of keeping them: slower, on less memory.
+        """Compute each block's activations again in the backward pass, instead of keeping them: slower, less memory.
 
-        BatchNorm sees every batch twice then, and moves its running statistics twice.
+        BatchNorm then updates its running statistics twice for every batch.
 
         Source:
             Chen et al. 2016, https://arxiv.org/abs/1604.06174.
@@ -276,10 +277,10 @@ class Backbone(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one, on the model's device; 0 classes for none, which leaves pooled features.
 
-        In a model that is built, the new one is built as well, if the old one tells of how many features it is.
+        In a built model, the new one is built as well if the old one has ``in_features``.
 
         Raises:
-            ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 where nothing is pooled.
+            ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 without pooling.
         """
         whole("num_classes", num_classes, self)
         if num_classes > 0 and isinstance(self.head.flatten, nn.Identity):

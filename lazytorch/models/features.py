@@ -18,12 +18,12 @@ __all__ = ["FeatureInfo", "Features", "StageInfo", "collect", "note_path"]
 
 
 class StageInfo(NamedTuple):
-    """What is known of a stage, or of another feature map, before any input.
+    """A feature map, as it is known before any input.
 
     Attributes:
-        channels: Channels that it has.
-        reduction: Input pixels along a side over its pixels along it.
-        module: The name, within the backbone, of the module that produces it.
+        channels: Its channels.
+        reduction: Input size over its size.
+        module: The name of the module in the backbone whose output it is.
 
     Example:
         >>> from lazytorch.models import resnet18
@@ -37,7 +37,7 @@ class StageInfo(NamedTuple):
 
 
 class FeatureInfo(list[StageInfo]):
-    """The feature maps of a model, from the finest to the coarsest; also in the form that timm's users ask for."""
+    """The feature maps of a model, from the finest to the coarsest, with timm's methods."""
 
     def channels(self) -> list[int]:
         """The channels of each."""
@@ -52,7 +52,7 @@ class FeatureInfo(list[StageInfo]):
         return [info.module for info in self]
 
     def indices(self, wanted: int | Sequence[int] | None) -> list[int]:
-        """Places of the feature maps that are asked for: the last so many, those at these places, or all.
+        """The indices of the feature maps: of the last ``wanted``, of these indices, or of all.
 
         Raises:
             ValueError: If there is no such feature map.
@@ -70,14 +70,14 @@ class FeatureInfo(list[StageInfo]):
 
 
 class Features(nn.Module):
-    """The feature maps of a backbone: its stem and as many stages as they need, under their names there.
+    """The feature maps of a backbone: its stem and the stages that they need, under the same names.
 
     Args:
-        backbone: The backbone; its parts are shared, not copied.
-        out_indices: The places of the feature maps in its ``feature_info``, negative ones from its end; by default all.
+        backbone: The backbone; its modules are shared, not copied.
+        out_indices: The indices of the feature maps in its ``feature_info``, which may be negative; by default all.
 
     Attributes:
-        feature_info: What is known of each of them, in order.
+        feature_info: The feature maps, in order.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -129,7 +129,7 @@ known.add(Features)
 def collect(
     stem: nn.Module, stages: nn.Module, x: Tensor, names: Collection[str], checkpointing: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """What comes out of the last stage, and of the modules of these names on the way."""
+    """The output of the last stage, and those of the modules with these names."""
     maps = []
     if any(name.startswith("stem.") for name in names):
         for name, part in stem.named_children():

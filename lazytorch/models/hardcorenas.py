@@ -1,0 +1,115 @@
+"""HardCoRe-NAS: Nayman et al. 2021, https://arxiv.org/abs/2102.11646; the tables and names are timm's."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from lazytorch._init.initialize import known_function
+from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.models.compose import RELU
+from lazytorch.models.initial_weights import as_tensorflow
+from lazytorch.models.mobile import TIMM, MobileNet, Stage
+from lazytorch.models.registry import model
+
+__all__ = [
+    "HARDCORENAS_A",
+    "HARDCORENAS_B",
+    "HARDCORENAS_C",
+    "HARDCORENAS_D",
+    "HARDCORENAS_E",
+    "HARDCORENAS_F",
+    "hardcorenas_a",
+    "hardcorenas_b",
+    "hardcorenas_c",
+    "hardcorenas_d",
+    "hardcorenas_e",
+    "hardcorenas_f",
+]
+
+
+@known_function
+def rounded_quarter(channels: int) -> int:
+    return round_channels(channels / 4)
+
+
+SE = partial(SqueezeExcitation, squeeze_channels=rounded_quarter, gate=nn.Hardsigmoid)
+# Of every network: the output channels, stride and activation of its stages; the others have hard swish.
+STAGES: tuple[dict[str, Any], ...] = (
+    {"out_channels": 24, "stride": 2, "activation": RELU},
+    {"out_channels": 40, "stride": 2, "activation": RELU},
+    {"out_channels": 80, "stride": 2},
+    {"out_channels": 112},
+    {"out_channels": 192, "stride": 2},
+)
+
+
+def table(*stages: Sequence[tuple[Any, ...]]) -> tuple[Stage | tuple[Stage, ...], ...]:
+    """The table of a network. Each block is its kernel size, expansion ratio and squeeze-excitation, if it has one."""
+    searched = []
+    for stage, blocks in zip(STAGES, stages, strict=True):
+        rows = [Stage(kernel_size=side, expansion_ratio=ratio, **stage) for side, ratio, *_ in blocks]
+        rows = [row._replace(se_layer=se[0] if se else None) for row, (_, _, *se) in zip(rows, blocks, strict=True)]
+        searched.append((rows[0], *(row._replace(stride=1) for row in rows[1:])))
+    first = Stage(16, activation=RELU, block=LazyInvertedBottleneck)
+    last = Stage(960, kernel_size=1, block=partial(LazyFusedInvertedBottleneck, shortcut=False))
+    return (first, *searched, last)
+
+
+HARDCORENAS_A = table(
+    [(5, 3), (5, 3, SE)],
+    [(5, 3), (5, 6, SE)],
+    [(5, 6, SE), (5, 6, SE)],
+    [(5, 6, SE), (5, 6, SE)],
+    [(5, 6, SE), (5, 6, SE)],
+)
+HARDCORENAS_B = table(
+    [(5, 3), (5, 3, SE), (3, 3)],
+    [(5, 3), (5, 3), (5, 3)],
+    [(5, 3), (5, 3), (3, 3), (3, 3)],
+    [(5, 3), (3, 3), (3, 3), (3, 3)],
+    [(5, 6, SE), (5, 6, SE), (3, 3, SE)],
+)
+HARDCORENAS_C = table(
+    [(5, 3), (5, 3, SE)],
+    [(5, 3), (5, 3), (5, 3), (5, 3)],
+    [(5, 4), (5, 6, SE), (3, 3), (3, 3)],
+    [(5, 6, SE), (3, 3), (3, 3), (3, 3)],
+    [(5, 6, SE), (5, 6, SE), (3, 3, SE)],
+)
+HARDCORENAS_D = table(
+    [(5, 3, SE), (5, 3, SE)],
+    [(5, 3, SE), (5, 4, SE), (3, 3, SE)],
+    [(5, 4, SE), (3, 3, SE), (3, 3, SE), (3, 3, SE)],
+    [(3, 4, SE), (5, 4, SE), (3, 3, SE), (5, 3, SE)],
+    [(5, 6, SE), (5, 6, SE), (5, 6, SE), (3, 6, SE)],
+)
+HARDCORENAS_E = table(
+    [(5, 3, SE), (5, 3, SE)],
+    [(5, 6, SE), (5, 4, SE), (5, 4, SE), (3, 3, SE)],
+    [(5, 4, SE), (3, 6, SE)],
+    [(5, 6, SE), (5, 6, SE), (5, 6, SE), (5, 3, SE)],
+    [(5, 6, SE), (5, 6, SE), (5, 6, SE), (3, 6, SE)],
+)
+HARDCORENAS_F = table(
+    [(5, 3, SE), (5, 3, SE)],
+    [(5, 6, SE), (5, 6, SE)],
+    [(5, 6, SE), (5, 6, SE), (3, 3, SE), (3, 3, SE)],
+    [(3, 6, SE), (5, 6, SE), (5, 6, SE), (3, 3, SE)],
+    [(5, 6, SE), (5, 6, SE), (3, 6, SE), (3, 6, SE)],
+)
+
+COMMON = {
+    "hidden_channels": 1280,
+    "activation": partial(nn.Hardswish, inplace=True),
+    "initialize": as_tensorflow,
+    "names": {"timm": TIMM},
+}
+
+hardcorenas_a = model("hardcorenas_a", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_A)
+hardcorenas_b = model("hardcorenas_b", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_B)
+hardcorenas_c = model("hardcorenas_c", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_C)
+hardcorenas_d = model("hardcorenas_d", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_D)
+hardcorenas_e = model("hardcorenas_e", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_E)
+hardcorenas_f = model("hardcorenas_f", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_F)
