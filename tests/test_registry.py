@@ -31,7 +31,7 @@ def test_lists_by_wildcards():
     ]  # fmt: skip
     assert list_models("nothing") == []
     assert list_models("mobilenet_v*") == ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"]
-    assert len(list_models()) == len(set(list_models())) == 164
+    assert len(list_models()) == len(set(list_models())) == 250
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import Sizes, each, positive_whole
 from lazytorch.layers.rank import of_rank
 from lazytorch.signature import create_lazy_signature
 
@@ -22,7 +22,8 @@ class BlurPool(nn.Module):
 
     Args:
         in_channels: Channels of the input and of the output.
-        stride: Step of the kernel, in pixels.
+        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension. Where only some are above
+            1, the others are not blurred.
         kernel_size: Side of the kernel, in pixels.
         padding_mode: What is beyond the border, by the names of ``torch.nn.functional.pad``: ``"reflect"`` for the
             image mirrored, ``"constant"`` for zeros.
@@ -50,7 +51,7 @@ class BlurPool(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        stride: int = 2,
+        stride: Sizes = 2,
         kernel_size: int = 3,
         *,
         padding_mode: str = "reflect",
@@ -59,20 +60,22 @@ class BlurPool(nn.Module):
         super().__init__()
         self.padding_mode = padding_mode
         self.in_channels = positive_whole("in_channels", in_channels, self)
-        self.stride = positive_whole("stride", stride, self)
+        steps = tuple(positive_whole("stride", value, self) for value in each(stride))
+        self.stride = steps[0] if isinstance(stride, int) else steps
         self.kernel_size = positive_whole("kernel_size", kernel_size, self)
         if kernel_size % 2 == 0:
             raise ValueError(f"{type(self).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
-        kernel = torch.empty(in_channels, 1, *(kernel_size,) * spatial_dims)
-        self.register_buffer("kernel", kernel, persistent=False)
+        sides = tuple(kernel_size if value > 1 or max(steps) == 1 else 1 for value in steps)
+        sides *= spatial_dims // len(sides)
+        self.register_buffer("kernel", torch.empty(in_channels, 1, *sides), persistent=False)
         self.reset_parameters()
-        self.padding = (kernel_size // 2,) * 2 * spatial_dims
+        self.padding = tuple(side // 2 for side in reversed(sides) for _ in range(2))
 
     def reset_parameters(self) -> None:
         """Give the kernel its values."""
-        weights = [comb(self.kernel_size - 1, k) / 2 ** (self.kernel_size - 1) for k in range(self.kernel_size)]
-        line = torch.tensor(weights, device="cpu")
-        self.kernel.copy_(reduce(lambda product, _: product.unsqueeze(-1) * line, range(self.kernel.dim() - 3), line))
+        weights = [[comb(side - 1, k) / 2 ** (side - 1) for k in range(side)] for side in self.kernel.shape[2:]]
+        lines = [torch.tensor(line, device="cpu") for line in weights]
+        self.kernel.copy_(reduce(lambda product, line: product.unsqueeze(-1) * line, lines))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, in_channels, *ceil(spatial / stride))``."""
@@ -98,7 +101,7 @@ class LazyBlurPool(LazyConvInChannelModule, BlurPool):
     has_state = False  # the kernel is a constant
 
 
-def average_blur(in_channels: int, stride: int = 2, *, spatial_dims: int = 2) -> nn.Module:
+def average_blur(in_channels: int, stride: Sizes = 2, *, spatial_dims: int = 2) -> nn.Module:
     """The average of ``stride`` pixels along each side, or of those that are left at the border.
 
     Stands where ``BlurPool`` would.

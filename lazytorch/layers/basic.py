@@ -6,6 +6,7 @@ from functools import partial
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import Sizes, largest
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.residual import ResidualBlock, require_residual, squeeze
 from lazytorch.layers.shortcut import projection
@@ -23,7 +24,7 @@ class BasicBlock(ResidualBlock):
         mid_channels: Channels between the two.
         out_channels: Channels produced.
         kernel_size: Side of both kernels, in pixels.
-        stride: Step of the first kernel, in pixels.
+        stride: Step of the first kernel, in pixels; one number, or one for each spatial dimension.
         groups: Groups of channels that both convolutions keep apart.
         dilation: Distance between the pixels that the kernels see.
         input_dilation: The dilation of the block before, where this one begins to dilate; the first kernel has it. By
@@ -63,12 +64,12 @@ class BasicBlock(ResidualBlock):
         in_channels: int,
         mid_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
         *,
         groups: int = 1,
-        dilation: int = 1,
-        input_dilation: int | None = None,
+        dilation: Sizes = 1,
+        input_dilation: Sizes | None = None,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
@@ -80,9 +81,11 @@ class BasicBlock(ResidualBlock):
     ) -> None:
         require_residual(self, kernel_size, stride)
         input_dilation = dilation if input_dilation is None else input_dilation
-        fits = stride == 1 and in_channels == out_channels
+        fits = largest(stride) == 1 and in_channels == out_channels
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
-        blur = eager_twin(anti_aliasing) if anti_aliasing and (stride > 1 or input_dilation != dilation) else None
+        blur = (
+            eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None
+        )
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         super().__init__(
             {

@@ -6,7 +6,7 @@ from functools import partial
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import Sizes, largest, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
 from lazytorch.layers.residual import ResidualBlock, require_residual, squeeze
@@ -27,7 +27,7 @@ class BottleneckBlock(ResidualBlock):
         mid_channels: Channels of the middle convolution.
         out_channels: Channels produced.
         kernel_size: Side of the middle kernel, in pixels.
-        stride: Step of the middle kernel, in pixels.
+        stride: Step of the middle kernel, in pixels; one number, or one for each spatial dimension.
         reduce_ratio: Channels of the middle convolution over those of the first.
         groups: Groups of channels that the middle convolution keeps apart.
         dilation: Distance between the pixels that the middle kernel sees.
@@ -72,13 +72,13 @@ class BottleneckBlock(ResidualBlock):
         in_channels: int,
         mid_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
         *,
         reduce_ratio: int = 1,
         groups: int = 1,
-        dilation: int = 1,
-        input_dilation: int | None = None,
+        dilation: Sizes = 1,
+        input_dilation: Sizes | None = None,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
         squeeze_ratio: float | None = None,
@@ -93,9 +93,11 @@ class BottleneckBlock(ResidualBlock):
         positive_whole("mid_channels", mid_channels, self)
         first = mid_channels // positive_whole("reduce_ratio", reduce_ratio, self)
         input_dilation = dilation if input_dilation is None else input_dilation
-        fits = stride == 1 and in_channels == out_channels
+        fits = largest(stride) == 1 and in_channels == out_channels
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
-        blur = eager_twin(anti_aliasing) if anti_aliasing and (stride > 1 or input_dilation != dilation) else None
+        blur = (
+            eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None
+        )
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         squeezed = out_channels if squeeze_ratio is None else mid_channels
         attention = squeeze(self, se_layer, squeezed, in_channels, squeeze_ratio, spatial_dims)

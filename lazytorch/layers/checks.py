@@ -1,11 +1,23 @@
 """Checks of the numbers that layers are constructed with."""
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TypeVar
 
-__all__ = ["positive", "positive_whole", "whole"]
+__all__ = ["Sizes", "each", "largest", "positive", "positive_whole", "whole"]
 
 T = TypeVar("T", int, float)
+Sizes = int | Sequence[int]  # one number, or one for each spatial dimension
+
+
+def each(value: Sizes) -> tuple[int, ...]:
+    """The numbers in ``value``: one, or one for each spatial dimension."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)  # pyright: ignore[reportReturnType]
+
+
+def largest(value: Sizes) -> int:
+    """The largest number in ``value``."""
+    return max(each(value))
 
 
 def positive(name: str, value: T, owner: object, kind: type = Real) -> T:

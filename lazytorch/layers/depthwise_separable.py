@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from lazytorch.layers.bases import LazyConv2dInChannelModule, LazyConvInChannelModule
+from lazytorch.layers.checks import Sizes
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import two_dimensional
@@ -32,7 +33,7 @@ class DepthwiseConv(ConvNormActivation):
     Args:
         channels: Channels of the input and of the output.
         kernel_size: Side of the kernel, in pixels.
-        stride: Step of the kernel, in pixels.
+        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension.
         dilation: Distance between the pixels that the kernel sees.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
@@ -59,10 +60,10 @@ class DepthwiseConv(ConvNormActivation):
     def __init__(
         self,
         channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
         *,
-        dilation: int = 1,
+        dilation: Sizes = 1,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
@@ -88,7 +89,7 @@ class PointwiseConv(ConvNormActivation):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels produced.
-        stride: Step of the kernel, in pixels.
+        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
@@ -115,7 +116,7 @@ class PointwiseConv(ConvNormActivation):
         self,
         in_channels: int,
         out_channels: int,
-        stride: int = 1,
+        stride: Sizes = 1,
         *,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
@@ -141,7 +142,7 @@ class DepthSepConv(NamedSequential):
         in_channels: Channels of the input.
         out_channels: Channels produced.
         kernel_size: Side of the depthwise kernel, in pixels.
-        stride: Step of the depthwise kernel, in pixels.
+        stride: Step of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
         dilation: Distance between the pixels that the depthwise kernel sees.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
@@ -169,10 +170,10 @@ class DepthSepConv(NamedSequential):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
         *,
-        dilation: int = 1,
+        dilation: Sizes = 1,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,

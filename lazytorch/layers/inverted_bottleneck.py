@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import positive, positive_whole
+from lazytorch.layers.checks import Sizes, largest, positive, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
@@ -54,7 +54,7 @@ class InvertedBottleneck(LinearResidual):
         in_channels: Channels of the input.
         out_channels: Channels produced.
         kernel_size: Side of the depthwise kernel, in pixels.
-        stride: Step of the depthwise kernel, in pixels.
+        stride: Step of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
         expansion_ratio: Channels of the depthwise convolution over those of the input; at 1, nothing is expanded.
         rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
         expand_always: Whether the 1x1 convolution that expands is there also at an ``expansion_ratio`` of 1, as in
@@ -97,13 +97,13 @@ class InvertedBottleneck(LinearResidual):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
         expansion_ratio: float = 1,
         *,
         rounding: Callable[[float], int] = round,
         expand_always: bool = False,
-        dilation: int = 1,
+        dilation: Sizes = 1,
         se_layer: Callable[..., nn.Module] | None = None,
         squeeze_ratio: float | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
@@ -119,7 +119,7 @@ class InvertedBottleneck(LinearResidual):
         expands = positive("expansion_ratio", expansion_ratio, self) != 1
         mid_channels = rounding(in_channels * expansion_ratio) if expands else in_channels
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
-        blur = eager_twin(anti_aliasing) if anti_aliasing and stride > 1 else None
+        blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
         super().__init__(
             {
                 "expand": PointwiseConv(in_channels, mid_channels, activation=activation, **common)
@@ -137,7 +137,7 @@ class InvertedBottleneck(LinearResidual):
                 "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
                 "project": PointwiseConv(mid_channels, out_channels, activation=project_activation, **common),
             },
-            shortcut and stride == 1 and in_channels == out_channels,
+            shortcut and largest(stride) == 1 and in_channels == out_channels,
             drop_path_rate,
         )
 
@@ -151,7 +151,7 @@ class FusedInvertedBottleneck(LinearResidual):
         in_channels: Channels of the input.
         out_channels: Channels produced.
         kernel_size: Side of the kernel, in pixels.
-        stride: Step of the kernel, in pixels.
+        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension.
         expansion_ratio: Channels of the convolution over those of the input.
         rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
         expand_from_output: Whether ``expansion_ratio`` counts from the channels produced, as in the first stage of
@@ -195,15 +195,15 @@ class FusedInvertedBottleneck(LinearResidual):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
         expansion_ratio: float = 1,
         *,
         rounding: Callable[[float], int] = round,
         expand_from_output: bool = False,
         project_always: bool = False,
         group_size: int | None = None,
-        dilation: int = 1,
+        dilation: Sizes = 1,
         se_layer: Callable[..., nn.Module] | None = None,
         squeeze_ratio: float | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
@@ -223,7 +223,7 @@ class FusedInvertedBottleneck(LinearResidual):
                 f"{type(self).__name__}: group_size must divide the {mid_channels} expanded channels, got {group_size}."
             )
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
-        blur = eager_twin(anti_aliasing) if anti_aliasing and stride > 1 else None
+        blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
         super().__init__(
             {
                 "conv": ConvNormActivation(
@@ -240,7 +240,7 @@ class FusedInvertedBottleneck(LinearResidual):
                 "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
                 "project": PointwiseConv(mid_channels, out_channels, activation=None, **common) if projects else None,
             },
-            shortcut and stride == 1 and in_channels == out_channels,
+            shortcut and largest(stride) == 1 and in_channels == out_channels,
             drop_path_rate,
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lazytorch.layers.checks import positive, positive_whole
+from lazytorch.layers.checks import Sizes, each, positive, positive_whole
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
@@ -41,10 +41,11 @@ class ResidualBlock(nn.Module):
         return self.activation(self.layers(x) + self.shortcut(x))
 
 
-def require_residual(block: nn.Module, kernel_size: int, stride: int) -> None:
+def require_residual(block: nn.Module, kernel_size: Sizes, stride: Sizes) -> None:
     """A residual sum needs the size kept, which an even kernel changes, and one stride to know whether it is."""
-    positive_whole("stride", stride, block)
-    if positive_whole("kernel_size", kernel_size, block) % 2 == 0:
+    for value in each(stride):
+        positive_whole("stride", value, block)
+    if any(positive_whole("kernel_size", value, block) % 2 == 0 for value in each(kernel_size)):
         raise ValueError(f"{type(block).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lazytorch.layers.checks import Sizes, each, largest
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
@@ -15,11 +16,11 @@ __all__ = ["pooled_projection", "projection"]
 def projection(
     in_channels: int,
     out_channels: int,
-    stride: int = 1,
+    stride: Sizes = 1,
     *,
-    kernel_size: int = 1,
-    dilation: int = 1,
-    input_dilation: int = 1,
+    kernel_size: Sizes = 1,
+    dilation: Sizes = 1,
+    input_dilation: Sizes = 1,
     norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
     conv_layer: Callable[..., nn.Module] = nn.Conv2d,
     spatial_dims: int = 2,
@@ -29,7 +30,7 @@ def projection(
     Args:
         in_channels: Channels of the input.
         out_channels: Channels produced.
-        stride: Step of the kernel, in pixels.
+        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension.
         kernel_size: Side of the kernel where the block reduces or dilates, in pixels; elsewhere it is 1.
         dilation: The block's.
         input_dilation: That of the block before.
@@ -51,13 +52,13 @@ def projection(
         >>> projection(16, 32, stride=2)(torch.zeros(2, 16, 8, 8)).shape
         torch.Size([2, 32, 4, 4])
     """
-    side = kernel_size if stride > 1 or dilation > 1 else 1
+    changes = largest(stride) > 1 or largest(dilation) > 1
     return ConvNormActivation(
         in_channels,
         out_channels,
-        side,
+        kernel_size if changes else 1,
         stride,
-        dilation=input_dilation if side > 1 else 1,
+        dilation=input_dilation if changes and largest(kernel_size) > 1 else 1,
         norm_layer=norm_layer,
         activation=None,
         conv_layer=conv_layer,
@@ -68,10 +69,10 @@ def projection(
 def pooled_projection(
     in_channels: int,
     out_channels: int,
-    stride: int = 1,
+    stride: Sizes = 1,
     *,
-    dilation: int = 1,
-    input_dilation: int = 1,
+    dilation: Sizes = 1,
+    input_dilation: Sizes = 1,
     norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
     conv_layer: Callable[..., nn.Module] = nn.Conv2d,
     spatial_dims: int = 2,
@@ -105,11 +106,18 @@ def pooled_projection(
     """
     parts: dict[str, nn.Module] = {}
     pool = of_rank(nn.AvgPool2d, spatial_dims)
-    if dilation > 1:
-        parts["pad"] = of_rank(nn.ZeroPad2d, spatial_dims)((0, 1) * spatial_dims)
-        parts["pool"] = pool(2, 1)
-    elif stride > 1:
-        parts["pool"] = pool(2, stride, ceil_mode=True, count_include_pad=False)
+    if isinstance(stride, int) and isinstance(dilation, int):
+        side: Sizes = 2
+        pads = (0, int(dilation > 1)) * spatial_dims
+    else:  # pixels are averaged along the dimensions in which the block reduces or dilates
+        strides, dilations = (each(value) * (spatial_dims // len(each(value))) for value in (stride, dilation))
+        side = tuple(1 + (max(pair) > 1) for pair in zip(strides, dilations, strict=True))
+        pads = tuple(pad for spacing in reversed(dilations) for pad in (0, int(spacing > 1)))
+    if largest(dilation) > 1:
+        parts["pad"] = of_rank(nn.ZeroPad2d, spatial_dims)(pads)
+        parts["pool"] = pool(side, stride)
+    elif largest(stride) > 1:
+        parts["pool"] = pool(side, stride, ceil_mode=True, count_include_pad=False)
     parts["project"] = PointwiseConv(
         in_channels,
         out_channels,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import positive, whole
+from lazytorch.layers.checks import Sizes, each, largest, positive, whole
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
 from lazytorch.layers.inverted_bottleneck import LinearResidual
 from lazytorch.layers.residual import require_residual, squeeze
@@ -24,7 +24,7 @@ class UniversalInvertedBottleneck(LinearResidual):
         in_channels: Channels of the input.
         out_channels: Channels produced.
         kernel_size: Side of the depthwise kernel on the expanded channels, in pixels; 0 for none.
-        stride: Step of the block, in pixels.
+        stride: Step of the block, in pixels; one number, or one for each spatial dimension.
         expansion_ratio: Expanded channels over those of the input.
         start_kernel_size: Side of the depthwise kernel before the expansion, in pixels; 0 for none.
         rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
@@ -64,13 +64,13 @@ class UniversalInvertedBottleneck(LinearResidual):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
         expansion_ratio: float = 1,
         *,
         start_kernel_size: int = 0,
         rounding: Callable[[float], int] = round,
-        dilation: int = 1,
+        dilation: Sizes = 1,
         se_layer: Callable[..., nn.Module] | None = None,
         squeeze_ratio: float | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
@@ -81,20 +81,20 @@ class UniversalInvertedBottleneck(LinearResidual):
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
-        for name, side in {"kernel_size": kernel_size, "start_kernel_size": start_kernel_size}.items():
-            require_residual(self, whole(name, side, self) or 1, stride)
-        if stride > 1 and not kernel_size and not start_kernel_size:
+        for name, sizes in {"kernel_size": kernel_size, "start_kernel_size": start_kernel_size}.items():
+            require_residual(self, [whole(name, side, self) or 1 for side in each(sizes)], stride)
+        if largest(stride) > 1 and not kernel_size and not start_kernel_size:
             raise ValueError(
                 f"{type(self).__name__}: a stride must be taken by a depthwise convolution, got stride={stride} and no "
                 "kernel."
             )
         mid_channels = rounding(in_channels * positive("expansion_ratio", expansion_ratio, self))
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
-        blur = eager_twin(anti_aliasing) if anti_aliasing and stride > 1 else None
+        blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
         step = stride if blur is None else 1
 
         def depthwise(
-            channels: int, side: int, step: int, activation: Callable[[], nn.Module] | None
+            channels: int, side: Sizes, step: Sizes, activation: Callable[[], nn.Module] | None
         ) -> nn.Module | None:
             return (
                 DepthwiseConv(channels, side, step, dilation=dilation, activation=activation, **common)
@@ -115,7 +115,7 @@ class UniversalInvertedBottleneck(LinearResidual):
                 "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
                 "project": PointwiseConv(mid_channels, out_channels, activation=None, **common),
             },
-            shortcut and stride == 1 and in_channels == out_channels,
+            shortcut and largest(stride) == 1 and in_channels == out_channels,
             drop_path_rate,
         )
 

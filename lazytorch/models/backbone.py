@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lazytorch._init.initialize import known
 from lazytorch.errors import UninitializedModuleError, not_yet
-from lazytorch.layers.checks import whole
+from lazytorch.layers.checks import Sizes, largest, whole
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
@@ -33,7 +33,7 @@ class Backbone(nn.Module):
         stages: The blocks of each stage.
         final: The layer between the last stage and the pooling, if there is one.
         channels: The channels of each stage's output.
-        reductions: Input size over the size of the output, for each stage.
+        reductions: Input size over the size of the output, for each stage; one number, or one for each dimension.
         strides: The stride of each stage, before any is replaced by dilation. A stage is a feature map if the next one
             has a stride. By default every stage is one.
         stem_info: The feature map in the stem, if there is one.
@@ -83,8 +83,8 @@ class Backbone(nn.Module):
         stages: Iterable[Iterable[nn.Module]],
         final: nn.Module | None = None,
         channels: Iterable[int],
-        reductions: Iterable[int],
-        strides: Sequence[int] | None = None,
+        reductions: Iterable[Sizes],
+        strides: Sequence[Sizes] | None = None,
         stem_info: StageInfo | None = None,
         num_features: int,
         pooled: nn.Module | None = None,
@@ -122,7 +122,7 @@ class Backbone(nn.Module):
         ]
         after = [2] * len(self.stage_info) if strides is None else [*strides[1:], 2]
         self.feature_info = FeatureInfo([] if stem_info is None else [stem_info])
-        self.feature_info += [info for info, stride in zip(self.stage_info, after, strict=True) if stride > 1]
+        self.feature_info += [info for info, stride in zip(self.stage_info, after, strict=True) if largest(stride) > 1]
         self.frozen: list[str] = []
         self.gradient_checkpointing = gradient_checkpointing
         self.initialize = initialize

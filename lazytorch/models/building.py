@@ -14,6 +14,7 @@ from lazytorch.models.first_call import building
 __all__ = ["NoStemWeightError", "built_for_weights"]
 
 EXAMPLE = (1, 3, 64, 64)  # every network of the zoo accepts an input of this shape
+EXAMPLES = (EXAMPLE, (1, 3, 64, 64, 64), (1, 3, 64))
 
 
 class NoStemWeightError(Exception):
@@ -48,25 +49,44 @@ def built_for_weights(
     with building(model):
         postponed: list[Initialization] = []
         with postponing(postponed):
-            example = example_for(stem_weight(model)[1]) if not is_lazy(stem_of(model)) else EXAMPLE
-            if is_lazy(stem_of(model)):
-                try:
-                    with all_or_nothing():
-                        build(model, EXAMPLE)
-                        weight = entry(stem_weight(model)[0])
-                        if needs_stem and weight is None:
-                            raise NoStemWeightError
-                        example = example_for(weight)
-                        if example != EXAMPLE:
-                            raise OtherInputError
-                except OtherInputError:
-                    postponed.clear()
-                    build(model, example)
+            if not is_lazy(stem_of(model)):
+                build(model, example_for(stem_weight(model)[1]))
             else:
-                build(model, example)
+                build_lazy_stem(model, entry, needs_stem, postponed)
         covered = {id(each) for name, each in model.named_parameters(remove_duplicate=False) if is_covered(name)}
         initialize(postponed, except_for=covered)
         yield
+
+
+def build_lazy_stem(
+    model: nn.Module, entry: Callable[[str], Tensor | None], needs_stem: bool, postponed: list[Initialization]
+) -> None:
+    """Build ``model`` for images, and again if the weights are for another input: only a built stem names its weight.
+
+    A network that images do not fit, as some numbers are given for each dimension, is built for volumes or signals.
+    """
+    refused: ValueError | None = None
+    for example in EXAMPLES:
+        wanted = example
+        try:
+            with all_or_nothing():
+                build(model, example)
+                weight = entry(stem_weight(model)[0])
+                if needs_stem and weight is None:
+                    raise NoStemWeightError
+                wanted = example if weight is None else example_for(weight)
+                if wanted != example:
+                    raise OtherInputError
+        except OtherInputError:
+            postponed.clear()
+            build(model, wanted)
+        except ValueError as error:
+            postponed.clear()
+            refused = refused or error
+            continue
+        return
+    assert refused is not None
+    raise refused
 
 
 def build(model: nn.Module, example: tuple[int, ...]) -> None:

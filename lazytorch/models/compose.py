@@ -12,6 +12,7 @@ from torch import nn
 
 from lazytorch._init.initialize import known
 from lazytorch.layers import LazyAdaptiveAvgPool, lazy_twin
+from lazytorch.layers.checks import Sizes, each, largest
 from lazytorch.models._weights.loading import load_weights
 from lazytorch.models._weights.names import Rules
 from lazytorch.models._weights.sources import Reference
@@ -75,7 +76,7 @@ class Row(NamedTuple):
             contains the rest.
         out_channels: Channels of the blocks' output.
         repeats: Number of blocks.
-        stride: Stride of the first block, in pixels.
+        stride: Stride of the first block, in pixels; one number, or one for each spatial dimension.
         residual: Whether the block has a branch that stochastic depth can leave out.
 
     Example:
@@ -90,7 +91,7 @@ class Row(NamedTuple):
     block: Layer
     out_channels: int
     repeats: int = 1
-    stride: int = 1
+    stride: Sizes = 1
     residual: bool = True
 
 
@@ -144,7 +145,7 @@ class Network(Backbone):
         num_classes: int | None = None,
         *,
         stem: Layer,
-        stem_reduction: int,
+        stem_reduction: Sizes,
         stem_info: StageInfo | None = None,
         stages: Sequence[Sequence[Row]],
         final: Layer | None = None,
@@ -167,7 +168,7 @@ class Network(Backbone):
         layer = {"norm_layer": norm_layer, "activation": activation, "conv_layer": conv_layer}
         table = [[row for row in rows for _ in range(row.repeats)] for rows in stages]
         strides = [rows[0].stride for rows in stages if rows]
-        inner = [row.stride for rows in stages for row in rows[1:] if row.stride != 1]
+        inner = [row.stride for rows in stages for row in rows[1:] if largest(row.stride) != 1]
         if inner:
             raise ValueError(
                 f"{type(self).__name__}: only the first row of a stage may have a stride, got {inner[0]} in another."
@@ -258,32 +259,32 @@ def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
 
 
 class Place(NamedTuple):
-    """Where a block stands in its network.
+    """The place of a block in its network.
 
     Attributes:
-        stride: The block's step, in pixels.
-        dilation: Distance between the pixels that its kernels see.
+        stride: The block's stride, in pixels.
+        dilation: Spacing between the pixels of its kernels.
         input_dilation: That of the block before.
     """
 
-    stride: int
-    dilation: int
-    input_dilation: int
+    stride: Sizes
+    dilation: Sizes
+    input_dilation: Sizes
 
 
 def places(
-    strides: Sequence[int], repeats: Sequence[int], *, stem_reduction: int, output_stride: int
-) -> tuple[list[list[Place]], list[int]]:
-    """The places of the blocks in each stage, and what each stage has reduced the input by.
+    strides: Sequence[Sizes], repeats: Sequence[int], *, stem_reduction: Sizes, output_stride: int
+) -> tuple[list[list[Place]], list[Sizes]]:
+    """The places of the blocks of each stage, and the reduction of each stage's output.
 
-    A step that would reduce by more than ``output_stride`` is not taken: the kernels of what follows are dilated
-    instead, and see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
+    A stride that would reduce by more than ``output_stride`` is replaced by dilation of the kernels that follow, which
+    then see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
 
     Args:
-        strides: The step of the first block of each stage, in pixels.
-        repeats: The blocks of each stage.
-        stem_reduction: What the stem reduces by.
-        output_stride: What the network is to reduce by, at most: 8, 16 or 32.
+        strides: The stride of the first block of each stage, in pixels; one number, or one for each dimension.
+        repeats: The number of blocks of each stage.
+        stem_reduction: Input size over the size of the stem's output; likewise.
+        output_stride: The largest reduction: 8, 16 or 32.
 
     Raises:
         ValueError: If ``output_stride`` is none of these.
@@ -292,10 +293,31 @@ def places(
         raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
     if not repeats or not all(isinstance(count, int) and count > 0 for count in repeats):
         raise ValueError(f"Backbone: there must be stages, of at least one block each, got {list(repeats)}.")
+    lengths = {len(value) for value in (stem_reduction, *strides) if not isinstance(value, int)}
+    if len(lengths) > 1:
+        raise ValueError(f"Backbone: strides must be for one number of dimensions, got {[stem_reduction, *strides]}.")
+    if not lengths:
+        return along_one_dimension(strides, repeats, stem_reduction, output_stride)
+    (dims,) = lengths
+    columns = [each(value) * (dims if isinstance(value, int) else 1) for value in (stem_reduction, *strides)]
+    along = [
+        along_one_dimension(column[1:], repeats, column[0], output_stride) for column in zip(*columns, strict=True)
+    ]
+    stages = [
+        [Place(*zip(*block, strict=True)) for block in zip(*stage, strict=True)]
+        for stage in zip(*(stages for stages, _ in along), strict=True)
+    ]
+    return stages, list(zip(*(reductions for _, reductions in along), strict=True))
+
+
+def along_one_dimension(
+    strides: Sequence[Any], repeats: Sequence[int], stem_reduction: Any, output_stride: int
+) -> tuple[list[list[Place]], list[Sizes]]:
+    """What ``places`` returns, for strides of one number each."""
     wanted = list(accumulate(strides, mul, initial=stem_reduction))
     stages = []
     for index, count in enumerate(repeats):
-        before, after = (max(1, each // output_stride) for each in wanted[index : index + 2])
+        before, after = (max(1, reduction // output_stride) for reduction in wanted[index : index + 2])
         stride = min(wanted[index + 1], output_stride) // min(wanted[index], output_stride)
         stages.append([Place(stride, after, before), *[Place(1, after, after)] * (count - 1)])
-    return stages, [min(each, output_stride) for each in wanted[1:]]
+    return stages, [min(reduction, output_stride) for reduction in wanted[1:]]

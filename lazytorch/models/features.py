@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lazytorch._init.initialize import known
+from lazytorch.layers.checks import Sizes
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models.first_call import FirstCall
 
@@ -22,7 +23,7 @@ class StageInfo(NamedTuple):
 
     Attributes:
         channels: Its channels.
-        reduction: Input size over its size.
+        reduction: Input size over its size; one number, or one for each spatial dimension where they differ.
         module: The name of the module in the backbone whose output it is.
 
     Example:
@@ -32,7 +33,7 @@ class StageInfo(NamedTuple):
     """
 
     channels: int
-    reduction: int
+    reduction: Sizes
     module: str
 
 
@@ -43,7 +44,7 @@ class FeatureInfo(list[StageInfo]):
         """The channels of each."""
         return [info.channels for info in self]
 
-    def reduction(self) -> list[int]:
+    def reduction(self) -> list[Sizes]:
         """The reduction of each."""
         return [info.reduction for info in self]
 

@@ -19,6 +19,7 @@ from lazytorch.layers import (
     lazy_twin,
     round_channels,
 )
+from lazytorch.layers.checks import Sizes, largest
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
@@ -68,8 +69,8 @@ class Stage(NamedTuple):
     Attributes:
         out_channels: Channels produced, before the network's width is applied.
         repeats: Blocks, before the network's depth is applied.
-        stride: Step of the first block, in pixels.
-        kernel_size: Side of the kernel, in pixels.
+        stride: Stride of the first block, in pixels; one number, or one for each spatial dimension.
+        kernel_size: Size of the kernel, in pixels; likewise.
         expansion_ratio: Expanded channels over those of the block's input.
         se_layer: Squeeze-excitation or the like of each block; None for none.
         activation: Called without arguments; None for the network's.
@@ -86,8 +87,8 @@ class Stage(NamedTuple):
 
     out_channels: int
     repeats: int = 1
-    stride: int = 1
-    kernel_size: int = 3
+    stride: Sizes = 1
+    kernel_size: Sizes = 3
     expansion_ratio: float = 1
     se_layer: Callable[..., nn.Module] | None = None
     activation: Callable[[], nn.Module] | None = None
@@ -152,8 +153,9 @@ class MobileNet(Network):
             returns whole channels.
         round_depth: Called with the number of blocks of a stage times ``depth``; returns a whole number.
         fixed_ends: Whether ``depth`` leaves the first and the last stage as they are.
-        stem_channels: Channels of the first convolution, which has a stride of 2.
-        stem_kernel_size: Size of its kernel, in pixels.
+        stem_channels: Channels of the first convolution.
+        stem_kernel_size: Size of its kernel, in pixels; one number, or one for each spatial dimension.
+        stem_stride: Its stride, in pixels; likewise.
         stem_width: Called with ``stem_channels`` and ``width``; returns its channels.
         final_channels: Channels of a 1x1 convolution before the pooling; None for none.
         final_width: Called with ``final_channels`` and ``width``; returns its channels.
@@ -195,7 +197,8 @@ class MobileNet(Network):
         round_depth: Callable[[float], int] = ceil,
         fixed_ends: bool = False,
         stem_channels: int = 32,
-        stem_kernel_size: int = 3,
+        stem_kernel_size: Sizes = 3,
+        stem_stride: Sizes = 2,
         stem_width: Callable[[int, float], int] = scaled,
         final_channels: int | None = None,
         final_width: Callable[[int, float], int] = scaled,
@@ -214,9 +217,9 @@ class MobileNet(Network):
         common = {"rounding": rounding, "anti_aliasing": anti_aliasing}
         super().__init__(
             num_classes,
-            stem=partial(LazyConvNormActivation, stem, stem_kernel_size, 2),
-            stem_reduction=2,
-            stem_info=StageInfo(stem, 2, "stem") if table[0][0].stride > 1 else None,
+            stem=partial(LazyConvNormActivation, stem, stem_kernel_size, stem_stride),
+            stem_reduction=stem_stride,
+            stem_info=StageInfo(stem, stem_stride, "stem") if largest(table[0][0].stride) > 1 else None,
             stages=[
                 [Row(partial(block, row, **common), row.out_channels, 1, row.stride) for row in rows] for rows in table
             ],

@@ -14,6 +14,7 @@ from torch import nn
 
 from lazytorch._init.initialize import InitFunction, known_function
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.layers.checks import largest
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
@@ -136,7 +137,7 @@ def minimal(table: Sequence[Stage | tuple[Stage, ...]]) -> list[list[Stage]]:
     """The table without squeeze-excitation, hard swish and larger kernels."""
     stages = [[each] if isinstance(each, Stage) else each for each in table]
     return [
-        [row._replace(kernel_size=min(row.kernel_size, 3), se_layer=None, activation=None) for row in rows]
+        [row._replace(kernel_size=min(largest(row.kernel_size), 3), se_layer=None, activation=None) for row in rows]
         for rows in stages
     ]
 

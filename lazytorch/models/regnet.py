@@ -210,7 +210,8 @@ def initial_values(module: nn.Module, *, zero_init: bool, fan_per_group: bool) -
     if not fan_per_group and not isinstance(module, nn.Linear):
         fills.pop("bias", None)
     if zero_init and isinstance(module, BottleneckBlock):
-        fills["layers.restore.norm.weight"] = Constant(0)
+        weight = "layers.restore.norm.weight"  # which a network without norms does not have
+        fills |= {name: Constant(0) for name, _ in module.named_parameters() if name == weight}
     return fills
 
 
