@@ -172,9 +172,9 @@ def test_the_signature_and_documentation_of_a_family_have_the_options_of_every_n
     assert all(f"    {name}: " in inspect.getdoc(kind) for name in parameters)
     assert all(f"    {name}: " in inspect.getdoc(NetworkOptions) for name in shared)
     with pytest.raises(
-        TypeError, match=rf"{kind.__name__}\.__init__\(\) got an unexpected keyword argument 'actvation'"
+        TypeError, match=rf"{kind.__name__}\.__init__\(\) got an unexpected keyword argument 'num_clases'"
     ):
-        kind(10, actvation=nn.ReLU)
+        kind(num_clases=10)
 
 
 def test_a_network_without_a_family():
