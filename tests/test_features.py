@@ -181,3 +181,15 @@ def test_groups_of_parameters_in_timms_form(name):
     coarse = timm.optim.param_groups_layer_decay(model, layer_decay=0.5)
     assert len(coarse) > len(model.stages)
     assert isinstance(model, nn.Module)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "regnetx_002"])
+def test_feature_info_has_timms_keys(name):
+    ours, theirs = get_model(name).feature_info, timm.create_model(name, features_only=True).feature_info
+    expected = theirs.get_dicts(["num_chs", "reduction"])
+    assert ours.get_dicts() == [each | {"module": info.module} for each, info in zip(expected, ours, strict=True)]
+    assert ours.get_dicts(["num_chs"], out_indices=[-1]) == theirs.get_dicts(["num_chs"])[-1:]
+    assert ours[0]["num_chs"] == ours[0].channels == ours[0][0]
+    assert tuple(ours[0]) == (ours[0]["num_chs"], ours[0]["reduction"], ours[0]["module"])
+    with pytest.raises(KeyError, match="the key must be 'num_chs' or 'reduction' or 'module', got 'channels'"):
+        ours[0]["channels"]

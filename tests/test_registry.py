@@ -30,6 +30,8 @@ def test_lists_by_wildcards():
         "resnet18", "resnet26", "resnet34", "resnet50", "resnet50_gn", "resnet101", "resnet152", "resnet200"
     ]  # fmt: skip
     assert list_models("nothing") == []
+    for everything in (None, [], "", {}, "*"):
+        assert len(list_models(everything)) == len(list_models())
     assert list_models("mobilenet_v*") == ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"]
     assert len(list_models()) == len(set(list_models())) == 250
 

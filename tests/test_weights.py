@@ -168,11 +168,62 @@ def test_files_of_every_layout(tmp_path, layout, suffix):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("wrapped", ["module.", "_orig_mod."])
-def test_what_wrappers_add_to_names_is_left_out(tmp_path, wrapped):
-    state = of_torchvision().state_dict()
-    model = resnet18(weights=written(tmp_path, {wrapped + key: value for key, value in state.items()}, ".pth"))
-    assert same(reference_state_dict(model, "torchvision"), state)
+@pytest.mark.parametrize(
+    "wrapped", ["module.", "_orig_mod.", "model.", "net.", "module.backbone.", "_orig_mod.module.", "student.0."]
+)
+@pytest.mark.parametrize("layout", [None, "torchvision", "timm"])
+@pytest.mark.parametrize("name", ["resnet18", "mnasnet0_5"])
+def test_names_of_modules_around_the_model_are_left_out(tmp_path, name, layout, wrapped):
+    trained = materialize(get_model(name, num_classes=3), SHAPE)
+    state = trained.state_dict() if layout is None else reference_state_dict(trained, layout)
+    path = written(tmp_path, {wrapped + key: value for key, value in state.items()}, ".pt")
+    assert same(get_model(name, weights=path).state_dict(), trained.state_dict())
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "regnet_y_400mf"])
+def test_weights_without_a_classifier_keep_their_names(tmp_path, name):
+    """All of torchvision's entries then begin alike, or nearly."""
+    trained = materialize(get_model(name, num_classes=0), SHAPE)
+    path = written(tmp_path, reference_state_dict(trained, "torchvision"), ".pt")
+    assert same(get_model(name, weights=path).state_dict(), trained.state_dict())
+
+
+@pytest.mark.parametrize(
+    "containers",
+    [
+        ["state_dict"],
+        ["model"],
+        ["model_ema"],
+        ["state_dict_ema"],
+        ["model_state_dict"],
+        ["model", "state_dict"],
+        ["state_dict", "model"],
+    ],
+)
+def test_containers_of_checkpoints_are_opened(tmp_path, containers):
+    state = trained = of_torchvision().state_dict()
+    for name in containers:
+        state = {"epoch": 3, name: state}
+    torch.save(state, tmp_path / "checkpoint.pt")
+    model = resnet18(weights=tmp_path / "checkpoint.pt")
+    assert same(reference_state_dict(model, "torchvision"), trained)
+
+
+def test_averaged_weights_are_taken_from_averaged_model_and_before_others(tmp_path):
+    model, other = (materialize(resnet10t(num_classes=3), SHAPE) for _ in range(2))
+    averaged = torch.optim.swa_utils.AveragedModel(model).state_dict()
+    torch.save({"state_dict_ema": averaged, "state_dict": other.state_dict()}, tmp_path / "checkpoint.pth")
+    assert same(resnet10t(weights=tmp_path / "checkpoint.pth").state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "mnasnet1_0", "resnet18", "regnet_y_400mf"])
+def test_versions_that_torchvision_reads_are_in_the_state(name):
+    model = materialize(get_model(name, num_classes=4), SHAPE).eval()
+    theirs = of_torchvision(name, num_classes=4)
+    state = reference_state_dict(model, "torchvision")
+    assert str(theirs.load_state_dict(state)) == "<All keys matched successfully>"
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(theirs(x), model(x))
 
 
 def test_copies_of_a_model_with_weights_have_them(tmp_path):

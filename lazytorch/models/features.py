@@ -1,7 +1,7 @@
 """Feature maps: a backbone without its head, for detection and segmentation."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["FeatureInfo", "Features", "StageInfo", "collect", "note_path"]
 
 
+# timm's keys of a feature map, and the attributes of ``StageInfo``.
+TIMM = {"num_chs": "channels", "reduction": "reduction", "module": "module"}
+
+
 class StageInfo(NamedTuple):
     """A feature map, as it is known before any input.
 
@@ -28,13 +32,24 @@ class StageInfo(NamedTuple):
 
     Example:
         >>> from lazytorch.models import resnet18
-        >>> resnet18().feature_info[1]
+        >>> info = resnet18().feature_info[1]
+        >>> info
         StageInfo(channels=64, reduction=4, module='stages.0')
+        >>> info["num_chs"]  # as timm has it
+        64
     """
 
     channels: int
     reduction: Sizes
     module: str
+
+    def __getitem__(self, key: Any) -> Any:
+        """An attribute by its index, or by timm's name: ``"num_chs"``, ``"reduction"``, ``"module"``."""
+        if not isinstance(key, str):
+            return tuple.__getitem__(self, key)
+        if key not in TIMM:
+            raise KeyError(f"StageInfo: the key must be {' or '.join(map(repr, TIMM))}, got {key!r}.")
+        return getattr(self, TIMM[key])
 
 
 class FeatureInfo(list[StageInfo]):
@@ -47,6 +62,18 @@ class FeatureInfo(list[StageInfo]):
     def reduction(self) -> list[Sizes]:
         """The reduction of each."""
         return [info.reduction for info in self]
+
+    def get_dicts(
+        self, keys: Sequence[str] | None = None, out_indices: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Each as a dict with timm's keys.
+
+        Args:
+            keys: Those of ``"num_chs"``, ``"reduction"`` and ``"module"``; by default all.
+            out_indices: The indices of the feature maps; by default all.
+        """
+        chosen = self if out_indices is None else [self[index] for index in out_indices]
+        return [{key: info[key] for key in (TIMM if keys is None else keys)} for info in chosen]
 
     def module_name(self) -> list[str]:
         """The module of each."""

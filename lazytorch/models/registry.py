@@ -104,11 +104,12 @@ def brief(value: object) -> str:
     return show(value)
 
 
-def list_models(include: str | Iterable[str] = "*", exclude: str | Iterable[str] | None = None) -> list[str]:
+def list_models(include: str | Iterable[str] | None = None, exclude: str | Iterable[str] | None = None) -> list[str]:
     """The names of the zoo's models, in alphabetical order with numbers by size.
 
     Args:
-        include: A pattern with the wildcards ``*``, ``?`` and ``[...]``, or several; a name that fits one is listed.
+        include: A pattern with the wildcards ``*``, ``?`` and ``[...]``, or several; a name that fits one is listed. By
+            default, and if there is no pattern, all are.
         exclude: Likewise; a name that fits one is not.
 
     Example:
@@ -116,7 +117,7 @@ def list_models(include: str | Iterable[str] = "*", exclude: str | Iterable[str]
         >>> list_models("resnet1*", exclude=["*t", "*[csd]"])
         ['resnet18', 'resnet101', 'resnet152']
     """
-    included, excluded = patterns(include), patterns(exclude or ())
+    included, excluded = patterns(include or "*") or ["*"], patterns(exclude or ())
 
     def fits(name: str, wanted: list[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in wanted)

@@ -3,6 +3,7 @@
 import copy
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,8 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
             )
         if not path.is_file():
             raise ValueError(f"weights: file not found: {str(weights)!r}.")
-        given, layouts = read(path), [None, *model.reference_names]
+        layouts = [None, *model.reference_names]
+        given = without_prefix(model, read(path))
     heads = [[name_there(model, key, layout) for key in CLASSIFIER] for layout in layouts]
     head = next((head for head in heads if head[0] in given), heads[0])
     classes = given[head[0]].size(0) if head[0] in given and given[head[0]].dim() == 2 else 0
@@ -81,6 +83,19 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
             stacklevel=frames_of_the_package(),
         )
     return model
+
+
+def without_prefix(model: Backbone, given: State) -> State:
+    """``given`` without the names of modules that contain the model, as DistributedDataParallel and others add them."""
+    given = {name: value for name, value in given.items() if name != "n_averaged"}  # of torch.optim.swa_utils
+    own = dict(model.named_children())
+    while given and all("." in name for name in given):
+        firsts = {name.partition(".")[0] for name in given}
+        first = firsts.pop()
+        if firsts or first in own or any(rules.contains(first) for rules in model.reference_names.values()):
+            break
+        given = {name.partition(".")[2]: value for name, value in given.items()}
+    return given
 
 
 def lazy_again(stem: nn.Module, built: nn.Module) -> nn.Module:
@@ -160,7 +175,11 @@ def reference_state_dict(model: Backbone, source: str) -> State:
     require_source(model, source)
     rules, state = model.reference_names[source], model.state_dict()
     names = rules.names(model, state)
-    return {names[key]: value.reshape(rules.shape(model, key, value)) for key, value in state.items()}
+    result = OrderedDict((names[key], value.reshape(rules.shape(model, key, value))) for key, value in state.items())
+    # Versions of what torchvision's MNASNet and BatchNorm read.
+    modules = {"", *(name.rpartition(".")[0] for name in result if name.endswith("num_batches_tracked"))}
+    result._metadata = {name: {"version": 2} for name in modules}  # pyright: ignore[reportAttributeAccessIssue]
+    return result
 
 
 def require_source(model: Backbone, source: str) -> None:

@@ -80,6 +80,11 @@ class Rules:
     def __reduce__(self) -> Any:
         return Rules, (self.text,)
 
+    def contains(self, component: str) -> bool:
+        """Whether a name there may begin with ``component``, the part before the first dot."""
+        firsts = (re.sub(r"\{.*?\}", "0", rule.theirs).partition(".")[0] for rule in self.rules)
+        return any(re.sub(r"\d+", "0", component) == re.sub(r"\d+", "0", first) for first in firsts)
+
     def name(self, model: nn.Module, key: str) -> str:
         """The name there of an entry of the model's state."""
         return self._apply(model, key)[0]

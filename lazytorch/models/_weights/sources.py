@@ -13,6 +13,8 @@ from torch import Tensor
 __all__ = ["Reference", "State", "read"]
 
 State = dict[str, Tensor]
+# The entries of a checkpoint below which training scripts save the weights; averaged ones first.
+CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,8 @@ def read(path: Path) -> State:
             f"{path}: a file of weights must hold tensors alone, as nothing in it is executed, got one that cannot be "
             f"read so ({type(error).__name__}: {reason}). Save model.state_dict()."
         ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    state = tensors_by_name(content, f"{path} (also below 'state_dict' or 'model')")
-    for wrapped in ("module.", "_orig_mod."):  # by DistributedDataParallel, and by torch.compile
-        if state and all(name.startswith(wrapped) for name in state):
-            state = {name.removeprefix(wrapped): value for name, value in state.items()}
-    return state
+    inner = content
+    while isinstance(inner, Mapping):
+        content = inner
+        inner = next((inner[name] for name in CONTAINERS if isinstance(inner.get(name), Mapping)), None)
+    return tensors_by_name(content, f"{path} (also below {', '.join(CONTAINERS)})")
