@@ -14,7 +14,7 @@ from lazytorch.layers import (
     LazyLinear,
     LazySqueezeExcitation,
 )
-from lazytorch.models import get_model
+from lazytorch.models import ResNet, get_model, mobilenet_v2, resnet18
 
 SHAPE = (2, 5, 64, 64)
 
@@ -156,3 +156,38 @@ def test_what_does_not_fit_is_named(features):
     with pytest.raises(RuntimeError, match="to have 64 channels, but got 48 channels instead") as error:
         model(torch.randn(SHAPE))
     assert error.value.__notes__ == ["at stages.1.0.layers.conv1.conv"]
+
+
+@pytest.mark.parametrize("make", [resnet18, mobilenet_v2])
+@pytest.mark.parametrize(
+    ("name", "replace"),
+    [
+        ("fc", r"reset_classifier\(num_classes\)"),
+        ("classifier", r"reset_classifier\(num_classes\)"),
+        ("conv1", r"model\.stem"),
+        ("conv_stem", r"model\.stem"),
+        ("layer4", r"model\.stages\[3\]"),
+        ("features", r"model\.stages"),
+        ("avgpool", r"model\.head\.pool"),
+    ],
+)
+def test_attributes_of_other_libraries_are_refused_with_the_way_that_works(make, name, replace):
+    model = make(num_classes=3)
+    with pytest.raises(AttributeError, match=f"no {name!r}, as other libraries' have. Use .*{replace}"):
+        setattr(model, name, nn.Identity())
+    assert name not in dict(model.named_children())
+
+
+class WithHead(ResNet):
+    """A network of a user's with a module of such a name, which it calls."""
+
+    def __init__(self):
+        super().__init__(0, depths=(1, 1), widths=(8, 16), stem=(8,))
+        self.fc = nn.Linear(64, 2)
+
+    def forward(self, x):
+        return self.fc(super().forward(x))
+
+
+def test_a_class_of_a_user_may_have_them():
+    assert WithHead()(torch.zeros(2, 3, 32, 32)).shape == (2, 2)

@@ -16,6 +16,7 @@ from lazytorch.layers.twins import lazy_twin
 from lazytorch.materialize import is_lazy, materialize, survey
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.building import NoStemWeightError, built_for_weights
+from lazytorch.models.elsewhere import replacement_of
 from lazytorch.models.features import FeatureInfo, StageInfo, collect, note_path
 from lazytorch.models.first_call import FirstCall, waiting
 from lazytorch.models.initial_weights import initialize_again, without_initial_values
@@ -132,6 +133,13 @@ class Backbone(nn.Module):
         if num_classes is None:
             num_classes = 0 if global_pool is None else 1000
         self.reset_classifier(num_classes)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A class of a user's may have modules of these names; in ours, they would not be called.
+        way = replacement_of(name) if isinstance(value, nn.Module) and type(self) in known else None
+        if way is not None:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}, as other libraries' have. Use {way}.")
+        super().__setattr__(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""
