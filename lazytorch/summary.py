@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerSummary", "Summary", "summary"]
 
+WATCH = -1  # the id of a hook that no RemovableHandle has
 COLUMNS = ("layer", "output shape", "parameters", "multiply-adds")
 
 
@@ -203,8 +204,12 @@ class Recorder:
         for each in modules_of(model):
             if each not in self.watched and not isinstance(each, torch.jit.ScriptModule):
                 self.watched.add(each)
-                each.register_forward_pre_hook(self.enter, prepend=True)
-                each.register_forward_hook(self.leave)
+                before, after = each._forward_pre_hooks, each._forward_hooks
+                if before or after:
+                    each.register_forward_pre_hook(self.enter, prepend=True)
+                    each.register_forward_hook(self.leave)
+                else:  # without handles, which take as long as a small layer
+                    before[WATCH], after[WATCH] = self.enter, self.leave
 
     def enter(self, module: nn.Module, _: Any) -> None:
         self.running.append((module, self.mode.macs))
@@ -303,7 +308,7 @@ class Block(nn.Module):
                 built = lazy.get_initialized_module((first,), self.module_args, dict(self.module_kwargs))
                 recorder.watch(built)
                 for each in recorder.watched:
-                    each.training = False
+                    vars(each)["training"] = False
             built(x)
             with only_tensors():
                 return recorder.rows(built)
@@ -320,9 +325,14 @@ class Block(nn.Module):
 known.add(Block)
 
 
+IMMUTABLE = (bool, int, float, str, torch.dtype, type(None))
+
+
 def key_of(value: Any) -> Any:
     """A key that is equal to another if the values, and their types, are equal; None if they cannot be compared."""
     kind = type(value)
+    if kind in IMMUTABLE:
+        return kind, value
     if isinstance(value, functools.partial):
         value = (value.func, value.args, value.keywords)
     if isinstance(value, dict):
@@ -330,8 +340,7 @@ def key_of(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         parts = [key_of(each) for each in value]
         return None if None in parts else (kind, tuple(parts))
-    immutable = (bool, int, float, str, type, torch.dtype, type(None))
-    return (kind, value) if isinstance(value, immutable) or value in known else None
+    return (kind, value) if isinstance(value, type) or value in known else None
 
 
 def is_as_constructed(lazy: LazyModule) -> bool:
