@@ -43,7 +43,7 @@ def needs_building(module: nn.Module) -> bool:
     """Whether ``module`` itself is a lazy module of lazytorch or PyTorch."""
     if isinstance(module, LazyModule):
         return True
-    if type(module) in known:
+    if type(module) in known:  # has no uninitialized parameters
         return False
     tensors = (*module._parameters.values(), *module._buffers.values())
     return any(each is not None and is_uninitialized(each) for each in tensors)

@@ -46,7 +46,7 @@ def test_what_is_built_shows_its_own():
 def test_help_describes_the_arguments_that_are_left():
     text = pydoc.plain(pydoc.render_doc(LazyDepthSepConv2d))
     assert "DepthSepConv2d`` that infers its input channels" in text
-    assert "out_channels: Channels produced." in text
+    assert "out_channels: Channels of the output." in text
     assert "Howard et al. 2017" in text
     assert "Channels of the input." not in text
     assert LazyDepthSepConv2d.__doc__.count("Example:") == 1

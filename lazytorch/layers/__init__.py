@@ -55,7 +55,6 @@ from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
 from lazytorch.layers.shortcut import pooled_projection, projection
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
 from lazytorch.layers.stochastic_depth import StochasticDepth
-from lazytorch.layers.twins import eager_twin, lazy_twin
 from lazytorch.layers.universal_inverted_bottleneck import (
     LazyUniversalInvertedBottleneck,
     UniversalInvertedBottleneck,
@@ -114,8 +113,6 @@ __all__ = [
     "StochasticDepth",
     "UniversalInvertedBottleneck",
     "average_blur",
-    "eager_twin",
-    "lazy_twin",
     "of_rank",
     "pooled_projection",
     "projection",

@@ -22,9 +22,9 @@ class BlurPool(nn.Module):
 
     Args:
         in_channels: Channels of the input and of the output.
-        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension. Where only some are above
-            1, the others are not blurred.
-        kernel_size: Side of the kernel, in pixels.
+        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension. Dimensions with a
+            stride of 1 beside others are not blurred.
+        kernel_size: Size of the kernel, in pixels.
         padding_mode: What is beyond the border, by the names of ``torch.nn.functional.pad``: ``"reflect"`` for the
             image mirrored, ``"constant"`` for zeros.
         spatial_dims: 1, 2 or 3.

@@ -22,21 +22,21 @@ class BasicBlock(ResidualBlock):
     Args:
         in_channels: Channels of the input.
         mid_channels: Channels between the two.
-        out_channels: Channels produced.
-        kernel_size: Side of both kernels, in pixels.
-        stride: Step of the first kernel, in pixels; one number, or one for each spatial dimension.
-        groups: Groups of channels that both convolutions keep apart.
-        dilation: Distance between the pixels that the kernels see.
+        out_channels: Channels of the output.
+        kernel_size: Size of both kernels, in pixels.
+        stride: Stride of the first kernel, in pixels; one number, or one for each spatial dimension.
+        groups: Number of groups of both convolutions.
+        dilation: Spacing between the pixels of the kernels.
         input_dilation: The dilation of the block before, where this one begins to dilate; the first kernel has it. By
             default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
             ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
             ``pooled_projection``.
-        se_layer: Called with the channels and ``spatial_dims``, for what ends the branch: ``SqueezeExcitation``,
-            ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for nothing.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
-            the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
-        drop_path_rate: Share of the examples for which training leaves the branch out.
+        se_layer: Called with the channels and ``spatial_dims``; returns the attention at the end of the branch:
+            ``SqueezeExcitation``, ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for none.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
+            instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the first convolution and after the sum; None for no activations.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.

@@ -25,24 +25,24 @@ class BottleneckBlock(ResidualBlock):
     Args:
         in_channels: Channels of the input.
         mid_channels: Channels of the middle convolution.
-        out_channels: Channels produced.
-        kernel_size: Side of the middle kernel, in pixels.
-        stride: Step of the middle kernel, in pixels; one number, or one for each spatial dimension.
+        out_channels: Channels of the output.
+        kernel_size: Size of the middle kernel, in pixels.
+        stride: Stride of the middle kernel, in pixels; one number, or one for each spatial dimension.
         reduce_ratio: Channels of the middle convolution over those of the first.
-        groups: Groups of channels that the middle convolution keeps apart.
-        dilation: Distance between the pixels that the middle kernel sees.
+        groups: Number of groups of the middle convolution.
+        dilation: Spacing between the pixels of the middle kernel.
         input_dilation: The dilation of the block before, where this one begins to dilate; the middle kernel has it. By
             default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
             ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
             ``pooled_projection``.
-        se_layer: Called with the channels and ``spatial_dims``, for what ends the branch: ``SqueezeExcitation``,
-            ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for nothing.
+        se_layer: Called with the channels and ``spatial_dims``; returns the attention at the end of the branch:
+            ``SqueezeExcitation``, ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for none.
         squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; ``se_layer`` then stands
             before the last convolution, as in RegNet. By default it stands after it, and decides.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
-            the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
-        drop_path_rate: Share of the examples for which training leaves the branch out.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
+            instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after each convolution and after the sum; None for no activations.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.

@@ -18,15 +18,16 @@ class ConvNormActivation(NamedSequential):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels produced.
-        kernel_size: Side of the kernel, in pixels; one number, or one for each spatial dimension.
-        stride: Step of the kernel, in pixels; likewise.
+        out_channels: Channels of the output.
+        kernel_size: Size of the kernel, in pixels; one number, or one for each spatial dimension.
+        stride: Stride of the kernel, in pixels; likewise.
         padding: Pixels added on every side; by default as many as keep the size of the input at stride 1, for a
             kernel of odd size.
-        groups: Groups of channels that are convolved apart.
-        dilation: Distance between the pixels that the kernel sees, likewise.
+        groups: Number of groups of channels.
+        dilation: Spacing between the pixels of the kernel, likewise.
         bias: Whether the convolution has a bias; by default only if no norm follows.
-        norm_layer: Called with the channels; None for no norm. A torch.nn class stands for its siblings of other ranks.
+        norm_layer: Called with the channels; None for no norm. A class of torch.nn is replaced by its
+            sibling for ``spatial_dims``.
         activation: Called without arguments; None for no activation.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.

@@ -32,9 +32,9 @@ class DepthwiseConv(ConvNormActivation):
 
     Args:
         channels: Channels of the input and of the output.
-        kernel_size: Side of the kernel, in pixels.
-        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension.
-        dilation: Distance between the pixels that the kernel sees.
+        kernel_size: Size of the kernel, in pixels.
+        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
+        dilation: Spacing between the pixels of the kernel.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
@@ -88,8 +88,8 @@ class PointwiseConv(ConvNormActivation):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels produced.
-        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension.
+        out_channels: Channels of the output.
+        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
@@ -140,10 +140,10 @@ class DepthSepConv(NamedSequential):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels produced.
-        kernel_size: Side of the depthwise kernel, in pixels.
-        stride: Step of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
-        dilation: Distance between the pixels that the depthwise kernel sees.
+        out_channels: Channels of the output.
+        kernel_size: Size of the depthwise kernel, in pixels.
+        stride: Stride of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
+        dilation: Spacing between the pixels of the depthwise kernel.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.

@@ -29,7 +29,7 @@ class LinearResidual(nn.Module):
     Args:
         layers: The branch, by names, in order; None for a part that is not there.
         has_shortcut: Whether there is a sum.
-        drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
     """
 
     def __init__(self, layers: dict[str, nn.Module | None], has_shortcut: bool, drop_path_rate: float) -> None:
@@ -52,22 +52,22 @@ class InvertedBottleneck(LinearResidual):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels produced.
-        kernel_size: Side of the depthwise kernel, in pixels.
-        stride: Step of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
+        out_channels: Channels of the output.
+        kernel_size: Size of the depthwise kernel, in pixels.
+        stride: Stride of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
         expansion_ratio: Channels of the depthwise convolution over those of the input; at 1, nothing is expanded.
-        rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
+        rounding: Called with the expanded channels; returns a whole number of channels, as ``round_channels`` does.
         expand_always: Whether the 1x1 convolution that expands is there also at an ``expansion_ratio`` of 1, as in
             FBNet.
-        dilation: Distance between the pixels that the depthwise kernel sees.
+        dilation: Spacing between the pixels of the depthwise kernel.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the depthwise convolution:
             ``SqueezeExcitation``, or a ``functools.partial`` of it. None for nothing.
         squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to, as EfficientNet counts;
             by default it decides, from the expanded channels, as MobileNetV3 counts.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
-            the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
+            instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
         shortcut: Whether the input is added where it can be.
-        drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution; None for none.
         project_activation: Likewise, after the projection.
@@ -149,25 +149,25 @@ class FusedInvertedBottleneck(LinearResidual):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels produced.
-        kernel_size: Side of the kernel, in pixels.
-        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension.
+        out_channels: Channels of the output.
+        kernel_size: Size of the kernel, in pixels.
+        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
         expansion_ratio: Channels of the convolution over those of the input.
-        rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
+        rounding: Called with the expanded channels; returns a whole number of channels, as ``round_channels`` does.
         expand_from_output: Whether ``expansion_ratio`` counts from the channels produced, as in the first stage of
             EfficientNet-EdgeTPU.
         project_always: Whether the 1x1 convolution that projects is there also at an ``expansion_ratio`` of 1, as in
             timm's first EfficientNetV2.
         group_size: Channels produced by each group that the convolution keeps apart; by default there is one group.
-        dilation: Distance between the pixels that the kernel sees.
+        dilation: Spacing between the pixels of the kernel.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the convolution; None for
             nothing.
         squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to, as EfficientNet counts;
             by default it decides, from the expanded channels, as MobileNetV3 counts.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
-            the convolution, after its activation: ``BlurPool``, ``average_blur``. None for nothing.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
+            instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
         shortcut: Whether the input is added where it can be.
-        drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the convolution; None for none.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.

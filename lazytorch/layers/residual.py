@@ -18,7 +18,7 @@ class ResidualBlock(nn.Module):
     Args:
         layers: The branch, by names, in order; None for a part that is not there.
         shortcut: What the input goes through; None for the identity.
-        drop_path_rate: Share of the examples for which training leaves the branch out.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out.
         activation: Called without arguments, after the sum; None for none.
     """
 

@@ -29,9 +29,9 @@ def projection(
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels produced.
-        stride: Step of the kernel, in pixels; one number, or one for each spatial dimension.
-        kernel_size: Side of the kernel where the block reduces or dilates, in pixels; elsewhere it is 1.
+        out_channels: Channels of the output.
+        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
+        kernel_size: Size of the kernel where the block reduces or dilates, in pixels; elsewhere it is 1.
         dilation: The block's.
         input_dilation: That of the block before.
         norm_layer: Called with the channels; None for no norm.
@@ -83,8 +83,8 @@ def pooled_projection(
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels produced.
-        stride: Step of the average, in pixels; where it is 1 and the block does not dilate, there is no average.
+        out_channels: Channels of the output.
+        stride: Stride of the average, in pixels; where it is 1 and the block does not dilate, there is no average.
         dilation: The block's; where it dilates, the average has a stride of 1 and zeros beyond the far border.
         input_dilation: That of the block before, which changes nothing here.
         norm_layer: Called with the channels; None for no norm.

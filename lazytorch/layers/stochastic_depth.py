@@ -12,7 +12,7 @@ class StochasticDepth(nn.Module):
     At the end of a residual branch, that leaves the branch out.
 
     Args:
-        rate: Share of the examples that are set to zero.
+        rate: Fraction of the examples that are set to zero.
 
     Shape:
         - Input: ``(N, *)``

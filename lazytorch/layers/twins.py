@@ -30,7 +30,8 @@ def lazy_twin(layer: Callable[..., Any]) -> Callable[..., Any]:
             or any other callable.
 
     Example:
-        >>> from lazytorch.layers import BottleneckBlock, lazy_twin
+        >>> from lazytorch.layers import BottleneckBlock
+        >>> from lazytorch.layers.twins import lazy_twin
         >>> lazy_twin(BottleneckBlock).__name__
         'LazyBottleneckBlock'
     """
@@ -54,7 +55,8 @@ def eager_twin(layer: Callable[..., Any]) -> Callable[..., Any]:
         layer: A lazy class such as ``LazySqueezeExcitation``, or any other callable.
 
     Example:
-        >>> from lazytorch.layers import LazySqueezeExcitation, eager_twin
+        >>> from lazytorch.layers import LazySqueezeExcitation
+        >>> from lazytorch.layers.twins import eager_twin
         >>> eager_twin(LazySqueezeExcitation).__name__
         'SqueezeExcitation'
     """

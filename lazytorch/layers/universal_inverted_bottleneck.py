@@ -22,21 +22,21 @@ class UniversalInvertedBottleneck(LinearResidual):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels produced.
-        kernel_size: Side of the depthwise kernel on the expanded channels, in pixels; 0 for none.
-        stride: Step of the block, in pixels; one number, or one for each spatial dimension.
+        out_channels: Channels of the output.
+        kernel_size: Size of the depthwise kernel on the expanded channels, in pixels; 0 for none.
+        stride: Stride of the block, in pixels; one number, or one for each spatial dimension.
         expansion_ratio: Expanded channels over those of the input.
-        start_kernel_size: Side of the depthwise kernel before the expansion, in pixels; 0 for none.
-        rounding: Called with what the expanded channels would be, for how many they are: ``round_channels``, say.
+        start_kernel_size: Size of the depthwise kernel before the expansion, in pixels; 0 for none.
+        rounding: Called with the expanded channels; returns a whole number of channels, as ``round_channels`` does.
         dilation: Distance between the pixels that the depthwise kernels see.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what comes before the projection; None
             for nothing.
         squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides,
             from the expanded channels.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``, for what takes the step in place of
-            the convolution: ``BlurPool``, ``average_blur``. None for nothing.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
+            instead of the convolution: ``BlurPool``, ``average_blur``. None for none.
         shortcut: Whether the input is added where it can be.
-        drop_path_rate: Share of the examples for which training leaves the branch out, if there is a sum.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution that follows it; None
             for none.

@@ -1,23 +1,23 @@
 """Network: a stem, rows of blocks and a head become a backbone; the base class of every family."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from functools import partial
 from inspect import signature
-from itertools import accumulate
-from operator import mul
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, TypeVar, get_type_hints
+from typing import NamedTuple, TypedDict, TypeVar, get_type_hints
 
 from torch import nn
 
 from lazytorch._init.initialize import known
-from lazytorch.layers import LazyAdaptiveAvgPool, lazy_twin
-from lazytorch.layers.checks import Sizes, each, largest
+from lazytorch.layers import LazyAdaptiveAvgPool
+from lazytorch.layers.checks import Sizes, largest
+from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.loading import load_weights
 from lazytorch.models._weights.names import Rules
 from lazytorch.models._weights.sources import Reference
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import StageInfo
+from lazytorch.models.layout import branch_rates, places
 from lazytorch.signature import with_signature
 
 __all__ = ["RELU", "Network", "NetworkOptions", "Row", "family"]
@@ -80,7 +80,7 @@ class Row(NamedTuple):
         residual: Whether the block has a branch that stochastic depth can leave out.
 
     Example:
-        >>> from functools import partial, wraps
+        >>> from functools import partial
         >>> from lazytorch.layers import LazyBottleneckBlock
         >>> from lazytorch.models import Row
         >>> row = Row(partial(LazyBottleneckBlock, 64), out_channels=256, repeats=3, stride=2)
@@ -126,7 +126,7 @@ class Network(Backbone):
         RuntimeError: If the weights do not fit the model.
 
     Example:
-        >>> from functools import partial, wraps
+        >>> from functools import partial
         >>> import torch
         >>> from lazytorch.layers import LazyBottleneckBlock, LazyConvNormActivation
         >>> from lazytorch.models import Network, Row
@@ -211,113 +211,18 @@ class Network(Backbone):
         load_weights(self, weights, num_classes)
 
 
-def family(**defaults: Any) -> Callable[[F], F]:
-    """The decorator of a family's class: its signature and docstring contain the options of ``NetworkOptions``.
-
-    Args:
-        defaults: Defaults that differ from those of ``Network``.
-    """
-
-    def decorate(cls: F) -> F:
-        network = signature(Network.__init__).parameters
-        own = signature(cls.__init__)
-        hints = get_type_hints(NetworkOptions)
-        shared = [network[name].replace(default=defaults.get(name, network[name].default)) for name in hints]
-        parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        init = cls.__init__
-
-        @wraps(init)
-        def constructor(self: Any, *args: Any, **options: Any) -> None:
-            init(self, *args, **defaults | options)
-
-        known.add(cls)
-        before, _, after = (cls.__doc__ or "").partition(
-            "        options: Those of every network; see ``NetworkOptions``.\n"
-        )
-        entries = (NetworkOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n    Example:")[0]
-        cls.__doc__ = f"{before}{entries}\n{after}" if after else before
-        return with_signature(cls, constructor, own.replace(parameters=[*parameters, *shared]), cls.__name__)
-
-    return decorate
+def family(cls: F) -> F:
+    """The decorator of a family's class: its signature and docstring contain the options of ``NetworkOptions``."""
+    network, own = signature(Network.__init__).parameters, signature(cls.__init__)
+    parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    shared = [network[name] for name in get_type_hints(NetworkOptions)]
+    before, _, after = (cls.__doc__ or "").partition(
+        "        options: Those of every network; see ``NetworkOptions``.\n"
+    )
+    entries = (NetworkOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n    Example:")[0]
+    cls.__doc__ = f"{before}{entries}\n{after}" if after else before
+    known.add(cls)
+    return with_signature(cls, cls.__init__, own.replace(parameters=[*parameters, *shared]), cls.__name__)
 
 
 known.add(Network)
-
-
-def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
-    """The stochastic depth of each block, in proportion to its place, up to ``drop_path_rate`` at the place ``last``.
-
-    Raises:
-        ValueError: If ``drop_path_rate`` is not from 0 to below 1.
-
-    Source:
-        Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
-    """
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"Backbone: drop_path_rate must be from 0 to below 1, got {drop_path_rate!r}.")
-    return [drop_path_rate * index / max(1, last) for index in range(blocks)]
-
-
-class Place(NamedTuple):
-    """The place of a block in its network.
-
-    Attributes:
-        stride: The block's stride, in pixels.
-        dilation: Spacing between the pixels of its kernels.
-        input_dilation: That of the block before.
-    """
-
-    stride: Sizes
-    dilation: Sizes
-    input_dilation: Sizes
-
-
-def places(
-    strides: Sequence[Sizes], repeats: Sequence[int], *, stem_reduction: Sizes, output_stride: int
-) -> tuple[list[list[Place]], list[Sizes]]:
-    """The places of the blocks of each stage, and the reduction of each stage's output.
-
-    A stride that would reduce by more than ``output_stride`` is replaced by dilation of the kernels that follow, which
-    then see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
-
-    Args:
-        strides: The stride of the first block of each stage, in pixels; one number, or one for each dimension.
-        repeats: The number of blocks of each stage.
-        stem_reduction: Input size over the size of the stem's output; likewise.
-        output_stride: The largest reduction: 8, 16 or 32.
-
-    Raises:
-        ValueError: If ``output_stride`` is none of these.
-    """
-    if type(output_stride) is not int or output_stride not in (8, 16, 32):
-        raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
-    if not repeats or not all(isinstance(count, int) and count > 0 for count in repeats):
-        raise ValueError(f"Backbone: there must be stages, of at least one block each, got {list(repeats)}.")
-    lengths = {len(value) for value in (stem_reduction, *strides) if not isinstance(value, int)}
-    if len(lengths) > 1:
-        raise ValueError(f"Backbone: strides must be for one number of dimensions, got {[stem_reduction, *strides]}.")
-    if not lengths:
-        return along_one_dimension(strides, repeats, stem_reduction, output_stride)
-    (dims,) = lengths
-    columns = [each(value) * (dims if isinstance(value, int) else 1) for value in (stem_reduction, *strides)]
-    along = [
-        along_one_dimension(column[1:], repeats, column[0], output_stride) for column in zip(*columns, strict=True)
-    ]
-    stages = [
-        [Place(*zip(*block, strict=True)) for block in zip(*stage, strict=True)]
-        for stage in zip(*(stages for stages, _ in along), strict=True)
-    ]
-    return stages, list(zip(*(reductions for _, reductions in along), strict=True))
-
-
-def along_one_dimension(
-    strides: Sequence[Any], repeats: Sequence[int], stem_reduction: Any, output_stride: int
-) -> tuple[list[list[Place]], list[Sizes]]:
-    """What ``places`` returns, for strides of one number each."""
-    wanted = list(accumulate(strides, mul, initial=stem_reduction))
-    stages = []
-    for index, count in enumerate(repeats):
-        before, after = (max(1, reduction // output_stride) for reduction in wanted[index : index + 2])
-        stride = min(wanted[index + 1], output_stride) // min(wanted[index], output_stride)
-        stages.append([Place(stride, after, before), *[Place(1, after, after)] * (count - 1)])
-    return stages, [min(reduction, output_stride) for reduction in wanted[1:]]

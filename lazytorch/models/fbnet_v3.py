@@ -5,14 +5,12 @@ from functools import partial
 from torch import nn
 
 from lazytorch._init.initialize import known_function
-from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation, round_channels
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, pointwise
+from lazytorch.models.mobile import HARD_SWISH, TIMM, MobileNet, Stage, convolution, pointwise
 from lazytorch.models.registry import model
 
 __all__ = ["FBNET_V3_B", "FBNET_V3_D", "FBNET_V3_G", "fbnetv3_b", "fbnetv3_d", "fbnetv3_g"]
-
-HARD_SWISH = partial(nn.Hardswish, inplace=True)
 
 
 @known_function
@@ -38,11 +36,6 @@ def squeezed(out_channels: int, repeats: int, kernel_size: int, expansion_ratio:
     return row._replace(se_layer=squeeze_excitation, block=partial(LazyInvertedBottleneck, squeeze_ratio=4))
 
 
-def last(channels: int) -> Stage:
-    """The convolution before the pooling."""
-    return Stage(channels, kernel_size=1, block=partial(LazyFusedInvertedBottleneck, shortcut=False))
-
-
 # Columns: channels, blocks, kernel size, expansion ratio, stride.
 FBNET_V3_B = (
     plain(16, 2, 3, 1),
@@ -51,7 +44,7 @@ FBNET_V3_B = (
     (plain(72, 1, 5, 5, 2), plain(72, 4, 3, 3)),
     (squeezed(120, 1, 3, 5), squeezed(120, 5, 5, 3)),
     (squeezed(184, 1, 3, 6, 2), squeezed(184, 5, 5, 4), squeezed(224, 1, 5, 6)),
-    last(1344),
+    Stage(1344, kernel_size=1, block=convolution),
 )
 FBNET_V3_D = (
     plain(16, 2, 3, 1),
@@ -60,7 +53,7 @@ FBNET_V3_D = (
     (plain(72, 1, 3, 5, 2), plain(72, 4, 3, 3)),
     (squeezed(128, 1, 3, 5), squeezed(128, 6, 5, 3)),
     (squeezed(208, 1, 3, 6, 2), squeezed(208, 5, 5, 5), squeezed(240, 1, 5, 6)),
-    last(1440),
+    Stage(1440, kernel_size=1, block=convolution),
 )
 FBNET_V3_G = (
     plain(24, 3, 3, 1),
@@ -69,7 +62,7 @@ FBNET_V3_G = (
     (plain(104, 1, 5, 5, 2), plain(104, 4, 3, 3)),
     (squeezed(160, 1, 3, 5), squeezed(160, 8, 5, 3)),
     (squeezed(264, 1, 3, 6, 2), squeezed(264, 6, 5, 5), squeezed(288, 2, 5, 6)),
-    last(1728),
+    Stage(1728, kernel_size=1, block=convolution),
 )
 
 COMMON = {

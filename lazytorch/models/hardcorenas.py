@@ -1,16 +1,12 @@
 """HardCoRe-NAS: Nayman et al. 2021, https://arxiv.org/abs/2102.11646; the tables and names are timm's."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from torch import nn
-
-from lazytorch._init.initialize import known_function
-from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.layers import LazyInvertedBottleneck
 from lazytorch.models.compose import RELU
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TIMM, MobileNet, Stage
+from lazytorch.models.mobile import HARD_SWISH, SE_V3, TIMM, MobileNet, Stage, convolution
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -29,12 +25,6 @@ __all__ = [
 ]
 
 
-@known_function
-def rounded_quarter(channels: int) -> int:
-    return round_channels(channels / 4)
-
-
-SE = partial(SqueezeExcitation, squeeze_channels=rounded_quarter, gate=nn.Hardsigmoid)
 # Of every network: the output channels, stride and activation of its stages; the others have hard swish.
 STAGES: tuple[dict[str, Any], ...] = (
     {"out_channels": 24, "stride": 2, "activation": RELU},
@@ -53,56 +43,56 @@ def table(*stages: Sequence[tuple[Any, ...]]) -> tuple[Stage | tuple[Stage, ...]
         rows = [row._replace(se_layer=se[0] if se else None) for row, (_, _, *se) in zip(rows, blocks, strict=True)]
         searched.append((rows[0], *(row._replace(stride=1) for row in rows[1:])))
     first = Stage(16, activation=RELU, block=LazyInvertedBottleneck)
-    last = Stage(960, kernel_size=1, block=partial(LazyFusedInvertedBottleneck, shortcut=False))
+    last = Stage(960, kernel_size=1, block=convolution)
     return (first, *searched, last)
 
 
 HARDCORENAS_A = table(
-    [(5, 3), (5, 3, SE)],
-    [(5, 3), (5, 6, SE)],
-    [(5, 6, SE), (5, 6, SE)],
-    [(5, 6, SE), (5, 6, SE)],
-    [(5, 6, SE), (5, 6, SE)],
+    [(5, 3), (5, 3, SE_V3)],
+    [(5, 3), (5, 6, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3)],
 )
 HARDCORENAS_B = table(
-    [(5, 3), (5, 3, SE), (3, 3)],
+    [(5, 3), (5, 3, SE_V3), (3, 3)],
     [(5, 3), (5, 3), (5, 3)],
     [(5, 3), (5, 3), (3, 3), (3, 3)],
     [(5, 3), (3, 3), (3, 3), (3, 3)],
-    [(5, 6, SE), (5, 6, SE), (3, 3, SE)],
+    [(5, 6, SE_V3), (5, 6, SE_V3), (3, 3, SE_V3)],
 )
 HARDCORENAS_C = table(
-    [(5, 3), (5, 3, SE)],
+    [(5, 3), (5, 3, SE_V3)],
     [(5, 3), (5, 3), (5, 3), (5, 3)],
-    [(5, 4), (5, 6, SE), (3, 3), (3, 3)],
-    [(5, 6, SE), (3, 3), (3, 3), (3, 3)],
-    [(5, 6, SE), (5, 6, SE), (3, 3, SE)],
+    [(5, 4), (5, 6, SE_V3), (3, 3), (3, 3)],
+    [(5, 6, SE_V3), (3, 3), (3, 3), (3, 3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3), (3, 3, SE_V3)],
 )
 HARDCORENAS_D = table(
-    [(5, 3, SE), (5, 3, SE)],
-    [(5, 3, SE), (5, 4, SE), (3, 3, SE)],
-    [(5, 4, SE), (3, 3, SE), (3, 3, SE), (3, 3, SE)],
-    [(3, 4, SE), (5, 4, SE), (3, 3, SE), (5, 3, SE)],
-    [(5, 6, SE), (5, 6, SE), (5, 6, SE), (3, 6, SE)],
+    [(5, 3, SE_V3), (5, 3, SE_V3)],
+    [(5, 3, SE_V3), (5, 4, SE_V3), (3, 3, SE_V3)],
+    [(5, 4, SE_V3), (3, 3, SE_V3), (3, 3, SE_V3), (3, 3, SE_V3)],
+    [(3, 4, SE_V3), (5, 4, SE_V3), (3, 3, SE_V3), (5, 3, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3), (5, 6, SE_V3), (3, 6, SE_V3)],
 )
 HARDCORENAS_E = table(
-    [(5, 3, SE), (5, 3, SE)],
-    [(5, 6, SE), (5, 4, SE), (5, 4, SE), (3, 3, SE)],
-    [(5, 4, SE), (3, 6, SE)],
-    [(5, 6, SE), (5, 6, SE), (5, 6, SE), (5, 3, SE)],
-    [(5, 6, SE), (5, 6, SE), (5, 6, SE), (3, 6, SE)],
+    [(5, 3, SE_V3), (5, 3, SE_V3)],
+    [(5, 6, SE_V3), (5, 4, SE_V3), (5, 4, SE_V3), (3, 3, SE_V3)],
+    [(5, 4, SE_V3), (3, 6, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3), (5, 6, SE_V3), (5, 3, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3), (5, 6, SE_V3), (3, 6, SE_V3)],
 )
 HARDCORENAS_F = table(
-    [(5, 3, SE), (5, 3, SE)],
-    [(5, 6, SE), (5, 6, SE)],
-    [(5, 6, SE), (5, 6, SE), (3, 3, SE), (3, 3, SE)],
-    [(3, 6, SE), (5, 6, SE), (5, 6, SE), (3, 3, SE)],
-    [(5, 6, SE), (5, 6, SE), (3, 6, SE), (3, 6, SE)],
+    [(5, 3, SE_V3), (5, 3, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3), (3, 3, SE_V3), (3, 3, SE_V3)],
+    [(3, 6, SE_V3), (5, 6, SE_V3), (5, 6, SE_V3), (3, 3, SE_V3)],
+    [(5, 6, SE_V3), (5, 6, SE_V3), (3, 6, SE_V3), (3, 6, SE_V3)],
 )
 
 COMMON = {
     "hidden_channels": 1280,
-    "activation": partial(nn.Hardswish, inplace=True),
+    "activation": HARD_SWISH,
     "initialize": as_tensorflow,
     "names": {"timm": TIMM},
 }

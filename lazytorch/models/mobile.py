@@ -10,22 +10,38 @@ from typing import Any, NamedTuple, Unpack
 
 from torch import nn
 
+from lazytorch._init.initialize import known_function
 from lazytorch.layers import (
     LazyConvNormActivation,
+    LazyFusedInvertedBottleneck,
     LazyInvertedBottleneck,
     LazyLinear,
     LazyPointwiseConv,
     SameConv2d,
-    lazy_twin,
+    SqueezeExcitation,
     round_channels,
 )
 from lazytorch.layers.checks import Sizes, largest
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.features import StageInfo
 
 __all__ = ["MobileNet", "Stage"]
+
+HARD_SWISH = partial(nn.Hardswish, inplace=True)
+# A convolution, a norm and an activation, as a block.
+convolution = partial(LazyFusedInvertedBottleneck, shortcut=False)
+
+
+@known_function
+def rounded_quarter(channels: int) -> int:
+    return round_channels(channels / 4)
+
+
+# The squeeze-excitation of MobileNetV3.
+SE_V3 = partial(SqueezeExcitation, squeeze_channels=rounded_quarter, gate=nn.Hardsigmoid)
 
 # timm's names of EfficientNet and MobileNetV3, and so of most networks here.
 TIMM = Rules("""
@@ -137,7 +153,7 @@ def linear(channels: int, **layer: Callable[..., nn.Module] | None) -> dict[str,
     return {"hidden": NamedSequential(linear=LazyLinear(channels), activation=activation())}
 
 
-@family()
+@family
 class MobileNet(Network):
     """A network of inverted bottlenecks by a table.
 

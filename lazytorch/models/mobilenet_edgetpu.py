@@ -8,7 +8,7 @@ from functools import partial
 
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
 ]
 
 fused = LazyFusedInvertedBottleneck
-convolution = partial(LazyFusedInvertedBottleneck, shortcut=False)
 
 MOBILENET_EDGETPU = (
     Stage(16, kernel_size=1, block=convolution),

@@ -13,12 +13,23 @@ from functools import partial
 from torch import nn
 
 from lazytorch._init.initialize import InitFunction, known_function
-from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.layers.checks import largest
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage, as_stated, linear, pointwise
+from lazytorch.models.mobile import (
+    HARD_SWISH,
+    SE_V3,
+    TENSORFLOW,
+    TIMM,
+    MobileNet,
+    Stage,
+    as_stated,
+    convolution,
+    linear,
+    pointwise,
+)
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -47,45 +58,35 @@ __all__ = [
     "tf_mobilenetv3_small_minimal_100",
 ]
 
-HARD_SWISH = partial(nn.Hardswish, inplace=True)
-
-
-@known_function
-def rounded_quarter(channels: int) -> int:
-    return round_channels(channels / 4)
-
 
 @known_function
 def quarter(channels: int) -> int:
     return round(channels / 4)
 
 
-SE = partial(SqueezeExcitation, squeeze_channels=rounded_quarter, gate=nn.Hardsigmoid)
-convolution = partial(LazyFusedInvertedBottleneck, shortcut=False)
-
 # Where a row says ReLU, the paper has RE; the others have HS.
 MOBILENET_V3_LARGE = (
     Stage(16, activation=RELU),
     (Stage(24, stride=2, expansion_ratio=4, activation=RELU), Stage(24, expansion_ratio=3, activation=RELU)),
-    Stage(40, repeats=3, stride=2, kernel_size=5, expansion_ratio=3, se_layer=SE, activation=RELU),
+    Stage(40, repeats=3, stride=2, kernel_size=5, expansion_ratio=3, se_layer=SE_V3, activation=RELU),
     (
         Stage(80, stride=2, expansion_ratio=6),
         Stage(80, expansion_ratio=2.5),
         Stage(80, repeats=2, expansion_ratio=2.3),
     ),
-    Stage(112, repeats=2, expansion_ratio=6, se_layer=SE),
-    Stage(160, repeats=3, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE),
+    Stage(112, repeats=2, expansion_ratio=6, se_layer=SE_V3),
+    Stage(160, repeats=3, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE_V3),
     Stage(960, kernel_size=1, block=convolution),
 )
 MOBILENET_V3_SMALL = (
-    Stage(16, stride=2, se_layer=SE, activation=RELU),
+    Stage(16, stride=2, se_layer=SE_V3, activation=RELU),
     (Stage(24, stride=2, expansion_ratio=4.5, activation=RELU), Stage(24, expansion_ratio=3.67, activation=RELU)),
     (
-        Stage(40, stride=2, kernel_size=5, expansion_ratio=4, se_layer=SE),
-        Stage(40, repeats=2, kernel_size=5, expansion_ratio=6, se_layer=SE),
+        Stage(40, stride=2, kernel_size=5, expansion_ratio=4, se_layer=SE_V3),
+        Stage(40, repeats=2, kernel_size=5, expansion_ratio=6, se_layer=SE_V3),
     ),
-    Stage(48, repeats=2, kernel_size=5, expansion_ratio=3, se_layer=SE),
-    Stage(96, repeats=3, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE),
+    Stage(48, repeats=2, kernel_size=5, expansion_ratio=3, se_layer=SE_V3),
+    Stage(96, repeats=3, stride=2, kernel_size=5, expansion_ratio=6, se_layer=SE_V3),
     Stage(576, kernel_size=1, block=convolution),
 )
 

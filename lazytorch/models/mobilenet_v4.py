@@ -8,7 +8,7 @@ from functools import partial
 from lazytorch.layers import BlurPool, LazyFusedInvertedBottleneck, LazyUniversalInvertedBottleneck, average_blur
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, pointwise
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution, pointwise
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -24,8 +24,6 @@ __all__ = [
     "mobilenetv4_conv_small_035",
     "mobilenetv4_conv_small_050",
 ]
-
-convolution = partial(LazyFusedInvertedBottleneck, shortcut=False)
 
 
 def uib(

@@ -114,7 +114,7 @@ def nearest(width: int, group_size: int) -> int:
     return round(width / group_size) * group_size
 
 
-@family()
+@family
 class RegNet(Network):
     """A network of bottleneck blocks without a bottleneck, whose widths grow by a rule.
 

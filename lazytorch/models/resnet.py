@@ -93,7 +93,7 @@ def convolutions(
     return NamedSequential(**parts)
 
 
-@family()
+@family
 class ResNet(Network):
     """A network of residual blocks.
 

@@ -17,6 +17,7 @@ from lazytorch._lazy.scopes import outside_modes
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import survey
 from lazytorch.models._weights.fitting import fit_input_channels
+from lazytorch.models._weights.names import Rules
 from lazytorch.models._weights.sources import Reference, State, read, tensors_by_name
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.building import built_for_weights
@@ -25,6 +26,7 @@ from lazytorch.models.first_call import FirstCall
 __all__ = ["load_reference_state_dict", "load_weights", "reference_state_dict"]
 
 
+OWN = Rules("")  # the names here
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 
@@ -50,7 +52,7 @@ def load_weights(model: Backbone, weights: Reference | str | Path | None, num_cl
 def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | None) -> Backbone:
     """What ``load_weights`` does, where there are any."""
     if isinstance(weights, Reference):
-        given, layouts = weights.state_dict(), [weights.source]
+        given, layouts = weights.state_dict(), [model.reference_names[weights.source]]
     else:
         path = Path(weights).expanduser()
         if path.suffix not in (".safetensors", ".pt", ".pth"):
@@ -60,9 +62,9 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
             )
         if not path.is_file():
             raise ValueError(f"weights: file not found: {str(weights)!r}.")
-        layouts = [None, *model.reference_names]
+        layouts = [OWN, *model.reference_names.values()]
         given = without_prefix(model, read(path))
-    heads = [[name_there(model, key, layout) for key in CLASSIFIER] for layout in layouts]
+    heads = [[layout.name(model, key) for key in CLASSIFIER] for layout in layouts]
     head = next((head for head in heads if head[0] in given), heads[0])
     classes = given[head[0]].size(0) if head[0] in given and given[head[0]].dim() == 2 else 0
     kept = False
@@ -149,7 +151,7 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
     require_source(model, source)
     what = f"load_reference_state_dict from {source}"
     given = tensors_by_name(state_dict, what)
-    load_fitted(model, given, [source], (), what, model.load_state_dict)
+    load_fitted(model, given, [model.reference_names[source]], (), what, model.load_state_dict)
 
 
 def reference_state_dict(model: Backbone, source: str) -> State:
@@ -192,15 +194,10 @@ def require_source(model: Backbone, source: str) -> None:
         raise ValueError(f"{type(model).__name__}: source must be a zoo with such a model ({known}), got {source!r}.")
 
 
-def name_there(model: Backbone, key: str, layout: str | None) -> str:
-    """The name that an entry of the model's state has in ``layout``; None is the model's own."""
-    return key if layout is None else model.reference_names[layout].name(model, key)
-
-
 def load_fitted(
     model: Backbone,
     given: Mapping[str, Tensor],
-    layouts: Sequence[str | None],
+    layouts: Sequence[Rules],
     kept: Collection[str],
     what: str,
     load: Callable[[State], Any],
@@ -210,7 +207,7 @@ def load_fitted(
     Args:
         model: The model, lazy or not.
         given: Weights by name.
-        layouts: Whose names they may be; None for the model's own.
+        layouts: The names that they may have.
         kept: Entries of the classifier's that the model keeps.
         what: What is loaded, for the message of an error.
         load: Called with the entries, once they are known to fit. If it fails, what was lazy is lazy again.
@@ -222,15 +219,14 @@ def load_fitted(
         raise RuntimeError(f"{what}: the model must have memory for values, got one on the meta device. Move it first.")
 
     def entry(key: str) -> Tensor | None:
-        names = [name_there(model, key, layout) for layout in layouts]
+        names = [layout.name(model, key) for layout in layouts]
         return next((given[name] for name in names if name in given), None)
 
     with built_for_weights(model, entry, lambda key: key not in kept):
         expected = {key: value for key, value in model.state_dict().items() if key not in kept}
-        names: dict[str | None, dict[str, str]] = {}
+        names: dict[Rules, dict[str, str]] = {}
         for layout in layouts:
-            own = {key: key for key in expected}
-            names[layout] = own if layout is None else model.reference_names[layout].names(model, expected)
+            names[layout] = layout.names(model, expected)
             if given.keys() >= set(names[layout].values()):
                 break
         layout = max(names, key=lambda layout: len(given.keys() & names[layout].values()))
@@ -240,7 +236,7 @@ def load_fitted(
 def checked(
     model: Backbone,
     given: Mapping[str, Tensor],
-    layout: str | None,
+    layout: Rules,
     there: Mapping[str, str],
     expected: State,
     what: str,
@@ -250,7 +246,7 @@ def checked(
     Args:
         model: The model.
         given: Weights by their names in ``layout``.
-        layout: The zoo whose names they have; None for the model's own.
+        layout: The rules of these names.
         there: By the model's names, those in ``layout``.
         expected: Entries of the model's state.
         what: What is loaded, for the message of an error.
@@ -263,10 +259,8 @@ def checked(
             value = torch.zeros((), dtype=torch.int64, device="cpu")
         if value is None:
             missing.append(name)
-        elif value.shape != (
-            shape := own.shape if layout is None else model.reference_names[layout].shape(model, key, own)
-        ):
-            misshaped.append(f"{name} is {tuple(value.shape)}, must be {tuple(shape)}")
+        elif value.shape != (shape := layout.shape(model, key, own)):
+            misshaped.append(f"{name} is {tuple(value.shape)}, must be {shape}")
         else:
             state[key] = value.reshape(own.shape).to(own.device, own.dtype)
     unexpected = given.keys() - set(there.values())

@@ -1,0 +1,89 @@
+"""The places of blocks in a network: their strides, dilations and rates of stochastic depth."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
+from typing import Any, NamedTuple
+
+from lazytorch.layers.checks import Sizes, each
+
+__all__ = ["Place", "branch_rates", "places"]
+
+
+def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
+    """The stochastic depth of each block, in proportion to its place, up to ``drop_path_rate`` at the place ``last``.
+
+    Raises:
+        ValueError: If ``drop_path_rate`` is not from 0 to below 1.
+
+    Source:
+        Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
+    """
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"Backbone: drop_path_rate must be from 0 to below 1, got {drop_path_rate!r}.")
+    return [drop_path_rate * index / max(1, last) for index in range(blocks)]
+
+
+class Place(NamedTuple):
+    """The place of a block in its network.
+
+    Attributes:
+        stride: The block's stride, in pixels.
+        dilation: Spacing between the pixels of its kernels.
+        input_dilation: That of the block before.
+    """
+
+    stride: Sizes
+    dilation: Sizes
+    input_dilation: Sizes
+
+
+def places(
+    strides: Sequence[Sizes], repeats: Sequence[int], *, stem_reduction: Sizes, output_stride: int
+) -> tuple[list[list[Place]], list[Sizes]]:
+    """The places of the blocks of each stage, and the reduction of each stage's output.
+
+    A stride that would reduce by more than ``output_stride`` is replaced by dilation of the kernels that follow, which
+    then see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
+
+    Args:
+        strides: The stride of the first block of each stage, in pixels; one number, or one for each dimension.
+        repeats: The number of blocks of each stage.
+        stem_reduction: Input size over the size of the stem's output; likewise.
+        output_stride: The largest reduction: 8, 16 or 32.
+
+    Raises:
+        ValueError: If ``output_stride`` is none of these.
+    """
+    if type(output_stride) is not int or output_stride not in (8, 16, 32):
+        raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
+    if not repeats or not all(isinstance(count, int) and count > 0 for count in repeats):
+        raise ValueError(f"Backbone: there must be stages, of at least one block each, got {list(repeats)}.")
+    lengths = {len(value) for value in (stem_reduction, *strides) if not isinstance(value, int)}
+    if len(lengths) > 1:
+        raise ValueError(f"Backbone: strides must be for one number of dimensions, got {[stem_reduction, *strides]}.")
+    if not lengths:
+        return along_one_dimension(strides, repeats, stem_reduction, output_stride)
+    (dims,) = lengths
+    columns = [each(value) * (dims if isinstance(value, int) else 1) for value in (stem_reduction, *strides)]
+    along = [
+        along_one_dimension(column[1:], repeats, column[0], output_stride) for column in zip(*columns, strict=True)
+    ]
+    stages = [
+        [Place(*zip(*block, strict=True)) for block in zip(*stage, strict=True)]
+        for stage in zip(*(stages for stages, _ in along), strict=True)
+    ]
+    return stages, list(zip(*(reductions for _, reductions in along), strict=True))
+
+
+def along_one_dimension(
+    strides: Sequence[Any], repeats: Sequence[int], stem_reduction: Any, output_stride: int
+) -> tuple[list[list[Place]], list[Sizes]]:
+    """What ``places`` returns, for strides of one number each."""
+    wanted = list(accumulate(strides, mul, initial=stem_reduction))
+    stages = []
+    for index, count in enumerate(repeats):
+        before, after = (max(1, reduction // output_stride) for reduction in wanted[index : index + 2])
+        stride = min(wanted[index + 1], output_stride) // min(wanted[index], output_stride)
+        stages.append([Place(stride, after, before), *[Place(1, after, after)] * (count - 1)])
+    return stages, [min(reduction, output_stride) for reduction in wanted[1:]]
