@@ -121,6 +121,17 @@ def test_initialization_is_that_of_the_plain_convolution():
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in same.state_dict().items())
 
 
+def test_default_initialization_depends_on_the_seed_of_the_layer_alone():
+    layers = []
+    for conv_layer in (SameConv2d, nn.Conv2d):
+        torch.manual_seed(0)
+        layer = LazyConvNormActivation(4, stride=2, conv_layer=conv_layer)
+        state = torch.get_rng_state()
+        layers.append(materialize(layer, (1, 3, 8, 8)))
+        assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(layers[0].conv.weight, layers[1].conv.weight, rtol=0, atol=0)
+
+
 def test_summary_counts_its_multiply_adds():
     model = get_model("tf_efficientnet_b0")
     table = lazytorch.summary(model, (1, 3, 224, 224))
