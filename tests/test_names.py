@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -57,22 +58,42 @@ def test_one_name_for_two_entries_is_an_error():
         load_reference_state_dict(model, model.state_dict(), "timm")
 
 
-def test_a_weight_of_another_number_of_dimensions_there():
-    model = built("head.hidden.linear conv dims=2\nhead.classifier fc dims=0", final_channels=8)
-    state = reference_state_dict(model, "timm")
-    assert state["fc.weight"].shape == (3, 8)
+def test_a_weight_of_another_shape_there():
+    model = built("head.hidden.linear conv like=*x*x2x1\nhead.hidden.linear.bias nothing\nhead.classifier fc like=*x*")
+    assert reference_state_dict(model, "timm")["fc.weight"].shape == (3, 8)
+    rules = "head.classifier fc like=*x*x2x1"
+    state = {name: value + 1 for name, value in reference_state_dict(built(rules), "timm").items()}
+    assert state["fc.weight"].shape == (3, 4, 2, 1)
     assert state["fc.bias"].shape == (3,)
-    model = built("head.classifier fc dims=2")
-    state = {name: value + 1 for name, value in reference_state_dict(model, "timm").items()}
-    assert state["fc.weight"].shape == (3, 8, 1, 1)
-    again = built("head.classifier fc dims=2")
+    again = built(rules)
     load_reference_state_dict(again, state, "timm")
-    torch.testing.assert_close(again.get_classifier().weight, model.get_classifier().weight + 1)
+    torch.testing.assert_close(again.get_classifier().weight, state["fc.weight"].flatten(1))
 
 
-@pytest.mark.parametrize("line", ["stem", "stem first dim=2", "stem first second"])
+def test_a_tensor_of_another_shape_there():
+    rules = "stem.norm.weight scale like=*x1x1\nstem.norm bn like=*x1"
+    state = reference_state_dict(built(rules), "timm")
+    assert state["scale"].shape == (32, 1, 1)
+    assert state["bn.bias"].shape == (32,)
+    again = built(rules)
+    load_reference_state_dict(again, {name: value + 1 for name, value in state.items()}, "timm")
+    torch.testing.assert_close(again.stem.norm.weight, state["scale"].flatten() + 1)
+
+
+def test_a_shape_there_that_the_weight_does_not_fit_is_an_error():
+    model = built("head.classifier fc like=*x*x7x7")
+    assert reference_state_dict(model, "timm")["fc.weight"].shape == (3, 8)
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("head")}
+    state |= {"fc.weight": torch.zeros(3, 1, 7, 7), "fc.bias": torch.zeros(3)}
+    with pytest.raises(RuntimeError, match=r"fc.weight is \(3, 1, 7, 7\), must be \(3, 8\)"):
+        load_reference_state_dict(model, state, "timm")
+
+
+@pytest.mark.parametrize(
+    "line", ["stem", "stem first dims=2", "stem first second", "stem first like=1x0", "stem first like=*x*x*"]
+)
 def test_a_line_that_is_not_a_rule_is_an_error(line):
-    with pytest.raises(ValueError, match=f"Rules: a line must be 'ours theirs'.*, got '{line}'"):
+    with pytest.raises(ValueError, match=f"Rules: a line must be 'ours theirs'.*, got '{re.escape(line)}'"):
         Rules(line)
 
 

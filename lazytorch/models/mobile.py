@@ -51,7 +51,7 @@ TIMM = Rules("""
     final.norm                        bn2
     head.pooled.conv                  conv_head
     head.pooled.norm                  norm_head
-    head.hidden.linear                conv_head                       dims=2
+    head.hidden.linear                conv_head                       like=*x*x1x1
     head.classifier                   classifier
     stages.S.B.layers.se.reduce       blocks.{S}.{B}.se.conv_reduce
     stages.S.B.layers.se.expand       blocks.{S}.{B}.se.conv_expand

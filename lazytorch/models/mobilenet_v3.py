@@ -122,7 +122,7 @@ def squeezed_as_activated(row: Stage) -> Stage:
 NAMES = Rules("""
     stem.conv                    features.0.0
     stem.norm                    features.0.1
-    head.pooled.conv             classifier.0                  dims=0
+    head.pooled.conv             classifier.0                  like=*x*
     head.hidden.linear           classifier.0
     head.classifier              classifier.3
     stages.S.B.layers.conv.conv  features.{N+1}.0

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 __all__ = ["Rules"]
 
+LIKE = r"(\*|[1-9]\d*)(x[1-9]\d*)*(x\*)?(x[1-9]\d*)*"
+
 
 class Rule(NamedTuple):
     """One line of ``Rules``.
@@ -16,14 +18,14 @@ class Rule(NamedTuple):
     Attributes:
         ours: What matches the start of a name here.
         theirs: The name there, with expressions in braces.
-        dims: The number of trailing dimensions of size 1 that the weight has there; None for the shape that it has.
+        like: The sizes of the tensor there, ``"*"`` for one that follows from it here; empty for the shape here.
         present: Parts of which the block must have one; empty for any block.
         absent: Parts that the block must not have.
     """
 
     ours: re.Pattern[str]
     theirs: str
-    dims: int | None
+    like: tuple[int | str, ...]
     present: set[str]
     absent: set[str]
 
@@ -43,7 +45,8 @@ class Rules:
     - ``L``, ``T``: the number of stages, and of blocks, of the network
 
     Options: ``if=part`` and ``unless=part``, with parts of which the block must have one, or must have none, several
-    with ``|`` between them; ``dims=0``, the number of trailing dimensions of size 1 that the weight has there.
+    with ``|`` between them; ``like=*x*x1x1``, the shape there of a weight, or of a tensor that ``ours`` names itself,
+    where the first ``*`` is its first size here, and another one the rest.
 
     The rules are applied to a model whose stages are built; those of the stem and the head to a lazy one as well.
 
@@ -106,10 +109,16 @@ class Rules:
 
     def shape(self, model: nn.Module, key: str, value: Tensor) -> tuple[int, ...]:
         """The shape there of an entry of the model's state."""
-        dims = self._apply(model, key)[1]
-        return tuple(value.shape) if dims is None or value.dim() < 2 else (*value.shape[:2], *(1,) * dims)
+        _, like, itself = self._apply(model, key)
+        if not like or (value.dim() < 2 and not itself):
+            return tuple(value.shape)
+        sizes = [value.size(0) if index == 0 and size == "*" else size for index, size in enumerate(like)]
+        rest, remainder = divmod(value.numel(), math.prod(size for size in sizes if isinstance(size, int)))
+        if remainder or (rest != 1 and "*" not in sizes):  # a network of another number of spatial dimensions
+            return tuple(value.shape)
+        return tuple(size if isinstance(size, int) else rest for size in sizes)
 
-    def _apply(self, model: nn.Module, key: str) -> tuple[str, int | None]:
+    def _apply(self, model: nn.Module, key: str) -> tuple[str, tuple[int | str, ...], bool]:
         if key not in self.found:
             matches = [(rule, rule.ours.fullmatch(key)) for rule in self.rules]
             self.found[key] = [(rule, match) for rule, match in matches if match is not None]
@@ -119,21 +128,23 @@ class Rules:
             if (rule.present and not rule.present & parts) or rule.absent & parts:
                 continue
             name = re.sub(r"\{(.*?)\}", lambda each, known=known: str(evaluate(each[1], known)), rule.theirs)
-            return name.replace("*", match.groupdict().get("any", "*")) + (match["rest"] or ""), rule.dims
-        return key, None
+            name = name.replace("*", match.groupdict().get("any", "*")) + (match["rest"] or "")
+            return name, rule.like, match["rest"] is None
+        return key, (), False
 
 
 def parsed(line: list[str]) -> Rule:
     ours, theirs, *options = line if len(line) > 1 else (*line, "")
     given = {name: text for name, _, text in (each.partition("=") for each in options)}
-    if not theirs or given.keys() - {"if", "unless", "dims"}:
-        raise ValueError(f"Rules: a line must be 'ours theirs', then if=, unless= or dims=, got {' '.join(line)!r}.")
+    like = given.get("like", "*")
+    if not theirs or given.keys() - {"if", "unless", "like"} or not re.fullmatch(LIKE, like):
+        raise ValueError(f"Rules: a line must be 'ours theirs', then if=, unless= or like=, got {' '.join(line)!r}.")
     pattern = re.escape(ours).replace(r"\*", r"(?P<any>[^.]+)")
     pattern = re.sub(r"\b([SB])\b", r"(?P<\1>\\d+)", pattern)
     return Rule(
         re.compile(rf"{pattern}(?P<rest>\..+)?"),
         theirs,
-        int(given["dims"]) if "dims" in given else None,
+        tuple(int(size) if size.isdigit() else size for size in like.split("x")) if "like" in given else (),
         set(filter(None, given.get("if", "").split("|"))),
         set(filter(None, given.get("unless", "").split("|"))),
     )
