@@ -4,7 +4,8 @@ A missing name is None. It costs the refinement that its comment names, and noth
 """
 
 import importlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,6 +20,8 @@ __all__ = [
     "peek_interpreter_stack",
     "temporarily_clear_interpreter_stack",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def optional(module: str, name: str) -> Any:
@@ -53,3 +56,12 @@ def graph_break() -> None:
     A function, as importing ``torch._dynamo`` takes a second; Dynamo alone calls it, and has imported it.
     """
     torch._dynamo.graph_break()
+
+
+def constant_in_graphs(method: F) -> F:
+    """Mark a method that Dynamo calls when it traces, and whose result is a constant of the graph.
+
+    ``torch.compiler.assume_constant_result`` sets this attribute too, but imports ``torch._dynamo``.
+    """
+    vars(method)["_dynamo_marked_constant"] = True
+    return method

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from lazytorch.materialize import modules_of, run_on_shapes, runs_known_code, su
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["LayerSummary", "Summary", "summary"]
+__all__ = ["LayerSummary", "Summary", "output_shapes", "summary"]
 
 WATCH = -1  # the id of a hook that no RemovableHandle has
 COLUMNS = ("layer", "output shape", "parameters", "multiply-adds")
@@ -152,29 +152,52 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         >>> import lazytorch
         >>> model = lazytorch.models.resnet18(num_classes=10)
         >>> lazytorch.summary(model, (1, 12, 64, 64), depth=1)
-        layer                    output shape     parameters  multiply-adds
-        ResNet                   (1, 10)          11,209,866    176,952,320
-          stem: NamedSequential  (1, 64, 16, 16)      37,760     38,535,168
-          stages: Sequential     (1, 512, 2, 2)   11,166,976    138,412,032
-          final: Identity        (1, 512, 2, 2)            0              0
-          head: NamedSequential  (1, 10)               5,130          5,120
+        layer                       output shape     parameters  multiply-adds
+        ResNet                      (1, 10)          11,209,866    176,952,320
+          stem: ConvNormActivation  (1, 64, 32, 32)      37,760     38,535,168
+          stem_pool: MaxPool2d      (1, 64, 16, 16)           0              0
+          stages: Sequential        (1, 512, 2, 2)   11,166,976    138,412,032
+          final: Identity           (1, 512, 2, 2)            0              0
+          head: NamedSequential     (1, 10)               5,130          5,120
         parameters: 11,209,866 (11,209,866 trainable), multiply-adds: 176,952,320
         >>> lazytorch.is_lazy(model)
         True
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"summary: the first argument must be a module, got {module!r}.")
+    return Summary(*recorded(module, inputs, kwargs, f"summary({type(module).__name__})"), depth)
+
+
+def output_shapes(module: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
+    """The shapes of the tensors that a call of ``module`` returns, computed on a copy without values and hooks."""
+    layers, _ = recorded(module, inputs, {}, type(module).__name__, with_hooks=False)
+    return layers[0].output_shapes
+
+
+def recorded(
+    module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], owner: str, *, with_hooks: bool = True
+) -> tuple[list[LayerSummary], int]:
+    """What is known of every module, and the number of values of the parameters that have gradients.
+
+    Args:
+        module: The module, which stays as it is.
+        inputs: The forward's arguments, as ``summary`` takes them.
+        kwargs: Its keyword arguments.
+        owner: The name of the caller, for messages.
+        with_hooks: Whether to run the hooks of users, and to record the modules below ``module``.
+    """
     surveyed = survey(module)
     blocks: dict[LazyModule, Block] = {}
-    recorder = Recorder(ShapeMode(f"summary({type(module).__name__})", count_macs=True))
+    recorder = Recorder(ShapeMode(owner, count_macs=True))
     if runs_known_code(surveyed) and all(map(is_as_constructed, surveyed.lazy)):
         blocks = {each: Block(each, recorder) for each in surveyed.lazy}
     with outside_modes():
-        copied = without_values(surveyed.modules, blocks)
+        copied = without_values(surveyed.modules, blocks, with_hooks)
         copied_survey = survey(copied)._replace(device=surveyed.device, dtype=surveyed.dtype)
         try:
-            run_on_shapes(copied, copied_survey, inputs, kwargs, recorder.mode, recorder.watch)
-            return Summary(*recorder.rows(copied), depth)
+            watch = recorder.watch if with_hooks else recorder.watch_one
+            run_on_shapes(copied, copied_survey, inputs, kwargs, recorder.mode, watch)
+            return recorder.rows(copied)
         finally:
             recorder.end()
             for block in blocks.values():
@@ -200,8 +223,12 @@ class Recorder:
         for kept in (self.watched, self.running, self.macs, self.output_shapes):
             kept.clear()
 
-    def watch(self, model: nn.Module) -> None:
-        for each in modules_of(model):
+    def watch_one(self, model: nn.Module) -> None:
+        if not self.watched:
+            self.watch(model, [model])
+
+    def watch(self, model: nn.Module, modules: Sequence[nn.Module] | None = None) -> None:
+        for each in modules_of(model) if modules is None else modules:
             if each not in self.watched and not isinstance(each, torch.jit.ScriptModule):
                 self.watched.add(each)
                 before, after = each._forward_pre_hooks, each._forward_hooks
@@ -353,7 +380,9 @@ def is_as_constructed(lazy: LazyModule) -> bool:
     return not changes and deferred.runs_known_code
 
 
-def without_values(modules: list[nn.Module], blocks: Mapping[LazyModule, nn.Module]) -> nn.Module:
+def without_values(
+    modules: list[nn.Module], blocks: Mapping[LazyModule, nn.Module], with_hooks: bool = True
+) -> nn.Module:
     """A copy of a model on the meta device, with ``blocks`` in place of lazy layers; the model is the first module."""
     memo: dict[int, Any] = {id(lazy): block for lazy, block in blocks.items()}
 
@@ -372,7 +401,7 @@ def without_values(modules: list[nn.Module], blocks: Mapping[LazyModule, nn.Modu
             continue
         # deepcopy takes what is in its memo, which is many times faster than to copy an empty dict.
         hooks = (vars(each)[name] for name in HOOKS)
-        memo.update({id(hook): type(hook)() for hook in hooks if not hook})
+        memo.update({id(hook): type(hook)() for hook in hooks if not (hook and with_hooks)})
         if isinstance(each, LazyModule):
             memo.update({id(arg): arg for arg in each._deferred.module_kwargs.values() if callable(arg)})
             for method, args in each._deferred.calls:

@@ -5,10 +5,11 @@
     python scripts/parity.py "resnet*" --source timm --markdown
 
 Compared are the names, shapes and initial distributions of parameters and buffers, multiply-adds at 224x224 pixels,
-and, with all of these randomised, the output and every gradient in evaluation and in training, and the BatchNorm
-buffers after a training step. All networks have 11 classes. Where both zoos have a name, its initial weights and its
-rates of dropout and stochastic depth are torchvision's: timm's initial weights are not compared then, and its network
-is given the same rates. Exit status 1 if any model differs. Needs torchvision and timm, and downloads nothing.
+and, with all of these randomised, the output and every gradient in evaluation and in training, the BatchNorm buffers
+after a training step, and the output for an image of an odd size, where the reference runs for one. All networks have
+11 classes. Where both zoos have a name, its initial weights and its rates of dropout and stochastic depth are
+torchvision's: timm's initial weights are not compared then, and its network is given the same rates. Exit status 1 if
+any model differs. Needs torchvision and timm, and downloads nothing.
 """
 
 import argparse
@@ -224,10 +225,22 @@ def difference(ours: Backbone, theirs: nn.Module, source: str, size: int) -> dic
         found[f"gradient in {mode}"] = max(
             relative([(gradients.get(key), value)]) for key, value in expected_gradients.items()
         )
+    odd = torch.randn(1, 3, *[size + 11 - size % 2] * 2)
+    with torch.no_grad(), contextlib.suppress(RuntimeError):  # some references do not run at odd sizes
+        expected = theirs.eval()(odd)
+        found["output at an odd size"] = relative([(output_of(ours.eval(), odd), expected)])
     buffers = {there[key]: value for key, value in ours.named_buffers() if key in there}
     expected_buffers = dict(theirs.named_buffers())
     found["buffers"] = max((relative([(value, expected_buffers[key])]) for key, value in buffers.items()), default=0.0)
     return found
+
+
+def output_of(network: nn.Module, x: Tensor) -> Tensor | None:
+    """The output, None if the network does not run."""
+    try:
+        return network(x)
+    except RuntimeError:
+        return None
 
 
 def one_pass(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

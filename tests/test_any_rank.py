@@ -85,8 +85,8 @@ def test_a_stem_weight_that_is_loaded_decides(rank):
     named = get_model("resnet18", num_classes=3)
     state = reference_state_dict(materialize(get_model("resnet18", num_classes=3), (1, 4, *(32,) * rank)), "timm")
     load_reference_state_dict(named, state, "timm")
-    assert isinstance(named.stem.conv.conv, {1: nn.Conv1d, 3: nn.Conv3d}[rank])
-    assert named.stem.conv.conv.in_channels == 4
+    assert isinstance(named.stem.conv, {1: nn.Conv1d, 3: nn.Conv3d}[rank])
+    assert named.stem.conv.in_channels == 4
     assert not is_lazy(named)
 
 
@@ -131,5 +131,5 @@ def test_weights_of_other_zoos_are_inflated_under_their_names(source):
     randomize(flat)
     model = get_model("resnet18", num_classes=5)
     load_reference_state_dict(model, inflate_state_dict(reference_state_dict(flat, source)), source)
-    assert isinstance(model.stem.conv.conv, nn.Conv3d)
-    torch.testing.assert_close(model.stem.conv.conv.weight.sum(2), flat.stem.conv.conv.weight)
+    assert isinstance(model.stem.conv, nn.Conv3d)
+    torch.testing.assert_close(model.stem.conv.weight.sum(2), flat.stem.conv.weight)

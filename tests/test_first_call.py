@@ -76,7 +76,7 @@ def test_weights_and_statistics_are_those_of_materialize_and_one_call(uninitiali
         results.append((each(x), torch.rand(1)))
     torch.testing.assert_close(*results, rtol=0, atol=0)
     torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=0, atol=0)
-    assert model.stem.conv.norm.num_batches_tracked == 1
+    assert model.stem.norm.num_batches_tracked == 1
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in model.parameters())
 
 
@@ -94,7 +94,7 @@ def test_no_trace_of_the_first_call_is_left(name, build):
     model = get_model(name, num_classes=3)
     build(model)
     assert not is_lazy(model)
-    built = Backbone(stem=nn.Identity(), stages=[], channels=[], reductions=[], num_features=3, num_classes=0)
+    built = Backbone(stem=nn.Identity(), stages=[], num_classes=0)
     materialize(built, (1, 3, 8, 8))
     assert vars(model).keys() == vars(built).keys()
     assert not any("forward" in vars(each) for each in model.modules())
@@ -135,7 +135,7 @@ def hook_on_part(model, seen):
 
 
 def hook_on_lazy_part(model, seen):
-    model.stem.conv.register_forward_pre_hook(lambda _, args: seen.append(type(args[0])))
+    model.stem.register_forward_pre_hook(lambda _, args: seen.append(type(args[0])))
 
 
 def users_part(model, seen):
@@ -314,8 +314,8 @@ def test_an_interrupted_first_call_leaves_the_model_lazy(monkeypatch):
 def test_a_network_of_a_user_is_atomic_as_well():
     """Its parts before the one that fails are lazy again, unlike those of a plain parent."""
     model = Backbone(
-        stem=LazyConvNormActivation(8), stages=[[LazyInvertedBottleneck(8), nn.Conv2d(5, 8, 1)]], channels=[8],
-        reductions=[1], num_features=8, num_classes=2,
+        stem=LazyConvNormActivation(8), stages=[[LazyInvertedBottleneck(8), nn.Conv2d(5, 8, 1)]],
+        num_classes=2,
     )  # fmt: skip
     with pytest.raises(RuntimeError, match="to have 5 channels"):
         model(image())

@@ -166,6 +166,7 @@ def build_backwards(model):
     ):
         materialize(stage[1], (1, out_channels, 4, 4))
         materialize(stage[0], (1, in_channels, 4, 4))
+    materialize(model.stem_pool, (1, 64, 4, 4))
     materialize(model.stem, SHAPE)
 
 
@@ -349,7 +350,7 @@ def test_what_is_done_between_the_init_function_and_the_build_finds_values():
 def test_an_init_function_that_reads_values_finds_the_default_ones(initialize, uninitialized_is_nan):
     model = Backbone(
         stem=LazyConvNormActivation(64, bias=True), stages=[[LazyConvNormActivation(64)]],
-        channels=[64], reductions=[1], num_features=64, num_classes=2, initialize=initialize,
+        num_classes=2, initialize=initialize,
     )  # fmt: skip
     materialize(model, SHAPE)
     conv = model.stages[0][0].conv.requires_grad_(False)
@@ -375,8 +376,8 @@ def test_an_init_function_may_write_through_views():
                 half.fill_(0)
 
     model = Backbone(
-        stem=LazyConvNormActivation(8), stages=[[LazyConvNormActivation(8)]], channels=[8], reductions=[1],
-        num_features=8, num_classes=2, initialize=initialize,
+        stem=LazyConvNormActivation(8), stages=[[LazyConvNormActivation(8)]],
+        num_classes=2, initialize=initialize,
     )  # fmt: skip
     materialize(model, SHAPE)
     assert (model.stem.conv.weight[:4] == 0).all()
@@ -591,8 +592,8 @@ def test_reset_parameters_of_norms_that_is_replaced_is_called_in_a_network(monke
     with monkeypatch.context() as patch:
         patch.setattr(nn.BatchNorm2d, "reset_parameters", reset)
         model = materialize(get_model("resnet18", zero_init=False), SHAPE)
-    assert (model.stem.conv.norm.weight == 0.5).all()
-    assert (materialize(get_model("resnet18"), SHAPE).stem.conv.norm.weight == 1).all()
+    assert (model.stem.norm.weight == 0.5).all()
+    assert (materialize(get_model("resnet18"), SHAPE).stem.norm.weight == 1).all()
 
 
 # What is constructed.

@@ -184,7 +184,7 @@ INTERPRETER = {
 # Functions that read frames or modules, and what for.
 READERS = {
     ("_lazy/scopes.py", "path_in_running_model"): "the place of a module in the message of an error",
-    ("models/features.py", "note_path"): "the place of a module in the message of an error",
+    ("models/trunk.py", "note_path"): "the place of a module in the message of an error",
     ("models/_weights/loading.py", "frames_of_the_package"): "the line that a warning shows",
 }
 

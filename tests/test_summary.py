@@ -318,7 +318,7 @@ def test_a_layer_of_another_default_dtype_is_summarized_in_it():
 
 
 def two_of(first, second):
-    return Backbone(stem=first, stages=[[second]], channels=[4], reductions=[1], num_features=4, num_classes=2)
+    return Backbone(stem=first, stages=[[second]], num_classes=2)
 
 
 def changed(change):

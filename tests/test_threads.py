@@ -164,8 +164,8 @@ class Waiting(nn.Module):
 def test_a_part_that_another_thread_has_called_stays_built():
     waiting, x = Waiting(), image()
     model = Backbone(
-        stem=LazyConvNormActivation(8), stages=[[LazyConvNormActivation(8), waiting]], channels=[8], reductions=[1],
-        num_features=8, num_classes=2,
+        stem=LazyConvNormActivation(8), stages=[[LazyConvNormActivation(8), waiting]],
+        num_classes=2,
     )  # fmt: skip
     with ThreadPoolExecutor(1) as pool:
         failing = pool.submit(model, x)

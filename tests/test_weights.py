@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_listed_and_changes_nothing(built):
     if built:
         assert same(model.state_dict(), before)
         return
-    assert all(is_lazy(part) for part in (model.stem.conv, model.stages[0][0], model.get_classifier()))
+    assert all(is_lazy(part) for part in (model.stem, model.stages[0][0], model.get_classifier()))
     with pytest.raises(UninitializedModuleError):
         model.state_dict()
     assert model(torch.zeros(1, 1, 64, 64)).shape == (1, 10)
@@ -127,7 +127,7 @@ def test_a_built_model_keeps_its_channels():
 def test_an_unknown_source_is_named():
     with pytest.raises(ValueError, match=r"'torchvision' or 'timm'\), got 'keras'"):
         load_reference_state_dict(resnet18(), {}, "keras")
-    plain = Backbone(stem=nn.Identity(), stages=[], channels=[], reductions=[], num_features=3, num_classes=2)
+    plain = Backbone(stem=nn.Identity(), stages=[], num_classes=2)
     with pytest.raises(ValueError, match="there is none"):
         reference_state_dict(plain, "timm")
 
@@ -136,7 +136,7 @@ def test_state_without_counters_of_batches_is_taken_as_pytorch_takes_it():
     state = {key: value for key, value in of_torchvision().state_dict().items() if "num_batches" not in key}
     model = resnet18()
     load_reference_state_dict(model, state, "torchvision")
-    assert int(model.stem.conv.norm.num_batches_tracked) == 0
+    assert int(model.stem.norm.num_batches_tracked) == 0
 
 
 @pytest.fixture(params=["own", "torchvision", "timm"])
@@ -466,12 +466,12 @@ def test_a_method_of_torch_that_was_wrapped_changes_nothing(monkeypatch):
     """Other packages wrap ``nn.Module.load_state_dict``; whether a load is strict is an argument."""
     load = nn.Module.load_state_dict
     monkeypatch.setattr(nn.Module, "load_state_dict", lambda self, *args, **options: load(self, *args, **options))
-    part = {"stem.conv.conv.weight": torch.ones(64, 3, 7, 7)}
+    part = {"stem.conv.weight": torch.ones(64, 3, 7, 7)}
     lenient, strict = resnet18(num_classes=4), resnet18(num_classes=4)
     result = lenient.load_state_dict(part, strict=False)
     assert not is_lazy(lenient)
     assert result == materialize(resnet18(num_classes=4), SHAPE).load_state_dict(part, strict=False)
-    assert (materialize(lenient, SHAPE).stem.conv.conv.weight == 1).all()
+    assert (materialize(lenient, SHAPE).stem.conv.weight == 1).all()
     with pytest.raises(RuntimeError, match="Missing key"):
         strict.load_state_dict(part)
     assert is_lazy(strict)

@@ -101,18 +101,22 @@ class LazyBlurPool(LazyConvInChannelModule, BlurPool):
     has_state = False  # the kernel is a constant
 
 
-def average_blur(in_channels: int, stride: Sizes = 2, *, spatial_dims: int = 2) -> nn.Module:
-    """The average of ``stride`` pixels along each side, or of those that are left at the border.
+def average_blur(in_channels: int, stride: Sizes = 2, *, ceil_mode: bool = True, spatial_dims: int = 2) -> nn.Module:
+    """An average pooling that can replace ``BlurPool``.
 
-    Stands where ``BlurPool`` would.
+    Args:
+        in_channels: Channels of the input.
+        stride: Pixels that are averaged; one number, or one for each spatial dimension.
+        ceil_mode: Whether the pixels that are left at the border are averaged too; otherwise they are left out.
+        spatial_dims: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
-        - Output: ``(N, in_channels, *ceil(spatial / stride))``
+        - Output: ``(N, in_channels, *ceil(spatial / stride))``; ``floor`` without ``ceil_mode``
 
     Example:
         >>> from lazytorch.layers import average_blur
         >>> average_blur(8)
         AvgPool2d(kernel_size=2, stride=2, padding=0)
     """
-    return of_rank(nn.AvgPool2d, spatial_dims)(stride, ceil_mode=True, count_include_pad=False)
+    return of_rank(nn.AvgPool2d, spatial_dims)(stride, ceil_mode=ceil_mode, count_include_pad=False)

@@ -29,7 +29,8 @@ from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
 from lazytorch.models.fbnet_v3 import *
-from lazytorch.models.features import Features, StageInfo
+from lazytorch.models.feature_info import StageInfo
+from lazytorch.models.features import Features
 from lazytorch.models.hardcorenas import *
 from lazytorch.models.mnasnet import *
 from lazytorch.models.mobile import MobileNet, Stage

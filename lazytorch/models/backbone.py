@@ -1,14 +1,14 @@
 """Backbone: stem, stages and head, the base class of every network."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lazytorch._init.initialize import known
 from lazytorch.errors import UninitializedModuleError, not_yet
-from lazytorch.layers.checks import Sizes, largest, whole
+from lazytorch.layers.checks import whole
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
@@ -17,31 +17,26 @@ from lazytorch.materialize import is_lazy, materialize, survey
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.building import NoStemWeightError, built_for_weights
 from lazytorch.models.elsewhere import replacement_of
-from lazytorch.models.features import FeatureInfo, StageInfo, collect, note_path
-from lazytorch.models.first_call import FirstCall, waiting
+from lazytorch.models.first_call import waiting
+from lazytorch.models.freezing import Freezing
 from lazytorch.models.initial_weights import initialize_again, without_initial_values
+from lazytorch.models.trunk import Blocks, Trunk, note_path
 
 __all__ = ["Backbone"]
 
 
-class Backbone(nn.Module):
+class Backbone(Trunk):
     """A convolutional network: a stem, stages of blocks, and a head that classifies.
 
     If its parts are lazy, it takes any number of input channels, and signals, images or volumes.
 
     Args:
         stem: The first layer.
-        stages: The blocks of each stage.
+        stem_pool: The pooling that follows it, if there is one.
+        stages: The blocks of each stage, or a module for it.
         final: The layer between the last stage and the pooling, if there is one.
-        channels: The channels of each stage's output.
-        reductions: Input size over the size of the output, for each stage; one number, or one for each dimension.
-        strides: The stride of each stage, before any is replaced by dilation. A stage is a feature map if the next one
-            has a stride. By default every stage is one.
-        stem_info: The feature map in the stem, if there is one.
-        num_features: Channels that are pooled.
         pooled: The layer after the pooling, on one pixel, if there is one.
         hidden: The layer after that, on vectors, if there is one.
-        hidden_channels: Channels of the classifier's input, if ``pooled`` or ``hidden`` change them.
         num_classes: Number of classes; 0 for no classifier; by default 1000, or 0 without pooling.
         dropout: Fraction of the pooled features that training sets to zero.
         global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
@@ -66,9 +61,6 @@ class Backbone(nn.Module):
         >>> model = Backbone(
         ...     stem=LazyConvNormActivation(8, stride=2),
         ...     stages=[[LazyInvertedBottleneck(8)], [LazyInvertedBottleneck(16, stride=2, expansion_ratio=6)]],
-        ...     channels=[8, 16],
-        ...     reductions=[2, 4],
-        ...     num_features=16,
         ...     num_classes=5,
         ... )
         >>> model(torch.zeros(2, 12, 32, 32)).shape
@@ -81,16 +73,11 @@ class Backbone(nn.Module):
         self,
         *,
         stem: nn.Module,
-        stages: Iterable[Iterable[nn.Module]],
+        stem_pool: nn.Module | None = None,
+        stages: Iterable[Iterable[nn.Module] | nn.Module],
         final: nn.Module | None = None,
-        channels: Iterable[int],
-        reductions: Iterable[Sizes],
-        strides: Sequence[Sizes] | None = None,
-        stem_info: StageInfo | None = None,
-        num_features: int,
         pooled: nn.Module | None = None,
         hidden: nn.Module | None = None,
-        hidden_channels: int | None = None,
         num_classes: int | None = None,
         dropout: float = 0.0,
         global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
@@ -98,14 +85,17 @@ class Backbone(nn.Module):
         initialize: Callable[[nn.Module], None] | None = None,
         reference_names: Mapping[str, Rules] | None = None,
     ) -> None:
-        super().__init__()
-        FirstCall(self)
         if isinstance(global_pool, nn.Module) or not (global_pool is None or callable(global_pool)):
             raise TypeError(f"Backbone: global_pool must be a class or function that makes it, got {global_pool!r}.")
         if not 0 <= dropout <= 1:
             raise ValueError(f"Backbone: dropout must be from 0 to 1, got {dropout!r}.")
-        self.stem = stem
-        self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
+        super().__init__(
+            stem,
+            nn.Identity() if stem_pool is None else stem_pool,
+            nn.Sequential(*(stage if isinstance(stage, nn.Module) else Blocks(*stage) for stage in stages)),
+            gradient_checkpointing,
+            Freezing(),
+        )
         self.final = nn.Identity() if final is None else final
         parts = {"pool": nn.Identity(), "flatten": nn.Identity()}
         if global_pool is not None:
@@ -115,17 +105,6 @@ class Backbone(nn.Module):
             dropout=nn.Dropout(dropout),
             classifier=nn.Identity(),
         )
-        self.num_features = num_features
-        self.hidden_channels = num_features if hidden_channels is None or global_pool is None else hidden_channels
-        self.stage_info = [
-            StageInfo(width, reduction, f"stages.{index}")
-            for index, (width, reduction) in enumerate(zip(channels, reductions, strict=True))
-        ]
-        after = [2] * len(self.stage_info) if strides is None else [*strides[1:], 2]
-        self.feature_info = FeatureInfo([] if stem_info is None else [stem_info])
-        self.feature_info += [info for info, stride in zip(self.stage_info, after, strict=True) if largest(stride) > 1]
-        self.frozen: list[str] = []
-        self.gradient_checkpointing = gradient_checkpointing
         self.initialize = initialize
         self.reference_names = dict(reference_names or {})
         if self.initialize is not None:
@@ -133,6 +112,16 @@ class Backbone(nn.Module):
         if num_classes is None:
             num_classes = 0 if global_pool is None else 1000
         self.reset_classifier(num_classes)
+
+    @property
+    def num_features(self) -> int:
+        """The channels that are pooled, computed from the network as it is; it may be lazy."""
+        return self.output_shapes(self.final)[-1][1]
+
+    @property
+    def hidden_channels(self) -> int:
+        """The channels of the classifier's input, computed likewise."""
+        return self.output_shapes(self.final, self.head[:-1])[-1][1]
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A class of a user's may have modules of these names; in ours, they would not be called.
@@ -152,11 +141,17 @@ class Backbone(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_features, *reduced)``, before pooling."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self.final(collect(self.stem, self.stages, x, (), checkpointing=True)[0])
-        return self.final(self.stages(self.stem(x)))
+            return self.final(self.run(x)[0])
+        return self.final(self.stages(self.stem_pool(self.stem(x))))
 
     def forward_intermediates(
-        self, x: Tensor, indices: int | Sequence[int] | None = None, *, intermediates_only: bool = False
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
     ) -> tuple[Tensor, list[Tensor]] | list[Tensor]:
         """Compute ``forward_features`` and feature maps.
 
@@ -164,17 +159,23 @@ class Backbone(nn.Module):
             x: The input.
             indices: The indices of the feature maps in ``feature_info``, which may be negative; a number for that many
                 of the last ones; by default all.
+            norm: An option of timm's without effect here, as it has none in timm's networks of these families.
+            stop_early: Whether to leave out the stages after the last of these feature maps, and the final layer.
+            output_fmt: ``"NCHW"``: channels come first, for any number of spatial dimensions.
             intermediates_only: Whether to return the feature maps alone.
 
         Shape: ``(N, C, *spatial)`` to ``(N, info.channels, *spatial / info.reduction)`` for each.
 
         Raises:
-            ValueError: If there is no such feature map.
+            ValueError: If there is no such feature map, or ``output_fmt`` is not ``"NCHW"``.
         """
-        names = [self.feature_info[index].module for index in self.feature_info.indices(indices)]
-        checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
-        x, maps = collect(self.stem, self.stages, x, names, checkpointing)
-        return maps if intermediates_only else (self.final(x), maps)
+        if output_fmt != "NCHW":
+            raise ValueError(f"{type(self).__name__}: output_fmt must be 'NCHW', got {output_fmt!r}.")
+        names = self.chosen(indices)
+        x, maps = self.run(x, names, stop_early)
+        if intermediates_only:
+            return maps
+        return (x if stop_early else self.final(x)), maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool and classify; or, with ``pre_logits``, stop before the classifier.
@@ -226,33 +227,14 @@ class Backbone(nn.Module):
                 f"{kind}.init_weights: a module with parameters or buffers must have reset_parameters(), to give them "
                 f"their values, got none in {', '.join(silent)}."
             )
-        for part in (self.stem, *self.stages, self.final, self.head):  # one by one: each is whole for a while
+        for part in (
+            self.stem,
+            self.stem_pool,
+            *self.stages,
+            self.final,
+            self.head,
+        ):  # one by one: each is whole for a while
             initialize_again(part, self.initialize)
-
-    def freeze_stages(self, count: int | None) -> None:
-        """Freeze the stem and the first stages: no gradients, and their BatchNorm and dropout stay in evaluation.
-
-        Args:
-            count: Number of stages; 0 for the stem alone; None to freeze nothing.
-
-        Raises:
-            ValueError: If there are fewer stages.
-        """
-        if count is not None and whole("count", count, self) > len(self.stages):
-            raise ValueError(f"{type(self).__name__}: there are {len(self.stages)} stages to freeze, got {count}.")
-        for part in (self.stem, *self.stages):
-            part.requires_grad_(True)
-        self.frozen = [] if count is None else ["stem", *(f"stages.{index}" for index in range(count))]
-        for name in self.frozen:
-            self.get_submodule(name).requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """As ``nn.Module.train``; what is frozen stays in evaluation."""
-        super().train(mode)
-        for name in self.frozen:
-            self.get_submodule(name).eval()
-        return self
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that group parameters by depth, for timm's layer-wise decay of the learning rate.
@@ -268,34 +250,46 @@ class Backbone(nn.Module):
         """Names of parameters without weight decay, besides norms and biases: none."""
         return set()
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute each block's activations again in the backward pass, instead of keeping them: slower, less memory.
-
-        BatchNorm then updates its running statistics twice for every batch.
-
-        Source:
-            Chen et al. 2016, https://arxiv.org/abs/1604.06174.
-        """
-        self.gradient_checkpointing = enable
-
     def get_classifier(self) -> nn.Module:
         """The layer that computes the classes."""
         return self.head.get_submodule("classifier")
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(
+        self, num_classes: int, global_pool: Callable[[int], nn.Module] | Literal[""] | None = None
+    ) -> None:
         """Replace the classifier by a new one, on the model's device; 0 classes for none, which leaves pooled features.
 
         In a built model, the new one is built as well if the old one has ``in_features``.
 
+        Args:
+            num_classes: Number of classes.
+            global_pool: Called with 1; returns the layer that replaces the pooling. ``""``, as in timm, removes the
+                pooling, and the layers between it and the classifier. By default it stays.
+
         Raises:
             ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 without pooling.
+            TypeError: If ``global_pool`` is something else.
         """
         whole("num_classes", num_classes, self)
-        if num_classes > 0 and isinstance(self.head.flatten, nn.Identity):
-            raise ValueError(
-                f"{type(self).__name__}: num_classes must be 0 without pooling, as a classifier takes one vector for "
-                f"each example, got {num_classes}. Pass global_pool, or num_classes=0."
+        kind = type(self).__name__
+        if global_pool and (isinstance(global_pool, (str, nn.Module)) or not callable(global_pool)):
+            raise TypeError(
+                f"{kind}: global_pool must be a class or function that makes the pooling, such as LazyAdaptiveAvgPool, "
+                f"or '' for none, got {global_pool!r}."
             )
+        no_pool = isinstance(self.head.flatten, nn.Identity) if global_pool is None else not global_pool
+        if num_classes > 0 and no_pool:
+            raise ValueError(
+                f"{kind}: num_classes must be 0 without pooling, as a classifier takes one vector for each example, "
+                f"got {num_classes}. Pass global_pool, or num_classes=0."
+            )
+        if global_pool is not None:
+            pool = lazy_twin(global_pool)(1) if global_pool else nn.Identity()
+            if is_lazy(pool) and not is_lazy(self):
+                materialize(pool, self.output_shapes(self.final)[-1])
+            self.head.pool, self.head.flatten = pool, nn.Flatten() if global_pool else nn.Identity()
+            for name in () if global_pool else ("pooled", "hidden"):
+                self.head._modules.pop(name, None)
         self.num_classes = num_classes
         if num_classes == 0:
             self.head.classifier = nn.Identity()

@@ -11,7 +11,7 @@ from lazytorch._shapes.mode import ShapeMode
 from lazytorch.materialize import is_lazy, run_on_shapes, survey
 from lazytorch.models.first_call import building
 
-__all__ = ["NoStemWeightError", "built_for_weights"]
+__all__ = ["NoStemWeightError", "built_for_weights", "examples_for"]
 
 EXAMPLE = (1, 3, 64, 64)  # every network of the zoo accepts an input of this shape
 EXAMPLES = (EXAMPLE, (1, 3, 64, 64, 64), (1, 3, 64))
@@ -108,3 +108,16 @@ def example_for(weight: Tensor | None) -> tuple[int, ...]:
     if weight is None or not 3 <= weight.dim() <= 5 or weight.size(1) == 0:
         return EXAMPLE
     return (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))
+
+
+def examples_for(module: nn.Module, side: int) -> list[tuple[int, ...]]:
+    """Shapes of inputs of ``side`` pixels to try with ``module``: first that of its first convolution, if it is built.
+
+    Args:
+        module: The module.
+        side: Pixels along each spatial dimension.
+    """
+    shapes = [(*example[:2], *(side,) * (len(example) - 2)) for example in EXAMPLES]
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    first = next((each for each in module.modules() if isinstance(each, kinds) and not is_lazy(each)), None)
+    return shapes if first is None else [(1, first.in_channels, *(side,) * len(first.kernel_size)), *shapes]

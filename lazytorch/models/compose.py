@@ -16,8 +16,8 @@ from lazytorch.models._weights.loading import load_weights
 from lazytorch.models._weights.names import Rules
 from lazytorch.models._weights.sources import Reference
 from lazytorch.models.backbone import Backbone
-from lazytorch.models.features import StageInfo
 from lazytorch.models.layout import branch_rates, places
+from lazytorch.models.trunk import Blocks
 from lazytorch.signature import with_signature
 
 __all__ = ["RELU", "Network", "NetworkOptions", "Row", "family"]
@@ -104,14 +104,12 @@ class Network(Backbone):
         num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
             ``weights`` have, or else 1000.
         stem: Called with ``norm_layer``, ``activation`` and ``conv_layer``; returns the stem.
-        stem_reduction: Input size over the size of the stem's output.
-        stem_info: The feature map in the stem, if there is one.
+        stem_pool: Called likewise; returns the pooling that follows the stem; None for none.
+        stem_reduction: Input size over the size of the first stage's input.
         stages: The rows of each stage.
         final: Called likewise; returns what follows the last stage; None for nothing.
-        num_features: Channels that are pooled; by default those of the last row.
         hidden: Called likewise; returns ``{"pooled": layer}``, which follows the pooling at one pixel, or ``{"hidden":
             layer}``, which follows it on vectors.
-        hidden_channels: Channels of the classifier's input if ``hidden`` changes them.
         rates_end: Whether the last block has ``drop_path_rate`` itself, or one step less.
         initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's.
         names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
@@ -145,13 +143,11 @@ class Network(Backbone):
         num_classes: int | None = None,
         *,
         stem: Layer,
+        stem_pool: Layer | None = None,
         stem_reduction: Sizes,
-        stem_info: StageInfo | None = None,
         stages: Sequence[Sequence[Row]],
         final: Layer | None = None,
-        num_features: int | None = None,
         hidden: Callable[..., dict[str, nn.Module]] | None = None,
-        hidden_channels: int | None = None,
         rates_end: bool = True,
         initialize: Callable[[nn.Module], None] | None = None,
         names: Mapping[str, Rules] | None = None,
@@ -173,33 +169,31 @@ class Network(Backbone):
             raise ValueError(
                 f"{type(self).__name__}: only the first row of a stage may have a stride, got {inner[0]} in another."
             )
-        placed, reductions = places(
+        placed = places(
             strides, [len(rows) for rows in table], stem_reduction=stem_reduction, output_stride=output_stride
         )
         count = sum(row.residual for rows in table for row in rows)
         rates = iter(branch_rates(drop_path_rate, count, last=count - 1 if rates_end else count))
-        channels = [rows[-1].out_channels for rows in table]
-        super().__init__(
-            stem=stem(**layer),
-            stages=[
-                [
+        made = []
+        for rows, its_places, stride in zip(table, placed, strides, strict=True):
+            stage = Blocks(
+                *(
                     lazy_twin(row.block)(
                         out_channels=row.out_channels,
                         **place._asdict(),
                         **layer,
                         **({"drop_path_rate": next(rates)} if row.residual else {}),
                     )
-                    for row, place in zip(rows, stage, strict=True)
-                ]
-                for rows, stage in zip(table, placed, strict=True)
-            ],
+                    for row, place in zip(rows, its_places, strict=True)
+                )
+            )
+            stage.dilated = its_places[0].stride != stride
+            made.append(stage)
+        super().__init__(
+            stem=stem(**layer),
+            stem_pool=None if stem_pool is None else stem_pool(**layer),
+            stages=made,
             final=None if final is None else final(**layer),
-            channels=channels,
-            reductions=reductions,
-            strides=strides,
-            stem_info=stem_info,
-            num_features=channels[-1] if num_features is None else num_features,
-            hidden_channels=hidden_channels,
             **({} if hidden is None else hidden(**layer)),
             num_classes=num_classes,
             dropout=dropout,

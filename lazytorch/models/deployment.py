@@ -36,7 +36,7 @@ def optimize_for_inference(model: M) -> M:
         >>> import torch, lazytorch
         >>> from lazytorch.models import optimize_for_inference, resnet18
         >>> model = lazytorch.materialize(resnet18(), (1, 3, 64, 64))
-        >>> optimize_for_inference(model).stem.conv
+        >>> optimize_for_inference(model).stem
         ConvNormActivation(
           (conv): Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3))
           (activation): ReLU(inplace=True)

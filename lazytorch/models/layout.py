@@ -40,8 +40,8 @@ class Place(NamedTuple):
 
 def places(
     strides: Sequence[Sizes], repeats: Sequence[int], *, stem_reduction: Sizes, output_stride: int
-) -> tuple[list[list[Place]], list[Sizes]]:
-    """The places of the blocks of each stage, and the reduction of each stage's output.
+) -> list[list[Place]]:
+    """The places of the blocks of each stage.
 
     A stride that would reduce by more than ``output_stride`` is replaced by dilation of the kernels that follow, which
     then see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
@@ -69,16 +69,14 @@ def places(
     along = [
         along_one_dimension(column[1:], repeats, column[0], output_stride) for column in zip(*columns, strict=True)
     ]
-    stages = [
-        [Place(*zip(*block, strict=True)) for block in zip(*stage, strict=True)]
-        for stage in zip(*(stages for stages, _ in along), strict=True)
+    return [
+        [Place(*zip(*block, strict=True)) for block in zip(*stage, strict=True)] for stage in zip(*along, strict=True)
     ]
-    return stages, list(zip(*(reductions for _, reductions in along), strict=True))
 
 
 def along_one_dimension(
     strides: Sequence[Any], repeats: Sequence[int], stem_reduction: Any, output_stride: int
-) -> tuple[list[list[Place]], list[Sizes]]:
+) -> list[list[Place]]:
     """What ``places`` returns, for strides of one number each."""
     wanted = list(accumulate(strides, mul, initial=stem_reduction))
     stages = []
@@ -86,4 +84,4 @@ def along_one_dimension(
         before, after = (max(1, reduction // output_stride) for reduction in wanted[index : index + 2])
         stride = min(wanted[index + 1], output_stride) // min(wanted[index], output_stride)
         stages.append([Place(stride, after, before), *[Place(1, after, after)] * (count - 1)])
-    return stages, [min(reduction, output_stride) for reduction in wanted[1:]]
+    return stages

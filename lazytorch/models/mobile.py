@@ -21,12 +21,11 @@ from lazytorch.layers import (
     SqueezeExcitation,
     round_channels,
 )
-from lazytorch.layers.checks import Sizes, largest
+from lazytorch.layers.checks import Sizes
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
-from lazytorch.models.features import StageInfo
 
 __all__ = ["MobileNet", "Stage"]
 
@@ -235,14 +234,11 @@ class MobileNet(Network):
             num_classes,
             stem=partial(LazyConvNormActivation, stem, stem_kernel_size, stem_stride),
             stem_reduction=stem_stride,
-            stem_info=StageInfo(stem, stem_stride, "stem") if largest(table[0][0].stride) > 1 else None,
             stages=[
                 [Row(partial(block, row, **common), row.out_channels, 1, row.stride) for row in rows] for rows in table
             ],
             final=None if final is None else partial(LazyPointwiseConv, final),
-            num_features=final,
             hidden=None if hidden_channels is None else partial(hidden, hidden_channels),
-            hidden_channels=hidden_channels,
             rates_end=False,
             initialize=initialize,
             names=names,

@@ -125,7 +125,7 @@ SMALL = COMMON | {"stages": MOBILENET_V4_SMALL}
 MEDIUM = COMMON | {"stages": MOBILENET_V4_MEDIUM}
 LARGE = COMMON | {"stages": MOBILENET_V4_LARGE, "stem_channels": 24}
 NARROW = {"stem_width": as_stated}
-AA = {"anti_aliasing": average_blur}
+AA = {"anti_aliasing": partial(average_blur, ceil_mode=False)}
 BLUR = {"anti_aliasing": partial(BlurPool, padding_mode="constant")}
 
 mobilenetv4_conv_small = model("mobilenetv4_conv_small", MobileNet, ["timm"], **SMALL)

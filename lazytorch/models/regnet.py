@@ -24,7 +24,6 @@ from lazytorch.layers import (
 )
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
-from lazytorch.models.features import StageInfo
 from lazytorch.models.initial_weights import fan_out_normal, small_normal
 from lazytorch.models.registry import model
 
@@ -189,7 +188,6 @@ class RegNet(Network):
             num_classes,
             stem=partial(LazyConvNormActivation, stem_channels, stride=2),
             stem_reduction=2,
-            stem_info=StageInfo(stem_channels, 2, "stem"),
             stages=rows,
             initialize=InitFunction(initial_values, zero_init=zero_init, fan_per_group=fan_per_group),
             names=NAMES,

@@ -27,22 +27,21 @@ from lazytorch.layers import (
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
-from lazytorch.models.features import StageInfo
 
 __all__ = ["ResNet"]
 
 # The names in torchvision and timm, which agree where both have a module.
 NAMES = Rules("""
-    stem.conv.conv                      conv1
-    stem.conv.norm                      bn1
+    stem.conv                           conv1
+    stem.norm                           bn1
     stem.conv1.conv                     conv1.0
     stem.conv1.norm                     conv1.1
     stem.conv2.conv                     conv1.3
     stem.conv2.norm                     conv1.4
     stem.conv3.conv                     conv1.6
     stem.conv3.norm                     bn1
-    stem.pool.conv                      maxpool.0
-    stem.pool.norm                      maxpool.1
+    stem_pool.conv                      maxpool.0
+    stem_pool.norm                      maxpool.1
     head.classifier                     fc
     # In a pooled shortcut the pool counts, also where there is none.
     stages.S.B.shortcut.conv            layer{S+1}.{B}.downsample.0
@@ -77,20 +76,16 @@ def strided_convolution(channels: int, **layer: Callable[..., nn.Module] | None)
     return LazyConvNormActivation(channels, stride=2, **layer)  # pyright: ignore[reportArgumentType]
 
 
-def convolutions(
-    channels: Sequence[int], pool: Callable[..., nn.Module] | None, **layer: Callable[..., nn.Module] | None
-) -> nn.Module:
-    """The stem: one convolution of 7x7 pixels, or several of 3x3, the first with a stride; then a pooling."""
-    parts: dict[str, nn.Module] = {}
+def convolutions(channels: Sequence[int], **layer: Callable[..., nn.Module] | None) -> nn.Module:
+    """The stem: one convolution of 7x7 pixels, or several of 3x3, the first with a stride."""
     if len(channels) == 1:
-        parts["conv"] = LazyConvNormActivation(channels[0], 7, 2, **layer)  # pyright: ignore[reportArgumentType]
-    else:
-        for index, each in enumerate(channels):
-            stride = 2 if index == 0 else 1
-            parts[f"conv{index + 1}"] = LazyConvNormActivation(each, stride=stride, **layer)  # pyright: ignore[reportArgumentType]
-    if pool is not None:
-        parts["pool"] = pool(channels[-1], **layer)
-    return NamedSequential(**parts)
+        return LazyConvNormActivation(channels[0], 7, 2, **layer)  # pyright: ignore[reportArgumentType]
+    strides = [2, *[1] * (len(channels) - 1)]
+    parts = [
+        LazyConvNormActivation(each, stride=stride, **layer)  # pyright: ignore[reportArgumentType]
+        for each, stride in zip(channels, strides, strict=True)
+    ]
+    return NamedSequential(**{f"conv{index}": part for index, part in enumerate(parts, start=1)})
 
 
 @family
@@ -171,12 +166,11 @@ class ResNet(Network):
             mid_channels = int(width * base_width / 64) * cardinality
             make = partial(block, mid_channels=mid_channels, **common)
             rows.append([Row(make, width * expansion, depth, stride=1 if index == 0 else 2)])
-        last = "conv" if len(stem) == 1 else f"conv{len(stem)}"
         super().__init__(
             num_classes,
-            stem=partial(convolutions, stem, stem_pool),
+            stem=partial(convolutions, stem),
+            stem_pool=None if stem_pool is None else partial(stem_pool, stem[-1]),
             stem_reduction=2 if stem_pool is None else 4,
-            stem_info=None if stem_pool is None else StageInfo(stem[-1], 2, f"stem.{last}"),
             stages=rows,
             initialize=InitFunction(initial_values, zero_init=zero_init),
             names=dict.fromkeys(("torchvision", "timm"), NAMES),

@@ -145,7 +145,7 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
         >>> from lazytorch.models import load_reference_state_dict, resnet18
         >>> model = resnet18()
         >>> load_reference_state_dict(model, torchvision.models.resnet18().state_dict(), "torchvision")
-        >>> model.stem.conv.conv
+        >>> model.stem.conv
         Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3), bias=False)
     """
     require_source(model, source)

@@ -1,0 +1,245 @@
+"""Trunk: a stem and stages, which are called one after the other; the base class of Backbone and Features."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lazytorch import _torch
+from lazytorch._init.initialize import known
+from lazytorch.layers.checks import Sizes, whole
+from lazytorch.materialize import is_lazy, modules_of
+from lazytorch.models.building import examples_for
+from lazytorch.models.feature_info import FeatureInfo, StageInfo
+from lazytorch.models.first_call import FirstCall
+from lazytorch.models.freezing import Freezing
+from lazytorch.summary import output_shapes
+
+__all__ = ["Blocks", "Trunk", "note_path"]
+
+SIDE = 3840  # pixels: whole after strides of 2, 3 and 5, and so large that padding does not change a ratio
+
+
+class Blocks(nn.Sequential):
+    """A stage: blocks that are called one after the other.
+
+    Attributes:
+        dilated: Whether dilation replaced the stage's stride.
+    """
+
+    dilated = False
+
+    def forward(self, x: Tensor, checkpointing: bool = False) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Shape: ``(N, C, *spatial)`` to ``(N, out_channels, *reduced)``.
+
+        Args:
+            x: The input.
+            checkpointing: Whether the backward pass computes each block's activations again.
+        """
+        for block in self:
+            x = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)  # pyright: ignore[reportAssignmentType]
+        return x
+
+
+class Trunk(nn.Module):
+    """A stem, its pooling, and stages.
+
+    Args:
+        stem: The first layer.
+        stem_pool: The pooling that follows it.
+        stages: The stages.
+        gradient_checkpointing: Whether the backward pass computes each block's activations again.
+        freezing: What is frozen.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stem_pool: nn.Module,
+        stages: nn.Sequential,
+        gradient_checkpointing: bool,
+        freezing: Freezing,
+    ) -> None:
+        super().__init__()
+        FirstCall(self)
+        self.stem = stem
+        self.stem_pool = stem_pool
+        self.stages = stages
+        self.gradient_checkpointing = gradient_checkpointing
+        self.freezing = freezing
+        self.known_names: tuple[Any, list[str]] = None, []
+
+    @property
+    def stage_info(self) -> FeatureInfo:
+        """The output of every stage, computed from the network as it is; it may be lazy."""
+        return FeatureInfo(self.outputs()[2:])
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """The feature maps, computed from the network as it is; it may be lazy.
+
+        The output of the stem or of a stage is a feature map if what follows has a stride, also if dilation replaced
+        that stride; and so is the last output.
+        """
+        return FeatureInfo(self.maps())
+
+    def outputs(self) -> list[StageInfo]:
+        """The outputs of the stem, of its pooling, and of every stage."""
+        names = ["stem", "stem_pool", *(f"stages.{name}" for name in self.stages._modules)]
+        return [
+            StageInfo(shape[1], reduction_of(shape[2:]), name)
+            for name, shape in zip(names, self.output_shapes(), strict=True)
+        ]
+
+    def output_shapes(self, *after: nn.Module) -> list[tuple[int, ...]]:
+        """The shapes of the outputs of the stem, of its pooling, of every stage, and of the modules ``after`` them."""
+        parts = Parts([self.stem, self.stem_pool, *self.stages, *after])
+        refused: Exception | None = None
+        for example in examples_for(self, SIDE):
+            try:
+                return output_shapes(parts, example)
+            except Exception as error:
+                refused = refused or error
+        assert refused is not None
+        raise refused
+
+    def maps(self) -> list[StageInfo]:
+        stem, pool, *stages = self.outputs()
+        before = [stem] if stem.reduction == pool.reduction else [stem, pool]
+        dilated = {f"stages.{name}" for name, stage in self.stages._modules.items() if getattr(stage, "dilated", False)}
+        outputs = [*before, *stages]
+        return [
+            info
+            for info, after in zip(outputs, [*outputs[1:], None], strict=True)
+            if info is not pool and (after is None or after.reduction != info.reduction or after.module in dilated)
+        ]
+
+    @_torch.constant_in_graphs
+    def map_names(self) -> list[str]:
+        """The modules whose outputs are the feature maps; computed again if a module or a stride has changed."""
+        if is_lazy(self):
+            return self.feature_info.module_name()
+        modules = modules_of(nn.ModuleList([self.stem, self.stem_pool, self.stages]))
+        key = [(type(each), len(each._modules), vars(each).get("stride")) for each in modules]
+        if self.known_names[0] != key:
+            self.known_names = key, self.feature_info.module_name()
+        return self.known_names[1]
+
+    def chosen(self, indices: int | Sequence[int] | None) -> list[str]:
+        """The modules of the last ``indices`` feature maps, of these indices, or of all.
+
+        Raises:
+            ValueError: If there is no such feature map.
+        """
+        names = self.map_names()
+        if indices is None:
+            return names
+        places = list(range(-indices, 0)) if isinstance(indices, int) else list(indices)
+        missing = [place for place in places if not -len(names) <= place < len(names)]
+        if missing or not places:
+            raise ValueError(
+                f"Backbone: feature maps must be of the {len(names)} there are, of reductions "
+                f"{self.feature_info.reduction()}, got {indices!r}."
+            )
+        return [names[place] for place in sorted({place % len(names) for place in places})]
+
+    def run(self, x: Tensor, names: Collection[str] = (), stop_early: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The output of the last stage, and those of the modules of these names.
+
+        Args:
+            x: The input.
+            names: The names of ``stem`` and stages.
+            stop_early: Whether to call nothing after the last of them.
+        """
+        checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
+        x = self.stem(x)
+        maps = [x] if "stem" in names else []
+        if stop_early and len(maps) == len(names):
+            return x, maps
+        x = self.stem_pool(x)
+        for name, stage in self.stages._modules.items():
+            assert stage is not None
+            if not checkpointing:
+                x = stage(x)
+            elif getattr(stage.forward, "__func__", None) is Blocks.forward:
+                x = stage(x, checkpointing=True)
+            else:
+                x = checkpoint(stage, x, use_reentrant=False)  # pyright: ignore[reportAssignmentType]
+            if f"stages.{name}" in names:
+                maps.append(x)
+                if stop_early and len(maps) == len(names):
+                    break
+        return x, maps
+
+    def freeze_stages(self, count: int | None) -> None:
+        """Freeze the stem and the first stages: no gradients, and their BatchNorm and dropout stay in evaluation.
+
+        What was frozen by an earlier call is trained again; parameters that had no gradients before stay without.
+
+        Args:
+            count: Number of stages; 0 for the stem alone; None to freeze nothing.
+
+        Raises:
+            ValueError: If there are fewer stages.
+        """
+        if count is not None and whole("count", count, self) > len(self.stages):
+            raise ValueError(f"{type(self).__name__}: there are {len(self.stages)} stages to freeze, got {count}.")
+        stages = list(self.stages)[:count]
+        self.freezing.freeze([] if count is None else [self.stem, self.stem_pool, *stages])
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``; what is frozen stays in evaluation."""
+        super().train(mode)
+        self.freezing.evaluate()
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute each block's activations again in the backward pass, instead of keeping them: slower, less memory.
+
+        A stage that is not made of blocks, such as a module of your own, is computed again as a whole. BatchNorm then
+        updates its running statistics twice for every batch.
+
+        Source:
+            Chen et al. 2016, https://arxiv.org/abs/1604.06174.
+        """
+        self.gradient_checkpointing = enable
+
+
+class Parts(nn.Module):
+    """Calls modules one after the other, and returns the output of each."""
+
+    def __init__(self, parts: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = [x]
+        for part in self.parts:
+            outputs.append(part(outputs[-1]))
+        return outputs[1:]
+
+
+def reduction_of(sizes: Sequence[int]) -> Sizes:
+    """The size of the input over these; one number if they are equal."""
+    ratios = [max(1, round(SIDE / size)) for size in sizes]
+    return tuple(ratios) if len({*ratios}) > 1 else ratios[0]
+
+
+def note_path(model: nn.Module, error: Exception) -> None:
+    """Add to ``error`` the name of the module of ``model`` that raised it, unless a note names it already."""
+    if any(note.startswith("at ") for note in getattr(error, "__notes__", ())):
+        return
+    names = {module: name for name, module in model.named_modules()}
+    path, traceback = "", error.__traceback__
+    while traceback is not None:
+        frame, traceback = traceback.tb_frame, traceback.tb_next
+        if frame.f_code is getattr(nn.Module._call_impl, "__code__", None):
+            path = names.get(frame.f_locals["self"], "") or path
+    if path:
+        error.add_note(f"at {path}")
+
+
+known.update((Blocks, Parts))
