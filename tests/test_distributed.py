@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     set_model_state_dict,
 )
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from lazytorch import materialize
 from lazytorch.layers import BlurPool
@@ -124,4 +124,28 @@ def test_built_on_meta_then_sharded_then_initialised_or_loaded(tmp_path):
     """The processes compare all with a model that is not sharded; here, what they trained with each other's."""
     first, second = run_twice(train_sharded, tmp_path)
     assert first.keys() == {"resnet10t", "lcnet_050"}
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def train_checkpointed(rank, folder):
+    join(rank, folder)
+    scale = scale_of_gradients()
+    torch.manual_seed(0)
+    whole = materialize(get_model("resnet18", num_classes=3), SHAPE).eval()
+    model = sharded("resnet18", gradient_checkpointing=True).eval()
+    model.init_weights()
+    set_model_state_dict(model, whole.state_dict(), options=WHOLE)
+    x = torch.randn(SHAPE)
+    for each, factor in ((model, 1), (whole, scale)):
+        (each(x).square().sum() * factor).backward()
+    gradients = {key: parameter.grad.full_tensor() for key, parameter in model.named_parameters()}
+    torch.testing.assert_close(gradients, {key: each.grad for key, each in whole.named_parameters()})
+    register_fsdp_forward_method(model, "forward_intermediates")
+    torch.testing.assert_close(model.forward_intermediates(x), whole.forward_intermediates(x))
+    leave(rank, folder, gradients)
+
+
+def test_sharded_stages_with_gradient_checkpointing(tmp_path):
+    first, second = run_twice(train_checkpointed, tmp_path)
+    assert len(first) > 60
     torch.testing.assert_close(first, second, rtol=0, atol=0)

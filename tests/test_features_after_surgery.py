@@ -368,3 +368,21 @@ def test_reset_classifier_removes_the_pooling_as_timm_does(name, build):
     for wrong in ("avg", LazyAdaptiveMaxPool(1), 3):
         with pytest.raises(TypeError, match="global_pool must be a class or function that makes the pooling, such as"):
             ours.reset_classifier(5, wrong)
+
+
+class Doubling(nn.Module):
+    """A stage that depends on the values of its input, so it cannot run on shapes."""
+
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+def test_feature_maps_of_a_network_that_depends_on_values():
+    model = built(resnet10t(num_classes=0))
+    expected = model.forward_intermediates(image())[1]
+    model.stages.append(Doubling())
+    assert len(model.forward_intermediates(image(), intermediates_only=True)) == 5
+    torch.testing.assert_close(model.forward_intermediates(image(), [0, 1], intermediates_only=True), expected[:2])
+    with pytest.raises(RuntimeError) as error:
+        _ = model.feature_info
+    assert "while the stem and stages ran on the shape of an image" in "".join(error.value.__notes__)

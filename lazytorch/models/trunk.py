@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lazytorch import _torch
 from lazytorch._init.initialize import known
-from lazytorch.layers.checks import Sizes, whole
+from lazytorch.layers.checks import Sizes, largest, whole
 from lazytorch.materialize import is_lazy, modules_of
 from lazytorch.models.building import examples_for
 from lazytorch.models.feature_info import FeatureInfo, StageInfo
@@ -103,6 +103,7 @@ class Trunk(nn.Module):
             except Exception as error:
                 refused = refused or error
         assert refused is not None
+        refused.add_note("while the stem and stages ran on the shape of an image; a sharded network cannot be copied")
         raise refused
 
     def maps(self) -> list[StageInfo]:
@@ -124,8 +125,21 @@ class Trunk(nn.Module):
         modules = modules_of(nn.ModuleList([self.stem, self.stem_pool, self.stages]))
         key = [(type(each), len(each._modules), vars(each).get("stride")) for each in modules]
         if self.known_names[0] != key:
-            self.known_names = key, self.feature_info.module_name()
+            try:
+                self.known_names = key, self.feature_info.module_name()
+            except Exception:  # the network is sharded, or depends on values
+                self.known_names = key, self.names_by_strides()
         return self.known_names[1]
+
+    def names_by_strides(self) -> list[str]:
+        """The modules whose outputs are the feature maps if every layer with a stride reduces the size."""
+        parts = {"stem": self.stem, "": self.stem_pool} | {
+            f"stages.{name}": each for name, each in self.stages._modules.items()
+        }
+        if not has_stride(self.stem_pool):
+            del parts[""]
+        after = [*map(has_stride, parts.values()), True][1:]
+        return [name for name, ends in zip(parts, after, strict=True) if ends and name]
 
     def chosen(self, indices: int | Sequence[int] | None) -> list[str]:
         """The modules of the last ``indices`` feature maps, of these indices, or of all.
@@ -220,6 +234,13 @@ class Parts(nn.Module):
         for part in self.parts:
             outputs.append(part(outputs[-1]))
         return outputs[1:]
+
+
+def has_stride(part: nn.Module | None) -> bool:
+    strides = [vars(each).get("stride", 1) for each in ([] if part is None else part.modules())]
+    return getattr(part, "dilated", False) or any(
+        largest(each) > 1 for each in strides if isinstance(each, (int, tuple))
+    )
 
 
 def reduction_of(sizes: Sequence[int]) -> Sizes:
