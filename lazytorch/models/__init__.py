@@ -17,7 +17,7 @@ from lazytorch.models import (
     mobilenet_edgetpu,
     mobilenet_v3,
     mobilenet_v4,
-    regnet,
+    regnets,
     resnets,
 )
 from lazytorch.models._weights.fitting import inflate_state_dict
@@ -38,7 +38,8 @@ from lazytorch.models.mobilenet_edgetpu import *
 from lazytorch.models.mobilenet_v3 import *
 from lazytorch.models.mobilenet_v4 import *
 from lazytorch.models.registry import get_model, list_models, references
-from lazytorch.models.regnet import *
+from lazytorch.models.regnet import RegNet
+from lazytorch.models.regnets import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
 
@@ -48,6 +49,7 @@ __all__ = [
     "MobileNet",
     "Network",
     "NetworkOptions",
+    "RegNet",
     "ResNet",
     "Row",
     "Rules",
@@ -70,5 +72,5 @@ __all__ += mobilenet.__all__
 __all__ += mobilenet_edgetpu.__all__
 __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
-__all__ += regnet.__all__
+__all__ += regnets.__all__
 __all__ += resnets.__all__

@@ -11,10 +11,8 @@ from typing import Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal
+from lazytorch._init.initialize import Fill, InitFunction, Normal, known_function
 from lazytorch.layers import (
-    BasicBlock,
-    BottleneckBlock,
     ConvNormActivation,
     LazyAvgPool,
     LazyBlurPool,
@@ -23,11 +21,13 @@ from lazytorch.layers import (
     LazyMaxPool,
     SqueezeExcitation,
     projection,
+    round_channels,
 )
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.features import StageInfo
+from lazytorch.models.initial_weights import zero_last_norm
 
 __all__ = ["ResNet"]
 
@@ -55,6 +55,16 @@ NAMES = Rules("""
     stages.S.B.layers.*.conv            layer{S+1}.{B}.conv{C+1}
     stages.S.B.layers.*.norm            layer{S+1}.{B}.bn{C+1}
 """)
+
+
+@known_function
+def sixteenth(channels: int) -> int:
+    return round_channels(channels / 16, lower_limit=0)
+
+
+@known_function
+def quarter(channels: int) -> int:
+    return round_channels(channels / 4, lower_limit=0)
 
 
 def max_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
@@ -194,8 +204,4 @@ def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
         for name in ("conv",) if isinstance(module, ConvNormActivation) else ("reduce", "expand"):
             weight = module.get_parameter(f"{name}.weight")
             fills[f"{name}.weight"] = Normal(sqrt(2 / (weight.size(0) * weight[0, 0].numel())))
-    if zero_init and isinstance(module, (BasicBlock, BottleneckBlock)):
-        *_, last = (name for name, each in module.layers.named_children() if isinstance(each, ConvNormActivation))
-        weight = f"layers.{last}.norm.weight"
-        fills |= {name: Constant(0) for name, _ in module.named_parameters() if name == weight}
-    return fills
+    return fills | zero_last_norm(module) if zero_init else fills
