@@ -8,6 +8,7 @@ Example:
 """
 
 from lazytorch.models import (
+    byobnet,
     efficientnet,
     efficientnet_v2,
     fbnet_v3,
@@ -24,6 +25,7 @@ from lazytorch.models._weights.fitting import inflate_state_dict
 from lazytorch.models._weights.loading import load_reference_state_dict, reference_state_dict
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.backbone import Backbone
+from lazytorch.models.byobnet import *
 from lazytorch.models.compose import Network, NetworkOptions, Row
 from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
@@ -63,6 +65,7 @@ __all__ = [
     "reference_state_dict",
     "references",
 ]
+__all__ += byobnet.__all__
 __all__ += efficientnet.__all__
 __all__ += efficientnet_v2.__all__
 __all__ += fbnet_v3.__all__

@@ -166,7 +166,11 @@ class RegNet(Network):
             stem_reduction=2,
             stem_info=StageInfo(stem_channels, 2, "stem"),
             stages=rows,
-            final=partial(LazyPointwiseConv, final_channels) if final_channels else activated if inverted else None,
+            final=partial(LazyPointwiseConv, final_channels)
+            if final_channels is not None
+            else activated
+            if inverted
+            else None,
             num_features=final_channels,
             initialize=InitFunction(initial_values, zero_init=zero_init, fan_per_group=fan_per_group),
             names=NAMES,
