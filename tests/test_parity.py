@@ -30,7 +30,8 @@ def test_equals_its_reference(name, source):
 @pytest.mark.parametrize(
     "name",
     ["tf_efficientnet_b0", "tf_mobilenetv3_small_minimal_100", "regnetx_002", "regnety_008_tv", "hardcorenas_f",
-     "fbnetv3_d", "resnet18d", "resnet26t", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnext26d_32x4d",
+     "fbnetv3_d", "gernet_s", "eca_resnext26ts", "regnetz_005", "regnetz_b16",
+     "resnet18d", "resnet26t", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnext26d_32x4d",
      "mobilenetv2_035",
      "mobilenetv3_small_050", "mobilenetv4_conv_blur_medium", "efficientnet_es", "tinynet_e"],
 )  # fmt: skip
@@ -155,6 +156,8 @@ OF_TIMM = named("""
     tf_mobilenetv3_small_minimal_100 hardcorenas_a/b/c/d/e/f fbnetv3_b/d/g
     regnetx_002/004/006/008/016/032/040/064/080/120/160/320 regnetx_004_tv
     regnety_002/004/006/008/016/032/040/064/080/120/160/320/640/1280/2560 regnety_008_tv regnety_080_tv
+    gernet_s/m/l resnext26ts seresnext26ts eca_resnext26ts resnet32ts resnet33ts seresnet33ts eca_resnet33ts
+    regnetz_005/040 regnetz_040_h regnetz_b16/c16/d8/d32/e8
 """)
 
 

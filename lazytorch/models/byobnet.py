@@ -8,8 +8,9 @@
   RegNet's rule for widths are in ``regnets.py``.
 
 Each name equals timm's, with two departures. Stochastic depth leaves out branches with a shortcut only; timm's RegNetZ
-also zeroes the output of blocks without one. With an ``output_stride``, the last stage of GENets keeps its shortcut and
-dilates from its first block on; timm's has other weights there.
+with letters also zeroes the output of blocks without one. Where dilation replaces strides, the last stage of a GENet
+has the weights of the strided network and dilates from its first block on; in timm its first block has a projection
+and does not dilate.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from lazytorch.layers import (
     LazyPointwiseConv,
     SqueezeExcitation,
 )
-from lazytorch.layers.checks import largest
+from lazytorch.layers.checks import largest, positive_whole
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
@@ -155,7 +156,9 @@ class ByobNet(Network):
             raise ValueError(f"ByobNet: stem must be the channels of one convolution or of several, got {stem!r}.")
         table = [[row] for row in stages]
         if final_channels is not None:
-            table[-1].append(Row(final_convolution, final_channels, residual=False))
+            table[-1].append(
+                Row(final_convolution, positive_whole("final_channels", final_channels, self), residual=False)
+            )
         # The map of reduction 2 is inside a stem that reduces by 4; one that reduces by 2 is a map itself.
         whole = len(stem) == 1 and stem_pool is None
         index = len(stem) - (stem_pool is None)

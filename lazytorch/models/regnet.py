@@ -22,7 +22,7 @@ from lazytorch.layers import (
     LazyPointwiseConv,
     SqueezeExcitation,
 )
-from lazytorch.layers.checks import positive
+from lazytorch.layers.checks import positive, positive_whole
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU, Network, NetworkOptions, Row, family
 from lazytorch.models.features import StageInfo
@@ -140,8 +140,11 @@ class RegNet(Network):
         **options: Unpack[NetworkOptions],
     ) -> None:
         positive("expansion_ratio", expansion_ratio, self)
-        gate = options.get("activation", RELU) or nn.Identity  # of squeeze-excitation, between its two layers
-        se_layer = None if squeeze_ratio is None else partial(SqueezeExcitation, activation=gate)
+        final = activated if inverted else None
+        if final_channels is not None:
+            final = partial(LazyPointwiseConv, positive_whole("final_channels", final_channels, self))
+        activation = options.get("activation", RELU) or nn.Identity
+        se_layer = None if squeeze_ratio is None else partial(SqueezeExcitation, activation=activation)
         rows = []
         for width, those in groupby(widths(depth, first_width, slope, factor)):
             size = min(group_size, int(width * expansion_ratio))
@@ -166,11 +169,7 @@ class RegNet(Network):
             stem_reduction=2,
             stem_info=StageInfo(stem_channels, 2, "stem"),
             stages=rows,
-            final=partial(LazyPointwiseConv, final_channels)
-            if final_channels is not None
-            else activated
-            if inverted
-            else None,
+            final=final,
             num_features=final_channels,
             initialize=InitFunction(initial_values, zero_init=zero_init, fan_per_group=fan_per_group),
             names=NAMES,
