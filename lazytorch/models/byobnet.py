@@ -225,6 +225,7 @@ gernet_s = model("gernet_s", ByobNet, ["timm"], stages=SMALL, stem=(13,), final_
 SE = partial(bottleneck, se_layer=partial(SqueezeExcitation, squeeze_channels=sixteenth))
 ECA = partial(bottleneck, se_layer=EfficientChannelAttention)
 TIERED = {"stem": (24, 32, 64)}
+# Blocks and channels of each stage.
 R26 = (2, 2, 2, 2), (256, 512, 1024, 2048)
 R33 = (2, 3, 3, 2), (256, 512, 1536, 1536)
 
@@ -237,6 +238,7 @@ seresnet33ts = row("seresnet33ts", SE, *R33, **TIERED, final_channels=1280)
 eca_resnet33ts = row("eca_resnet33ts", ECA, *R33, **TIERED, final_channels=1280)
 
 Z16 = partial(inverted, group_size=16)
+# Channels of each stage.
 B, D, E = (48, 96, 192, 288), (64, 128, 256, 384), (96, 192, 384, 512)
 
 regnetz_b16 = row("regnetz_b16", partial(Z16, ratio=3), (2, 6, 12, 2), B, final_channels=1536)
