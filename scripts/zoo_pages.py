@@ -62,6 +62,9 @@ FAMILIES = [
         "2104.00298",
     ),
     Family("efficientnet_*", "EfficientNet", "EfficientNet", "Tan & Le 2019", "1905.11946"),
+    Family("gernet_*", "GENet", "ResNet", "Lin et al. 2020", "2006.14090"),
+    Family("*resnet3[23]ts *resnext26ts", "ResNet-TS", "ResNet", "He et al. 2018", "1812.01187"),
+    Family("regnetz_*", "RegNetZ", "RegNet", "Dollár et al. 2021", "2103.06877"),
     Family("regnet*", "RegNet", "RegNet", "Radosavovic et al. 2020", "2003.13678"),
     Family("resnetrs*", "ResNet-RS", "ResNet-RS", "Bello et al. 2021", "2103.07579"),
     Family("ecaresne*", "ECA-ResNet", "SE- and ECA-ResNet", "Wang et al. 2020", "1910.03151"),
@@ -248,8 +251,8 @@ def builders() -> str:
         "# Every model of the zoo",
         "",
         "Each is a function of `lazytorch.models`. Beside those that make the model what it is, its options are",
-        "those of its class: [ResNet](api.md#lazytorch.models.ResNet), [RegNet](api.md#lazytorch.models.RegNet) or",
-        "[MobileNet](api.md#lazytorch.models.MobileNet).",
+        "those of its class: [ResNet](api.md#lazytorch.models.ResNet), [RegNet](api.md#lazytorch.models.RegNet),",
+        "[ByobNet](api.md#lazytorch.models.ByobNet) or [MobileNet](api.md#lazytorch.models.MobileNet).",
     ]
     for each in FAMILIES:
         lines += ["", f"## {each.name}", "", f"[{each.paper}](https://arxiv.org/abs/{each.identifier})."]

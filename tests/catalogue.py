@@ -175,10 +175,12 @@ MODELS = models.list_models()
 # The invariants run over these, which have every part that any of the models has; parity runs over all.
 SAMPLES = [
     "ecaresnet26t",
+    "gernet_s",
     "lcnet_050",
     "mobilenet_v2",
     "mobilenet_v3_small",
     "mobilenetv4_conv_blur_medium",
+    "regnetz_005",
     "resnet10t",
     "resnetblur18",
     "resnetrs50",

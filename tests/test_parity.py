@@ -148,6 +148,8 @@ OF_TIMM = named("""
     tf_mobilenetv3_small_minimal_100 hardcorenas_a/b/c/d/e/f fbnetv3_b/d/g
     regnetx_002/004/006/008/016/032/040/064/080/120/160/320 regnetx_004_tv
     regnety_002/004/006/008/016/032/040/064/080/120/160/320/640/1280/2560 regnety_008_tv regnety_080_tv
+    gernet_s/m/l resnext26ts seresnext26ts eca_resnext26ts resnet32ts resnet33ts seresnet33ts eca_resnet33ts
+    regnetz_005/040 regnetz_040_h regnetz_b16/c16/d8/d32/e8
 """)
 
 

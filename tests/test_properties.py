@@ -46,7 +46,7 @@ INVERTED = {
 OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "BasicBlock": OUT | KERNEL | COMMON | RESIDUAL,
     "BlurPool": {"stride": SIDE, "kernel_size": SIDE},
-    "BottleneckBlock": OUT | KERNEL | COMMON | RESIDUAL | {"reduce_ratio": SIDE},
+    "BottleneckBlock": OUT | KERNEL | COMMON | RESIDUAL | {"reduce_ratio": SIDE, "se_last": st.booleans()},
     "ConvNormActivation": OUT
     | COMMON
     | {
@@ -75,7 +75,13 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     | KERNEL
     | COMMON
     | INVERTED
-    | {"expand_always": st.booleans(), "project_activation": ACTIVATIONS},
+    | {
+        "expand_always": st.booleans(),
+        "expand_from_output": st.booleans(),
+        "group_size": SIDE,
+        "input_dilation": st.none() | SIDE,
+        "project_activation": ACTIVATIONS,
+    },
     "PointwiseConv": OUT | COMMON | {"stride": SIDE},
     "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},
     "UniversalInvertedBottleneck": OUT | KERNEL | COMMON | INVERTED | {"start_kernel_size": SIDE},

@@ -81,7 +81,7 @@ class BasicBlock(ResidualBlock):
     ) -> None:
         require_residual(self, kernel_size, stride)
         input_dilation = dilation if input_dilation is None else input_dilation
-        fits = largest(stride) == 1 and in_channels == out_channels
+        fits = largest(stride) == 1 and in_channels == out_channels and input_dilation == dilation
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
         blur = (
             eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None

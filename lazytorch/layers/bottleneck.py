@@ -36,10 +36,10 @@ class BottleneckBlock(ResidualBlock):
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
             ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
             ``pooled_projection``.
-        se_layer: Called with the channels and ``spatial_dims``; returns the attention at the end of the branch:
+        se_layer: Called with the channels and ``spatial_dims``; returns the attention of the branch:
             ``SqueezeExcitation``, ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for none.
-        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; ``se_layer`` then stands
-            before the last convolution, as in RegNet. By default it stands after it, and decides.
+        se_last: Whether ``se_layer`` follows the last convolution; else it precedes it, as in RegNet.
+        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides.
         anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
             instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
         drop_path_rate: Fraction of the examples for which training leaves the branch out.
@@ -81,6 +81,7 @@ class BottleneckBlock(ResidualBlock):
         input_dilation: Sizes | None = None,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
+        se_last: bool = True,
         squeeze_ratio: float | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
         drop_path_rate: float = 0.0,
@@ -93,13 +94,13 @@ class BottleneckBlock(ResidualBlock):
         positive_whole("mid_channels", mid_channels, self)
         first = mid_channels // positive_whole("reduce_ratio", reduce_ratio, self)
         input_dilation = dilation if input_dilation is None else input_dilation
-        fits = largest(stride) == 1 and in_channels == out_channels
+        fits = largest(stride) == 1 and in_channels == out_channels and input_dilation == dilation
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
         blur = (
             eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None
         )
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
-        squeezed = out_channels if squeeze_ratio is None else mid_channels
+        squeezed = out_channels if se_last else mid_channels
         attention = squeeze(self, se_layer, squeezed, in_channels, squeeze_ratio, spatial_dims)
         super().__init__(
             {
@@ -115,9 +116,9 @@ class BottleneckBlock(ResidualBlock):
                     **common,
                 ),
                 "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
-                **({} if squeeze_ratio is None else {"se": attention}),
+                **({} if se_last else {"se": attention}),
                 "restore": PointwiseConv(mid_channels, out_channels, activation=None, **common),
-                **({"se": attention} if squeeze_ratio is None else {}),
+                **({"se": attention} if se_last else {}),
             },
             None if fits else project(in_channels, out_channels, stride, **common),
             drop_path_rate,

@@ -45,6 +45,13 @@ class LinearResidual(nn.Module):
         return x + y if self.has_shortcut else y
 
 
+def require_groups(block: nn.Module, channels: int, group_size: int) -> None:
+    if channels % positive_whole("group_size", group_size, block):
+        raise ValueError(
+            f"{type(block).__name__}: group_size must divide the {channels} expanded channels, got {group_size}."
+        )
+
+
 class InvertedBottleneck(LinearResidual):
     """A residual block that computes its convolution on more channels: 1x1 to expand, depthwise, 1x1 to project.
 
@@ -56,10 +63,14 @@ class InvertedBottleneck(LinearResidual):
         kernel_size: Size of the depthwise kernel, in pixels.
         stride: Stride of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
         expansion_ratio: Channels of the depthwise convolution over those of the input; at 1, nothing is expanded.
+        expand_from_output: Whether ``expansion_ratio`` counts from the channels produced, as in RegNetZ.
+        group_size: Channels of each group of the middle convolution; 1 for a depthwise one.
         rounding: Called with the expanded channels; returns a whole number of channels, as ``round_channels`` does.
         expand_always: Whether the 1x1 convolution that expands is there also at an ``expansion_ratio`` of 1, as in
             FBNet.
         dilation: Spacing between the pixels of the depthwise kernel.
+        input_dilation: The dilation of the block before, where this one begins to dilate; the kernel has it. By default
+            ``dilation``.
         se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the depthwise convolution:
             ``SqueezeExcitation``, or a ``functools.partial`` of it. None for nothing.
         squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to, as EfficientNet counts;
@@ -79,12 +90,14 @@ class InvertedBottleneck(LinearResidual):
         - Output: ``(N, out_channels, *ceil(spatial / stride))``
 
     Raises:
-        ValueError: If a number is not positive, or ``kernel_size`` is even.
+        ValueError: If a number is not positive, ``kernel_size`` is even, or ``group_size`` does not divide the expanded
+            channels.
 
     Source:
         Sandler et al. 2018, table 1 and figure 4d, https://arxiv.org/abs/1801.04381; with squeeze-excitation, Tan et
-        al. 2019, figure 7, https://arxiv.org/abs/1807.11626. With an ``expansion_ratio`` of 1 and a
-        ``project_activation``, the depthwise-separable block of Howard et al. 2017, https://arxiv.org/abs/1704.04861.
+        al. 2019, figure 7, https://arxiv.org/abs/1807.11626; groups, Dollár et al. 2021,
+        https://arxiv.org/abs/2103.06877. With an ``expansion_ratio`` of 1 and a ``project_activation``, the
+        depthwise-separable block of Howard et al. 2017, https://arxiv.org/abs/1704.04861.
 
     Example:
         >>> import torch
@@ -101,9 +114,12 @@ class InvertedBottleneck(LinearResidual):
         stride: Sizes = 1,
         expansion_ratio: float = 1,
         *,
+        expand_from_output: bool = False,
+        group_size: int = 1,
         rounding: Callable[[float], int] = round,
         expand_always: bool = False,
         dilation: Sizes = 1,
+        input_dilation: Sizes | None = None,
         se_layer: Callable[..., nn.Module] | None = None,
         squeeze_ratio: float | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
@@ -117,22 +133,27 @@ class InvertedBottleneck(LinearResidual):
     ) -> None:
         require_residual(self, kernel_size, stride)
         expands = positive("expansion_ratio", expansion_ratio, self) != 1
-        mid_channels = rounding(in_channels * expansion_ratio) if expands else in_channels
+        counted = out_channels if expand_from_output else in_channels
+        mid_channels = rounding(counted * expansion_ratio) if expands else counted
+        require_groups(self, mid_channels, group_size)
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
+        middle = {
+            "kernel_size": kernel_size,
+            "stride": stride if blur is None else 1,
+            "dilation": dilation if input_dilation is None else input_dilation,
+            "activation": activation,
+            **common,
+        }
         super().__init__(
             {
                 "expand": PointwiseConv(in_channels, mid_channels, activation=activation, **common)
-                if expands or expand_always
+                if expands or expand_always or mid_channels != in_channels
                 else None,
-                "depthwise": DepthwiseConv(
-                    mid_channels,
-                    kernel_size,
-                    stride if blur is None else 1,
-                    dilation=dilation,
-                    activation=activation,
-                    **common,
-                ),
+                "depthwise": DepthwiseConv(mid_channels, **middle) if group_size == 1 else None,
+                "conv": None
+                if group_size == 1
+                else ConvNormActivation(mid_channels, mid_channels, groups=mid_channels // group_size, **middle),
                 "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
                 "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
                 "project": PointwiseConv(mid_channels, out_channels, activation=project_activation, **common),
@@ -218,10 +239,7 @@ class FusedInvertedBottleneck(LinearResidual):
         projects = positive("expansion_ratio", expansion_ratio, self) != 1 or project_always
         expanded = rounding((out_channels if expand_from_output else in_channels) * expansion_ratio)
         mid_channels = expanded if projects else out_channels
-        if mid_channels % positive_whole("group_size", group_size or mid_channels, self):
-            raise ValueError(
-                f"{type(self).__name__}: group_size must divide the {mid_channels} expanded channels, got {group_size}."
-            )
+        require_groups(self, mid_channels, group_size or mid_channels)
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
         super().__init__(

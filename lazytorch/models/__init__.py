@@ -8,6 +8,7 @@ Example:
 """
 
 from lazytorch.models import (
+    byobnet,
     efficientnet,
     efficientnet_v2,
     fbnet_v3,
@@ -17,13 +18,14 @@ from lazytorch.models import (
     mobilenet_edgetpu,
     mobilenet_v3,
     mobilenet_v4,
-    regnet,
+    regnets,
     resnets,
 )
 from lazytorch.models._weights.fitting import inflate_state_dict
 from lazytorch.models._weights.loading import load_reference_state_dict, reference_state_dict
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.backbone import Backbone
+from lazytorch.models.byobnet import *
 from lazytorch.models.compose import Network, NetworkOptions, Row
 from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
@@ -39,7 +41,8 @@ from lazytorch.models.mobilenet_edgetpu import *
 from lazytorch.models.mobilenet_v3 import *
 from lazytorch.models.mobilenet_v4 import *
 from lazytorch.models.registry import get_model, list_models, references
-from lazytorch.models.regnet import *
+from lazytorch.models.regnet import RegNet
+from lazytorch.models.regnets import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
 
@@ -49,6 +52,7 @@ __all__ = [
     "MobileNet",
     "Network",
     "NetworkOptions",
+    "RegNet",
     "ResNet",
     "Row",
     "Rules",
@@ -62,6 +66,7 @@ __all__ = [
     "reference_state_dict",
     "references",
 ]
+__all__ += byobnet.__all__
 __all__ += efficientnet.__all__
 __all__ += efficientnet_v2.__all__
 __all__ += fbnet_v3.__all__
@@ -71,5 +76,5 @@ __all__ += mobilenet.__all__
 __all__ += mobilenet_edgetpu.__all__
 __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
-__all__ += regnet.__all__
+__all__ += regnets.__all__
 __all__ += resnets.__all__

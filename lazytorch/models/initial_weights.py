@@ -19,6 +19,9 @@ from lazytorch._init.initialize import (
     default_fills,
     draw_seed,
 )
+from lazytorch.layers import ConvNormActivation
+from lazytorch.layers.inverted_bottleneck import LinearResidual
+from lazytorch.layers.residual import ResidualBlock
 
 __all__ = [
     "as_tensorflow",
@@ -28,6 +31,7 @@ __all__ = [
     "uniform",
     "wide_uniform",
     "without_initial_values",
+    "zero_last_norm",
 ]
 
 
@@ -105,6 +109,15 @@ def fan_out_normal(module: nn.Module, *, per_group: bool, linear: Callable[[nn.L
     else:
         return {}
     return fills if module.bias is None else {**fills, "bias": Constant(0)}
+
+
+def zero_last_norm(module: nn.Module) -> dict[str, Fill]:
+    """Weight 0 for the last norm of a branch with a shortcut, so that the block starts as its shortcut."""
+    if not isinstance(module, ResidualBlock) and not (isinstance(module, LinearResidual) and module.has_shortcut):
+        return {}
+    last = [name for name, each in module.layers.named_children() if isinstance(each, ConvNormActivation)][-1:]
+    weights = [f"layers.{name}.norm.weight" for name in last]  # which a network without norms does not have
+    return {name: Constant(0) for name, _ in module.named_parameters() if name in weights}
 
 
 def small_normal(module: nn.Linear) -> Fill:

@@ -11,10 +11,8 @@ from typing import Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal
+from lazytorch._init.initialize import Fill, InitFunction, Normal, known_function
 from lazytorch.layers import (
-    BasicBlock,
-    BottleneckBlock,
     ConvNormActivation,
     LazyAvgPool,
     LazyBlurPool,
@@ -23,10 +21,12 @@ from lazytorch.layers import (
     LazyMaxPool,
     SqueezeExcitation,
     projection,
+    round_channels,
 )
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.initial_weights import zero_last_norm
 
 __all__ = ["ResNet"]
 
@@ -56,6 +56,16 @@ NAMES = Rules("""
 """)
 
 
+@known_function
+def sixteenth(channels: int) -> int:
+    return round_channels(channels / 16, lower_limit=0)
+
+
+@known_function
+def quarter(channels: int) -> int:
+    return round_channels(channels / 4, lower_limit=0)
+
+
 def max_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
     """The paper's pooling of the stem."""
     return LazyMaxPool(3, stride=2, padding=1)
@@ -76,10 +86,12 @@ def strided_convolution(channels: int, **layer: Callable[..., nn.Module] | None)
     return LazyConvNormActivation(channels, stride=2, **layer)  # pyright: ignore[reportArgumentType]
 
 
-def convolutions(channels: Sequence[int], **layer: Callable[..., nn.Module] | None) -> nn.Module:
-    """The stem: one convolution of 7x7 pixels, or several of 3x3, the first with a stride."""
+def convolutions(
+    channels: Sequence[int], *, kernel_size: int = 7, **layer: Callable[..., nn.Module] | None
+) -> nn.Module:
+    """The stem: one convolution, by default of 7x7 pixels, or several of 3x3; the first has a stride of 2."""
     if len(channels) == 1:
-        return LazyConvNormActivation(channels[0], 7, 2, **layer)  # pyright: ignore[reportArgumentType]
+        return LazyConvNormActivation(channels[0], kernel_size, 2, **layer)  # pyright: ignore[reportArgumentType]
     strides = [2, *[1] * (len(channels) - 1)]
     parts = [
         LazyConvNormActivation(each, stride=stride, **layer)  # pyright: ignore[reportArgumentType]
@@ -188,8 +200,4 @@ def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
         for name in ("conv",) if isinstance(module, ConvNormActivation) else ("reduce", "expand"):
             weight = module.get_parameter(f"{name}.weight")
             fills[f"{name}.weight"] = Normal(sqrt(2 / (weight.size(0) * weight[0, 0].numel())))
-    if zero_init and isinstance(module, (BasicBlock, BottleneckBlock)):
-        *_, last = (name for name, each in module.layers.named_children() if isinstance(each, ConvNormActivation))
-        weight = f"layers.{last}.norm.weight"
-        fills |= {name: Constant(0) for name, _ in module.named_parameters() if name == weight}
-    return fills
+    return fills | zero_last_norm(module) if zero_init else fills

@@ -21,7 +21,6 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch._init.initialize import known_function
 from lazytorch.layers import (
     BlurPool,
     EfficientChannelAttention,
@@ -31,10 +30,9 @@ from lazytorch.layers import (
     average_blur,
     pooled_projection,
     projection,
-    round_channels,
 )
 from lazytorch.models.registry import model
-from lazytorch.models.resnet import ResNet, average_pool, blurred_max_pool, strided_convolution
+from lazytorch.models.resnet import ResNet, average_pool, blurred_max_pool, quarter, sixteenth, strided_convolution
 
 # fmt: off
 __all__ = [
@@ -118,16 +116,6 @@ __all__ = [
     "wide_resnet101_2",
 ]
 # fmt: on
-
-
-@known_function
-def sixteenth(channels: int) -> int:
-    return round_channels(channels / 16, lower_limit=0)
-
-
-@known_function
-def quarter(channels: int) -> int:
-    return round_channels(channels / 4, lower_limit=0)
 
 
 def row(name: str, depths: Sequence[int], *options: dict[str, Any], torchvision: bool = False, **config: Any):

@@ -1,0 +1,231 @@
+"""GENet, ResNet-TS and timm's RegNetZ: each a table of residual blocks with a stem of small kernels.
+
+- GENet: Lin et al. 2020, "Neural Architecture Design for GPU-Efficient Networks", https://arxiv.org/abs/2006.14090:
+  basic blocks (XX), bottlenecks to a quarter (BL), and depthwise blocks of three times the channels (DW).
+- ResNet-TS: timm's small ResNets and ResNeXts with SiLU and the stem of three convolutions of He et al. 2018, section
+  4.2, https://arxiv.org/abs/1812.01187, in which the channels grow; attention precedes the last convolution.
+- RegNetZ with letters: timm's networks of the blocks of Dollár et al. 2021, https://arxiv.org/abs/2103.06877. Those of
+  RegNet's rule for widths are in ``regnets.py``.
+
+Each name equals timm's, with two departures. Stochastic depth leaves out branches with a shortcut only; timm's RegNetZ
+with letters also zeroes the output of blocks without one. Where dilation replaces strides, the last stage of a GENet
+has the weights of the strided network and dilates from its first block on; in timm its first block has a projection
+and does not dilate.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Unpack
+
+from torch import nn
+
+from lazytorch._init.initialize import Fill, InitFunction, default_fills, known_function
+from lazytorch.layers import (
+    EfficientChannelAttention,
+    LazyBasicBlock,
+    LazyBottleneckBlock,
+    LazyInvertedBottleneck,
+    LazyPointwiseConv,
+    SqueezeExcitation,
+)
+from lazytorch.layers.checks import positive_whole
+from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
+from lazytorch.models.registry import model
+from lazytorch.models.resnet import convolutions, max_pool, quarter, sixteenth, strided_convolution
+
+__all__ = [
+    "ByobNet",
+    "eca_resnet33ts",
+    "eca_resnext26ts",
+    "gernet_l",
+    "gernet_m",
+    "gernet_s",
+    "regnetz_b16",
+    "regnetz_c16",
+    "regnetz_d8",
+    "regnetz_d32",
+    "regnetz_e8",
+    "resnet32ts",
+    "resnet33ts",
+    "resnext26ts",
+    "seresnet33ts",
+    "seresnext26ts",
+]
+
+NAMES = Rules("""
+    stem.norm                       stem.bn
+    stem_pool.conv                  stem.conv3.conv
+    stem_pool.norm                  stem.conv3.bn
+    stem.*.norm                     stem.*.bn
+    head.classifier                 head.fc
+    stages.S.B.conv                 final_conv.conv
+    stages.S.B.norm                 final_conv.bn
+    stages.S.B.shortcut.norm        stages.{S}.{B}.shortcut.bn
+    stages.S.B.layers.se.reduce     stages.{S}.{B}.attn.fc1
+    stages.S.B.layers.se.expand     stages.{S}.{B}.attn.fc2
+    stages.S.B.layers.se.conv       stages.{S}.{B}.attn.conv
+    stages.S.B.layers.conv.conv     stages.{S}.{B}.conv2_kxk.conv
+    stages.S.B.layers.conv.norm     stages.{S}.{B}.conv2_kxk.bn
+    stages.S.B.layers.*.conv        stages.{S}.{B}.conv{C+1}_kxk.conv  if=conv1
+    stages.S.B.layers.*.norm        stages.{S}.{B}.conv{C+1}_kxk.bn    if=conv1
+    stages.S.B.layers.*.conv        stages.{S}.{B}.conv{C+1}_1x1.conv
+    stages.S.B.layers.*.norm        stages.{S}.{B}.conv{C+1}_1x1.bn
+""")
+
+
+def final_convolution(*, stride: int, dilation: int, input_dilation: int, **options: Any) -> nn.Module:
+    """A 1x1 convolution as the last block, which has no use for a place."""
+    return LazyPointwiseConv(**options)
+
+
+@family
+class ByobNet(Network):
+    """A network of any blocks by a table, with a stem of 3x3 convolutions: timm's "bring your own blocks".
+
+    It takes any number of input channels, and signals, images or volumes, as its first input has them.
+
+    Args:
+        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
+            ``weights`` have, or else 1000.
+        stages: The table, one row for each stage.
+        stem: Channels of the first convolutions, of 3x3 pixels. The first has a stride of 2; so has the last of
+            several if no pooling follows.
+        stem_pool: Called with the stem's channels, ``norm_layer``, ``activation`` and ``conv_layer``; returns the layer
+            with a stride of 2 that follows the stem's convolutions; None for none.
+        final_channels: Channels of a 1x1 convolution, the last block of the last stage; None for none.
+        zero_init: Whether the last norm of every branch with a shortcut starts with weight 0, and so every such block
+            as its shortcut.
+        options: Those of every network; see ``NetworkOptions``.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, num_classes)``
+
+    Raises:
+        ValueError: If a number is out of its range, or there are no such weights.
+        RuntimeError: If the weights do not fit the model.
+
+    Source:
+        The paper of each network, in ``lazytorch.models.byobnet``.
+
+    Example:
+        >>> from functools import partial
+        >>> import torch
+        >>> from lazytorch.layers import LazyBasicBlock, LazyInvertedBottleneck
+        >>> from lazytorch.models import ByobNet, Row
+        >>> grouped = partial(LazyInvertedBottleneck, expansion_ratio=3, group_size=8)
+        >>> rows = [Row(partial(LazyBasicBlock, 16), 16, stride=2), Row(grouped, 32, repeats=2, stride=2)]
+        >>> model = ByobNet(10, stages=rows, stem=(8,), final_channels=64)
+        >>> model(torch.zeros(2, 1, 64, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        stages: Sequence[Row],
+        stem: Sequence[int] = (32,),
+        stem_pool: Callable[..., nn.Module] | None = None,
+        final_channels: int | None = None,
+        zero_init: bool = True,
+        **options: Unpack[NetworkOptions],
+    ) -> None:
+        if not stages:
+            raise ValueError("ByobNet: stages must be a table of at least one row, got none.")
+        if not isinstance(stem, Sequence) or not stem:
+            raise ValueError(f"ByobNet: stem must be the channels of one convolution or of several, got {stem!r}.")
+        table = [[row] for row in stages]
+        if final_channels is not None:
+            table[-1].append(
+                Row(final_convolution, positive_whole("final_channels", final_channels, self), residual=False)
+            )
+        if len(stem) > 1 and stem_pool is None:
+            stem, stem_pool = stem[:-1], partial(strided_convolution, channels=stem[-1])
+        elif stem_pool is not None:
+            stem_pool = partial(stem_pool, channels=stem[-1])
+        super().__init__(
+            num_classes,
+            stem=partial(convolutions, stem, kernel_size=3),
+            stem_pool=stem_pool,
+            stem_reduction=2 if stem_pool is None else 4,
+            stages=table,
+            initialize=InitFunction(initial_values, zero_init=zero_init),
+            names={"timm": NAMES},
+            **options,
+        )
+
+
+@known_function
+def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
+    """He normal by outputs of each group for convolutions; with ``zero_init``, 0 for the last norm of every branch."""
+    fills = fan_out_normal(module, per_group=True, linear=small_normal)
+    if isinstance(module, EfficientChannelAttention):  # whose convolution along the channels timm leaves as it is
+        fills["conv.weight"] = default_fills(module.conv)["weight"]
+    return fills | zero_last_norm(module) if zero_init else fills
+
+
+def basic(channels: int, repeats: int, stride: int) -> Row:
+    """A row of basic blocks."""
+    return Row(partial(LazyBasicBlock, channels), channels, repeats, stride)
+
+
+def bottleneck(
+    channels: int, repeats: int, stride: int, *, ratio: float = 1 / 4, group_size: int | None = None, **options: Any
+) -> Row:
+    """A row of bottlenecks, with ``ratio`` times the channels of the output in the middle."""
+    middle = round(channels * ratio)
+    groups = 1 if group_size is None else middle // group_size
+    return Row(partial(LazyBottleneckBlock, middle, groups=groups, se_last=False, **options), channels, repeats, stride)
+
+
+def inverted(channels: int, repeats: int, stride: int, *, ratio: int = 4, group_size: int) -> Row:
+    """A row of RegNetZ, whose squeeze-excitation counts from the expanded channels."""
+    block = partial(LazyInvertedBottleneck, expansion_ratio=ratio, group_size=group_size)
+    squeeze = partial(SqueezeExcitation, squeeze_channels=quarter)
+    return Row(partial(block, se_layer=squeeze), channels, repeats, stride)
+
+
+def row(name: str, block: Callable[..., Row], depths: Sequence[int], widths: Sequence[int], **config: Any):
+    """Enter a network of one kind of block in the registry; a stem of several convolutions has reduced by 4."""
+    strides = (1 if "stem" in config and len(config["stem"]) > 1 else 2, 2, 2, 2)
+    stages = [block(*columns) for columns in zip(widths, depths, strides, strict=True)]
+    return model(name, ByobNet, ["timm"], stages=stages, activation=partial(nn.SiLU, inplace=True), **config)
+
+
+# Channels, blocks and stride of each row.
+XX, BL, DW = basic, bottleneck, partial(bottleneck, ratio=3, group_size=1)
+LARGE = [XX(128, 1, 2), XX(192, 2, 2), BL(640, 6, 2), DW(640, 5, 2), DW(640, 4, 1)]
+MEDIUM = [XX(128, 1, 2), XX(192, 2, 2), BL(640, 6, 2), DW(640, 4, 2), DW(640, 1, 1)]
+SMALL = [XX(48, 1, 2), XX(48, 3, 2), BL(384, 7, 2), DW(560, 2, 2), DW(256, 1, 1)]
+
+gernet_l = model("gernet_l", ByobNet, ["timm"], stages=LARGE, final_channels=2560)
+gernet_m = model("gernet_m", ByobNet, ["timm"], stages=MEDIUM, final_channels=2560)
+gernet_s = model("gernet_s", ByobNet, ["timm"], stages=SMALL, stem=(13,), final_channels=1920)
+
+SE = partial(bottleneck, se_layer=partial(SqueezeExcitation, squeeze_channels=sixteenth))
+ECA = partial(bottleneck, se_layer=EfficientChannelAttention)
+TIERED = {"stem": (24, 32, 64)}
+# Blocks and channels of each stage.
+R26 = (2, 2, 2, 2), (256, 512, 1024, 2048)
+R33 = (2, 3, 3, 2), (256, 512, 1536, 1536)
+
+resnext26ts = row("resnext26ts", partial(bottleneck, group_size=32), *R26, **TIERED, stem_pool=max_pool)
+seresnext26ts = row("seresnext26ts", partial(SE, group_size=32), *R26, **TIERED, stem_pool=max_pool)
+eca_resnext26ts = row("eca_resnext26ts", partial(ECA, group_size=32), *R26, **TIERED, stem_pool=max_pool)
+resnet32ts = row("resnet32ts", bottleneck, *R33, **TIERED)
+resnet33ts = row("resnet33ts", bottleneck, *R33, **TIERED, final_channels=1280)
+seresnet33ts = row("seresnet33ts", SE, *R33, **TIERED, final_channels=1280)
+eca_resnet33ts = row("eca_resnet33ts", ECA, *R33, **TIERED, final_channels=1280)
+
+Z16 = partial(inverted, group_size=16)
+# Channels of each stage.
+B, D, E = (48, 96, 192, 288), (64, 128, 256, 384), (96, 192, 384, 512)
+
+regnetz_b16 = row("regnetz_b16", partial(Z16, ratio=3), (2, 6, 12, 2), B, final_channels=1536)
+regnetz_c16 = row("regnetz_c16", Z16, (2, 6, 12, 2), B, final_channels=1536)
+regnetz_d8 = row("regnetz_d8", partial(inverted, group_size=8), (3, 6, 12, 3), D, **TIERED, final_channels=1792)
+regnetz_d32 = row("regnetz_d32", partial(inverted, group_size=32), (3, 6, 12, 3), D, **TIERED, final_channels=1792)
+regnetz_e8 = row("regnetz_e8", partial(inverted, group_size=8), (3, 8, 16, 3), E, **TIERED, final_channels=2048)
