@@ -17,7 +17,9 @@ T = TypeVar("T", bound=type[nn.Module])
 VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
-def create_lazy_signature(exclude: Iterable[str] = (), *, target: type[nn.Module] | None = None) -> Callable[[T], T]:
+def create_lazy_signature(
+    exclude: Iterable[str] = (), *, optional: Iterable[str] = (), target: type[nn.Module] | None = None
+) -> Callable[[T], T]:
     """Give a lazy class its target's signature, and check the arguments of its constructor against it.
 
     ``inspect.signature``, ``help()`` and Jupyter then show the target's parameters, with their annotations and
@@ -26,6 +28,7 @@ def create_lazy_signature(exclude: Iterable[str] = (), *, target: type[nn.Module
 
     Args:
         exclude: Names of the target's parameters that are inferred, and so left out.
+        optional: Names of parameters that are inferred if they are not given; their default is None.
         target: The class that will be built; by default the base of the lazy class that is not itself lazy.
 
     Raises:
@@ -57,25 +60,30 @@ def create_lazy_signature(exclude: Iterable[str] = (), *, target: type[nn.Module
                 f"{cls.__name__} has no base class that it could build: pass target= to create_lazy_signature."
             )
         init = inspect.unwrap(cls.__init__)
-        signature = lazy_signature(init, built_class, excluded)
+        signature = lazy_signature(init, built_class, excluded, optional)
         with_signature(cls, init, signature, built_class.__qualname__)
-        cls.__init__.inferred = tuple(excluded)  # pyright: ignore[reportFunctionMemberAccess]
-        cls.__doc__ = with_sections_of(cls.__doc__ or "", built_class.__doc__ or "", excluded)
+        cls.__init__.inferred = (*excluded, *optional)  # pyright: ignore[reportFunctionMemberAccess]
+        cls.__doc__ = with_sections_of(cls.__doc__ or "", built_class.__doc__ or "", excluded, optional)
         return cls
 
     return decorate
 
 
-def lazy_signature(init: Callable[..., None], built_class: type[nn.Module], excluded: Iterable[str]) -> Signature:
+def lazy_signature(
+    init: Callable[..., None], built_class: type[nn.Module], excluded: Iterable[str], optional: Iterable[str] = ()
+) -> Signature:
     """The parameters that ``init`` names, then those of ``built_class`` that are not inferred; ``self`` first."""
     this, *own = inspect.signature(init).parameters.values()
-    of_target = constructor_signature(built_class).parameters
+    of_target = dict(constructor_signature(built_class).parameters)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in of_target.values())
     unknown = [name for name in excluded if name not in of_target and not takes_any]
     if unknown:
         raise TypeError(
             f"{built_class.__name__} takes {', '.join(of_target)}; it has no parameter {unknown[0]!r} to infer."
         )
+    for name in optional:
+        parameter = of_target.get(name) or Parameter(name, Parameter.KEYWORD_ONLY, annotation=int)
+        of_target[name] = parameter.replace(default=None, annotation=parameter.annotation | None)
     return Signature(
         [
             this.replace(kind=Parameter.POSITIONAL_ONLY),
@@ -127,11 +135,13 @@ def stub(signature: Signature, qualname: str) -> Callable[..., None]:
     return check
 
 
-def with_sections_of(doc: str, target_doc: str, excluded: Iterable[str]) -> str:
+def with_sections_of(doc: str, target_doc: str, excluded: Iterable[str], optional: Iterable[str] = ()) -> str:
     """``doc`` with what it does not say of arguments, shapes, errors and source taken from the target's docstring."""
     own, of_target = sections(doc), sections(target_doc)
     entries = re.split(r"\n(?=    \w)", of_target.get("Args", ""))
     inferred = tuple(f"    {name}{after}" for name in excluded for after in (":", " "))
+    given = tuple(f"    {name}:" for name in optional)
+    entries = [each + " By default inferred from the first input." * each.startswith(given) for each in entries]
     of_target["Args"] = "\n".join(each for each in entries if not each.startswith(inferred))
     merged = {"": own[""]}
     for name in ("Args", "Shape", "Raises", "Source"):

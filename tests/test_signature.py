@@ -9,6 +9,7 @@ from torch import nn
 
 from lazytorch import LazyModule, create_lazy_signature
 from lazytorch.layers import DepthSepConv2d, LazyDepthSepConv2d
+from lazytorch.layers.bases import LazyConvInChannelModule
 from tests.catalogue import LAYERS
 
 every_layer = pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.lazy_class.__name__)
@@ -96,7 +97,10 @@ def test_every_layer_shows_documented_parameters(layer):
     signature = inspect.signature(layer.lazy_class)
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     assert not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-    assert not {"in_channels", "channels", "spatial_dims", "in_features"} & set(signature.parameters)
+    assert not {"in_channels", "channels", "in_features"} & set(signature.parameters)
+    rank_free = issubclass(layer.lazy_class, LazyConvInChannelModule) and not layer.lazy_class.spatial_dims
+    assert ("spatial_dims" in signature.parameters) is rank_free
+    assert not rank_free or signature.parameters["spatial_dims"].default is None
     with pytest.raises(TypeError, match="unexpected keyword argument 'kernel_sise'"):
         layer.lazy_class(*layer.args, **layer.kwargs, kernel_sise=3)
 
@@ -106,6 +110,25 @@ def test_fixed_rank_takes_no_spatial_dims():
     for make in (lambda: DepthSepConv2d(3, 8, spatial_dims=3), lambda: LazyDepthSepConv2d(8, spatial_dims=3)):
         with pytest.raises(TypeError, match=r"DepthSepConv2d.__init__\(\) got an unexpected .*'spatial_dims'"):
             make()
+
+
+def test_optional_parameters_are_inferred_unless_given():
+    @create_lazy_signature(exclude=["in_channels"], optional=["groups", "scale"])
+    class Lazy(LazyModule, nn.Conv2d):
+        """A convolution, by default depthwise."""
+
+        def get_initialized_module(self, inputs, module_args, module_kwargs):
+            module_kwargs.pop("scale", None)
+            groups = module_kwargs.pop("groups", None) or inputs[0].size(1)
+            return nn.Conv2d(inputs[0].size(1), *module_args, groups=groups, **module_kwargs)
+
+    parameters = inspect.signature(Lazy).parameters
+    assert [parameters[name].default for name in ("groups", "scale")] == [None, None]
+    assert repr(Lazy(4, 1)) == "Lazy(in_channels=?, groups=?, scale=?, out_channels=4, kernel_size=1)"
+    assert repr(Lazy(4, 1, scale=2)) == "Lazy(in_channels=?, groups=?, out_channels=4, kernel_size=1, scale=2)"
+    for lazy, groups in ((Lazy(4, 1), 2), (Lazy(4, 1, groups=1), 1)):
+        lazy(torch.zeros(1, 2, 4, 4))
+        assert lazy.groups == groups
 
 
 def test_unknown_name_to_exclude_is_refused():

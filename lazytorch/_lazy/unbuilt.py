@@ -163,7 +163,8 @@ class UnbuiltModule(nn.Module):
             each.name for each in parameters if each.kind not in unnamed and each.name not in deferred.module_kwargs
         ]
         names += [""] * len(deferred.module_args)
-        shown = [f"{name}=?" for name in getattr(type(self).__init__, "inferred", ())]
+        inferred = getattr(type(self).__init__, "inferred", ())
+        shown = [f"{name}=?" for name in inferred if deferred.module_kwargs.get(name) is None]
         shown += [
             f"{name}={show(value)}" if name else show(value)
             for name, value in (*zip(names, deferred.module_args, strict=False), *deferred.module_kwargs.items())

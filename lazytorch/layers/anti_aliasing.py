@@ -87,7 +87,7 @@ class BlurPool(nn.Module):
         return f"{self.in_channels}, stride={self.stride}, kernel_size={self.kernel_size}"
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyBlurPool(LazyConvInChannelModule, BlurPool):
     """A ``BlurPool`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
 

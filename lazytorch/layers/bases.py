@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from lazytorch._init.initialize import skip_init
 from lazytorch.errors import ShapeInferenceError
@@ -17,7 +17,28 @@ __all__ = [
     "LazyConvExpansionModule",
     "LazyConvInChannelModule",
     "LazyConvReductionModule",
+    "require_dims",
+    "require_input",
 ]
+
+
+LAYOUTS = ("batch, channels, length", "batch, channels, height, width", "batch, channels, depth, height, width")
+
+
+def require_dims(owner: str, spatial_dims: int | None) -> None:
+    """Refuse a number of spatial dimensions that is not 1, 2, 3 or None."""
+    if spatial_dims is not None and (isinstance(spatial_dims, bool) or spatial_dims not in (1, 2, 3)):
+        raise ValueError(f"{owner}: spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
+
+
+def require_input(owner: str, x: Tensor, spatial_dims: int | None) -> None:
+    """Refuse an input that has not ``spatial_dims`` spatial dimensions, or none of 1, 2 and 3."""
+    allowed = (1, 2, 3) if spatial_dims is None else (spatial_dims,)
+    if x.dim() - 2 not in allowed:
+        shapes = " or ".join(f"({LAYOUTS[dims - 1]})" for dims in allowed)
+        raise ShapeInferenceError(
+            f"{owner}: the input must be {shapes}, got {x.dim()} dimensions (input {tuple(x.shape)})."
+        )
 
 
 class LazyConvInChannelModule(LazyModule):
@@ -29,10 +50,14 @@ class LazyConvInChannelModule(LazyModule):
 
     spatial_dims: ClassVar[int | None] = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        require_dims(type(self).__name__, kwargs.get("spatial_dims"))
+        super().__init__(*args, **kwargs)
+
     def get_initialized_module(
         self, inputs: tuple[Any, ...], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]
     ) -> nn.Module:
-        channels, spatial_dims = self.channels_and_rank(inputs)
+        channels, spatial_dims = self.channels_and_rank(inputs, module_kwargs.pop("spatial_dims", None))
         leading = self.leading_arguments(channels, module_kwargs, describe(inputs))
         return self.build(spatial_dims, *leading, *module_args, **module_kwargs)
 
@@ -45,17 +70,15 @@ class LazyConvInChannelModule(LazyModule):
             kwargs["spatial_dims"] = spatial_dims
         return skip_init(target)(*args, **kwargs)
 
-    def channels_and_rank(self, inputs: tuple[Any, ...]) -> tuple[int, int]:
-        """Input channels and number of spatial dimensions of the first input."""
+    def channels_and_rank(self, inputs: tuple[Any, ...], spatial_dims: int | None) -> tuple[int, int]:
+        """Input channels and number of spatial dimensions of the first input.
+
+        Args:
+            inputs: The arguments of the first call.
+            spatial_dims: The number of spatial dimensions that was given, if any.
+        """
         tensor = first_tensor(self, inputs)
-        allowed = (1, 2, 3) if self.spatial_dims is None else (self.spatial_dims,)
-        if tensor.dim() - 2 not in allowed:
-            names = ["length", "height, width", "depth, height, width"]
-            shapes = " or ".join(f"(batch, channels, {names[dims - 1]})" for dims in allowed)
-            raise ShapeInferenceError(
-                f"{type(self).__name__}: the input must be {shapes}, got {tensor.dim()} dimensions "
-                f"(input {describe(inputs)})."
-            )
+        require_input(type(self).__name__, tensor, self.spatial_dims or spatial_dims)
         if tensor.size(1) == 0:
             raise ShapeInferenceError(
                 f"{type(self).__name__}: the input must have at least one channel, got 0 (input {describe(inputs)})."

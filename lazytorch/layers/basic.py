@@ -117,7 +117,7 @@ class BasicBlock(ResidualBlock):
         )
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyBasicBlock(LazyConvInChannelModule, BasicBlock):
     """A ``BasicBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 

@@ -126,7 +126,7 @@ class BottleneckBlock(ResidualBlock):
         )
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyBottleneckBlock(LazyConvInChannelModule, BottleneckBlock):
     """A ``BottleneckBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 

@@ -55,7 +55,7 @@ class EfficientChannelAttention(nn.Module):
         return x * self.gate(self.conv(averages.flatten(1).unsqueeze(1))).view_as(averages)
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyEfficientChannelAttention(LazyConvInChannelModule, EfficientChannelAttention):
     """An ``EfficientChannelAttention`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
 

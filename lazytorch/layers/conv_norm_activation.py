@@ -113,7 +113,7 @@ class ConvNormActivation(NamedSequential):
         return tuple(check(name, each, self) for each in values)
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyConvNormActivation(LazyConvInChannelModule, ConvNormActivation):
     """A ``ConvNormActivation`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 

@@ -237,7 +237,7 @@ class DepthSepConv2d(DepthSepConv):
     """
 
 
-@create_lazy_signature(exclude=["channels", "spatial_dims"])
+@create_lazy_signature(exclude=["channels"], optional=["spatial_dims"])
 class LazyDepthwiseConv(LazyConvInChannelModule, DepthwiseConv):
     """A ``DepthwiseConv`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
 
@@ -261,7 +261,7 @@ class LazyDepthwiseConv2d(LazyConv2dInChannelModule, DepthwiseConv2d):
     """
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyPointwiseConv(LazyConvInChannelModule, PointwiseConv):
     """A ``PointwiseConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 
@@ -285,7 +285,7 @@ class LazyPointwiseConv2d(LazyConv2dInChannelModule, PointwiseConv2d):
     """
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyDepthSepConv(LazyConvInChannelModule, DepthSepConv):
     """A ``DepthSepConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 

@@ -32,7 +32,7 @@ __all__ = [
 INFERRED = ("in_channels", "out_channels")
 
 
-@create_lazy_signature(exclude=INFERRED, target=nn.Conv2d)
+@create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"], target=nn.Conv2d)
 class LazyExpansionConv(LazyConvExpansionModule):
     """``nn.Conv1d``, ``2d`` or ``3d`` with ``expansion_ratio`` times the channels of its first input.
 
@@ -59,7 +59,7 @@ class LazyExpansionConv2d(LazyConv2dExpansionModule, nn.Conv2d):
     """
 
 
-@create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
+@create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
 class LazyExpansionPointwiseConv(LazyConvExpansionModule, PointwiseConv):
     """A ``PointwiseConv`` with ``expansion_ratio`` times the channels of its first input.
 
@@ -83,7 +83,7 @@ class LazyExpansionPointwiseConv2d(LazyConv2dExpansionModule, PointwiseConv2d):
     """
 
 
-@create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
+@create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
 class LazyExpansionDepthSepConv(LazyConvExpansionModule, DepthSepConv):
     """A ``DepthSepConv`` with ``expansion_ratio`` times the channels of its first input.
 
@@ -107,7 +107,7 @@ class LazyExpansionDepthSepConv2d(LazyConv2dExpansionModule, DepthSepConv2d):
     """
 
 
-@create_lazy_signature(exclude=INFERRED, target=nn.Conv2d)
+@create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"], target=nn.Conv2d)
 class LazyReductionConv(LazyConvReductionModule):
     """``nn.Conv1d``, ``2d`` or ``3d`` with ``reduction_ratio`` times fewer channels than its first input.
 
@@ -134,7 +134,7 @@ class LazyReductionConv2d(LazyConv2dReductionModule, nn.Conv2d):
     """
 
 
-@create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
+@create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
 class LazyReductionPointwiseConv(LazyConvReductionModule, PointwiseConv):
     """A ``PointwiseConv`` with ``reduction_ratio`` times fewer channels than its first input.
 
@@ -158,7 +158,7 @@ class LazyReductionPointwiseConv2d(LazyConv2dReductionModule, PointwiseConv2d):
     """
 
 
-@create_lazy_signature(exclude=(*INFERRED, "spatial_dims"))
+@create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
 class LazyReductionDepthSepConv(LazyConvReductionModule, DepthSepConv):
     """A ``DepthSepConv`` with ``reduction_ratio`` times fewer channels than its first input.
 

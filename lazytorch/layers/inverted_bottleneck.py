@@ -263,7 +263,7 @@ class FusedInvertedBottleneck(LinearResidual):
         )
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyInvertedBottleneck(LazyConvInChannelModule, InvertedBottleneck):
     """An ``InvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 
@@ -275,7 +275,7 @@ class LazyInvertedBottleneck(LazyConvInChannelModule, InvertedBottleneck):
     """
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyFusedInvertedBottleneck(LazyConvInChannelModule, FusedInvertedBottleneck):
     """A ``FusedInvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 

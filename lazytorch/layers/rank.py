@@ -81,7 +81,7 @@ class _LazyOfRank(LazyConvInChannelModule):
         return of_rank(self.layer, spatial_dims)(*args, **kwargs)
 
 
-@create_lazy_signature(target=nn.AdaptiveAvgPool2d)
+@create_lazy_signature(optional=["spatial_dims"], target=nn.AdaptiveAvgPool2d)
 class LazyAdaptiveAvgPool(_LazyOfRank):
     """``nn.AdaptiveAvgPool1d``, ``2d`` or ``3d``, by the rank of the first input.
 
@@ -99,7 +99,7 @@ class LazyAdaptiveAvgPool(_LazyOfRank):
     layer = nn.AdaptiveAvgPool2d
 
 
-@create_lazy_signature(target=nn.AdaptiveMaxPool2d)
+@create_lazy_signature(optional=["spatial_dims"], target=nn.AdaptiveMaxPool2d)
 class LazyAdaptiveMaxPool(_LazyOfRank):
     """``nn.AdaptiveMaxPool1d``, ``2d`` or ``3d``, by the rank of the first input.
 
@@ -117,7 +117,7 @@ class LazyAdaptiveMaxPool(_LazyOfRank):
     layer = nn.AdaptiveMaxPool2d
 
 
-@create_lazy_signature(target=nn.AvgPool2d)
+@create_lazy_signature(optional=["spatial_dims"], target=nn.AvgPool2d)
 class LazyAvgPool(_LazyOfRank):
     """``nn.AvgPool1d``, ``2d`` or ``3d``, by the rank of the first input.
 
@@ -135,7 +135,7 @@ class LazyAvgPool(_LazyOfRank):
     layer = nn.AvgPool2d
 
 
-@create_lazy_signature(target=nn.MaxPool2d)
+@create_lazy_signature(optional=["spatial_dims"], target=nn.MaxPool2d)
 class LazyMaxPool(_LazyOfRank):
     """``nn.MaxPool1d``, ``2d`` or ``3d``, by the rank of the first input.
 

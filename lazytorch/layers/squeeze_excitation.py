@@ -71,7 +71,7 @@ class SqueezeExcitation(nn.Module):
         return x * self.gate(self.expand(self.activation(self.reduce(self.pool(x)))))
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazySqueezeExcitation(LazyConvInChannelModule, SqueezeExcitation):
     """A ``SqueezeExcitation`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
 

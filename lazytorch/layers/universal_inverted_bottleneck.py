@@ -120,7 +120,7 @@ class UniversalInvertedBottleneck(LinearResidual):
         )
 
 
-@create_lazy_signature(exclude=["in_channels", "spatial_dims"])
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyUniversalInvertedBottleneck(LazyConvInChannelModule, UniversalInvertedBottleneck):
     """A ``UniversalInvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
 
