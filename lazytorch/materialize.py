@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy as is_uninitialized
 
 from lazytorch import _torch
 from lazytorch._init.initialize import InitFunction, Initialization, initialize, is_known, known, postpone, postponing
+from lazytorch._lazy.inputs import require_dims, require_input
 from lazytorch._lazy.scopes import all_or_nothing, outside_modes, undo_on_failure, watching_builds
 from lazytorch._lazy.state import HOOKS, Adoption, Snapshot
 from lazytorch._shapes.mode import ShapeMode, map_tensors
@@ -101,7 +102,7 @@ def survey(module: nn.Module) -> Survey:
     return Survey(modules, lazy, lazy_of_torch, device, dtype)
 
 
-def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
+def materialize(module: M, /, *inputs: Any, spatial_dims: int | None = None, **kwargs: Any) -> M:
     """Build everything lazy in ``module`` from example inputs, or from their shapes.
 
     The forward runs on shapes, without arithmetic. It changes neither values, such as BatchNorm's statistics, nor the
@@ -111,6 +112,7 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
         module: Any module; itself lazy, or with lazy modules anywhere below it.
         inputs: The arguments of the forward. A tuple of ints such as ``(1, 3, 224, 224)`` is the shape of a tensor on
             the module's device and of its dtype.
+        spatial_dims: 1, 2 or 3: a first input with another number of spatial dimensions is an error.
         kwargs: The keyword arguments of the forward, likewise.
 
     Returns:
@@ -130,7 +132,8 @@ def materialize(module: M, /, *inputs: Any, **kwargs: Any) -> M:
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"materialize: the first argument must be a module, got {module!r}.")
-    run_on_shapes(module, survey(module), inputs, kwargs, ShapeMode(f"materialize({type(module).__name__})"))
+    mode = ShapeMode(f"materialize({type(module).__name__})")
+    run_on_shapes(module, survey(module), inputs, kwargs, mode, spatial_dims=spatial_dims)
     return module
 
 
@@ -141,6 +144,8 @@ def run_on_shapes(
     kwargs: Mapping[str, Any],
     mode: ShapeMode,
     watch: Callable[[nn.Module], None] | None = None,
+    *,
+    spatial_dims: int | None = None,
 ) -> None:
     """Run the forward on shapes, and so build everything lazy in ``module``, or nothing.
 
@@ -151,7 +156,9 @@ def run_on_shapes(
         kwargs: Its keyword arguments.
         mode: What computes the shapes.
         watch: Called with ``module`` before its forward, and with every module that is built before that one's.
+        spatial_dims: The number of spatial dimensions that the first input must have; None for any.
     """
+    require_dims(mode.owner, spatial_dims)
     _, lazy, lazy_of_torch, device, dtype = surveyed
 
     def shape(value: Any) -> Any:
@@ -182,8 +189,11 @@ def run_on_shapes(
         for each in found.lazy_of_torch:
             each.initialize_parameters = functools.partial(initialize_outside_modes, each)
 
-    with outside_modes(), all_or_nothing():
+    with outside_modes(), all_or_nothing(is_first_call=True):
         args, named = [shape(each) for each in inputs], {name: shape(each) for name, each in kwargs.items()}
+        first = next(iter((*args, *named.values())), None)
+        if spatial_dims is not None and isinstance(first, Tensor):
+            require_input(mode.owner, first.shape, spatial_dims)
         begin(surveyed)
         try:
             if watch is not None:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as is_uninitialized
 
 from lazytorch._init.initialize import known, seeds_from, skipping_init
+from lazytorch._lazy.inputs import LAYOUTS
 from lazytorch._lazy.scopes import only_tensors, outside_modes, path_in_running_model
 from lazytorch._lazy.state import HOOKS, MODULE_STATE
 from lazytorch._lazy.unbuilt import PLACEHOLDER
 from lazytorch._shapes.mode import META, ShapeMode, map_tensors, without_shapes
 from lazytorch.lazy_module import LazyModule, describe
-from lazytorch.materialize import modules_of, run_on_shapes, runs_known_code, survey
+from lazytorch.materialize import is_shape, modules_of, run_on_shapes, runs_known_code, survey
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,10 +76,18 @@ class Summary:
         parameters: Values in all parameters; one that is shared is counted once.
         trainable_parameters: Those of them that have gradients.
         macs: Multiply-adds of one call; those of convolutions, linear layers and attention are counted.
+        input_shapes: The shapes of the inputs.
     """
 
-    def __init__(self, layers: list[LayerSummary], trainable_parameters: int, depth: int | None) -> None:
+    def __init__(
+        self,
+        layers: list[LayerSummary],
+        trainable_parameters: int,
+        depth: int | None,
+        input_shapes: Sequence[tuple[int, ...]] = (),
+    ) -> None:
         self.layers = layers
+        self.input_shapes = list(input_shapes)
         self.parameters = layers[0].parameters
         self.trainable_parameters = trainable_parameters
         self.macs = layers[0].macs
@@ -87,6 +96,14 @@ class Summary:
     def rows(self) -> Iterator[tuple[str, str, str, str]]:
         """The cells of the table."""
         return (layer.cells for layer in self.layers if self._depth is None or layer.depth <= self._depth)
+
+    @property
+    def header(self) -> str:
+        """The line above the table: the shapes of the inputs, and how a convolution reads the first."""
+        kinds = {layer.kind for layer in self.layers}
+        dims = len(self.input_shapes[0]) - 2 if self.input_shapes else 0
+        read = f", read as {LAYOUTS[dims]}" if f"Conv{dims}d" in kinds else ""
+        return f"input: {', '.join(map(str, self.input_shapes)) or '-'}{read}"
 
     @property
     def totals(self) -> str:
@@ -102,7 +119,7 @@ class Summary:
             f"{layer:{widths[0]}}  {shape:{widths[1]}}  {parameters:>{widths[2]}}  {macs:>{widths[3]}}".rstrip()
             for layer, shape, parameters, macs in rows
         ]
-        return "\n".join([*lines, self.totals])
+        return "\n".join([self.header, *lines, self.totals])
 
     __repr__ = __str__
 
@@ -118,14 +135,15 @@ class Summary:
 
         body = "".join(line(row, "td") for row in self.rows())
         return (
-            f"<table><thead>{line(COLUMNS, 'th')}</thead><tbody>{body}</tbody></table><p>{html.escape(self.totals)}</p>"
+            f"<p>{html.escape(self.header)}</p><table><thead>{line(COLUMNS, 'th')}</thead><tbody>{body}</tbody></table>"
+            f"<p>{html.escape(self.totals)}</p>"
         )
 
     def __rich__(self) -> "Table":
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(caption=self.totals)
+        table = Table(title=self.header, caption=self.totals)
         for column, side in zip(COLUMNS, ("left", "left", "right", "right"), strict=True):
             table.add_column(column, justify=side)  # pyright: ignore[reportArgumentType]
         for row in self.rows():
@@ -133,7 +151,9 @@ class Summary:
         return table
 
 
-def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwargs: Any) -> Summary:
+def summary(
+    module: nn.Module, /, *inputs: Any, depth: int | None = None, spatial_dims: int | None = None, **kwargs: Any
+) -> Summary:
     """What every layer of a model returns, holds and computes, for an input of that shape.
 
     The model stays as it is, lazy where it is lazy: its forward runs on a copy without values, in evaluation.
@@ -142,6 +162,7 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         module: Any module.
         inputs: The forward's arguments. A tuple of ints such as ``(1, 3, 224, 224)`` stands for a tensor of that shape.
         depth: How far below the model the table goes; by default all the way.
+        spatial_dims: 1, 2 or 3: a first input with another number of spatial dimensions is an error.
         kwargs: The forward's keyword arguments, likewise.
 
     Raises:
@@ -152,6 +173,7 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
         >>> import lazytorch
         >>> model = lazytorch.models.resnet18(num_classes=10)
         >>> lazytorch.summary(model, (1, 12, 64, 64), depth=1)
+        input: (1, 12, 64, 64), read as (batch, channels, height, width)
         layer                       output shape     parameters  multiply-adds
         ResNet                      (1, 10)          11,209,866    176,952,320
           stem: ConvNormActivation  (1, 64, 32, 32)      37,760     38,535,168
@@ -165,7 +187,14 @@ def summary(module: nn.Module, /, *inputs: Any, depth: int | None = None, **kwar
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"summary: the first argument must be a module, got {module!r}.")
-    return Summary(*recorded(module, inputs, kwargs, f"summary({type(module).__name__})"), depth)
+    owner = f"summary({type(module).__name__})"
+    layers, trainable = recorded(module, inputs, kwargs, owner, spatial_dims=spatial_dims)
+    shapes = [tuple(each.shape if isinstance(each, Tensor) else each) for each in inputs if has_shape(each)]
+    return Summary(layers, trainable, depth, shapes)
+
+
+def has_shape(value: Any) -> bool:
+    return isinstance(value, Tensor) or is_shape(value)
 
 
 def output_shapes(module: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
@@ -175,7 +204,13 @@ def output_shapes(module: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
 
 
 def recorded(
-    module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], owner: str, *, with_hooks: bool = True
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    owner: str,
+    *,
+    with_hooks: bool = True,
+    spatial_dims: int | None = None,
 ) -> tuple[list[LayerSummary], int]:
     """What is known of every module, and the number of values of the parameters that have gradients.
 
@@ -185,6 +220,7 @@ def recorded(
         kwargs: Its keyword arguments.
         owner: The name of the caller, for messages.
         with_hooks: Whether to run the hooks of users, and to record the modules below ``module``.
+        spatial_dims: The number of spatial dimensions that the first input must have; None for any.
     """
     surveyed = survey(module)
     blocks: dict[LazyModule, Block] = {}
@@ -196,7 +232,7 @@ def recorded(
         copied_survey = survey(copied)._replace(device=surveyed.device, dtype=surveyed.dtype)
         try:
             watch = recorder.watch if with_hooks else recorder.watch_one
-            run_on_shapes(copied, copied_survey, inputs, kwargs, recorder.mode, watch)
+            run_on_shapes(copied, copied_survey, inputs, kwargs, recorder.mode, watch, spatial_dims=spatial_dims)
             return recorder.rows(copied)
         finally:
             recorder.end()

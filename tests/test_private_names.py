@@ -185,7 +185,7 @@ INTERPRETER = {
 READERS = {
     ("_lazy/scopes.py", "path_in_running_model"): "the place of a module in the message of an error",
     ("models/trunk.py", "note_path"): "the place of a module in the message of an error",
-    ("models/_weights/loading.py", "frames_of_the_package"): "the line that a warning shows",
+    ("_lazy/scopes.py", "warn"): "the line that a warning shows",
 }
 
 

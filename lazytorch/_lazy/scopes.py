@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -32,15 +33,16 @@ class Built(Protocol):
 
 
 @contextlib.contextmanager
-def all_or_nothing(*, keep: bool = False) -> Iterator[None]:
+def all_or_nothing(*, keep: bool = False, is_first_call: bool = False) -> Iterator[None]:
     """Undo what this thread built in this block if the block raises.
 
     Args:
         keep: Whether to call ``keep`` at the end of this block, not of the outermost one.
+        is_first_call: Whether the block is the first call of a whole model.
     """
     outermost = getattr(_local, "built", None) is None
     if outermost:
-        _local.built = []
+        _local.built, _local.awaits_input = [], is_first_call
     built: list[Built] = _local.built
     before = len(built)
     try:
@@ -51,7 +53,7 @@ def all_or_nothing(*, keep: bool = False) -> Iterator[None]:
         raise
     finally:
         if outermost:
-            _local.built = None
+            _local.built, _local.awaits_input = None, False
         if outermost or keep:
             for each in built[before:]:
                 each.keep()
@@ -60,6 +62,21 @@ def all_or_nothing(*, keep: bool = False) -> Iterator[None]:
 def undo_on_failure(built: Built) -> None:
     """Undo ``built`` if the enclosing ``all_or_nothing`` fails."""
     _local.built.append(built)
+
+
+def is_first_input() -> bool:
+    """Whether this is called for the first time in the first call of a whole model."""
+    is_first = getattr(_local, "awaits_input", False)
+    _local.awaits_input = False
+    return is_first
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called lazytorch or a module."""
+    depth, frame = 2, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("lazytorch.", "torch.")):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, stacklevel=depth)
 
 
 def notify_built(module: nn.Module, built: Built) -> None:

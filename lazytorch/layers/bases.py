@@ -2,9 +2,10 @@
 
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from lazytorch._init.initialize import skip_init
+from lazytorch._lazy.inputs import require_dims, require_input
 from lazytorch.errors import ShapeInferenceError
 from lazytorch.layers.checks import positive
 from lazytorch.lazify import first_tensor
@@ -17,28 +18,7 @@ __all__ = [
     "LazyConvExpansionModule",
     "LazyConvInChannelModule",
     "LazyConvReductionModule",
-    "require_dims",
-    "require_input",
 ]
-
-
-LAYOUTS = ("batch, channels, length", "batch, channels, height, width", "batch, channels, depth, height, width")
-
-
-def require_dims(owner: str, spatial_dims: int | None) -> None:
-    """Refuse a number of spatial dimensions that is not 1, 2, 3 or None."""
-    if spatial_dims is not None and (isinstance(spatial_dims, bool) or spatial_dims not in (1, 2, 3)):
-        raise ValueError(f"{owner}: spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
-
-
-def require_input(owner: str, x: Tensor, spatial_dims: int | None) -> None:
-    """Refuse an input that has not ``spatial_dims`` spatial dimensions, or none of 1, 2 and 3."""
-    allowed = (1, 2, 3) if spatial_dims is None else (spatial_dims,)
-    if x.dim() - 2 not in allowed:
-        shapes = " or ".join(f"({LAYOUTS[dims - 1]})" for dims in allowed)
-        raise ShapeInferenceError(
-            f"{owner}: the input must be {shapes}, got {x.dim()} dimensions (input {tuple(x.shape)})."
-        )
 
 
 class LazyConvInChannelModule(LazyModule):
@@ -78,7 +58,7 @@ class LazyConvInChannelModule(LazyModule):
             spatial_dims: The number of spatial dimensions that was given, if any.
         """
         tensor = first_tensor(self, inputs)
-        require_input(type(self).__name__, tensor, self.spatial_dims or spatial_dims)
+        require_input(type(self).__name__, tensor.shape, self.spatial_dims or spatial_dims)
         if tensor.size(1) == 0:
             raise ShapeInferenceError(
                 f"{type(self).__name__}: the input must have at least one channel, got 0 (input {describe(inputs)})."

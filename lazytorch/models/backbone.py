@@ -20,7 +20,7 @@ from lazytorch.models.elsewhere import replacement_of
 from lazytorch.models.first_call import waiting
 from lazytorch.models.freezing import Freezing
 from lazytorch.models.initial_weights import initialize_again, without_initial_values
-from lazytorch.models.trunk import Blocks, Trunk, note_path
+from lazytorch.models.trunk import Blocks, Trunk, note_call
 
 __all__ = ["Backbone"]
 
@@ -42,6 +42,7 @@ class Backbone(Trunk):
         global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
         gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
             them.
+        spatial_dims: 1, 2 or 3: other inputs are an error; by default the first input decides.
         initialize: Applied to every module when it is built, to initialize its weights.
         reference_names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
 
@@ -82,6 +83,7 @@ class Backbone(Trunk):
         dropout: float = 0.0,
         global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
         gradient_checkpointing: bool = False,
+        spatial_dims: int | None = None,
         initialize: Callable[[nn.Module], None] | None = None,
         reference_names: Mapping[str, Rules] | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class Backbone(Trunk):
             nn.Sequential(*(stage if isinstance(stage, nn.Module) else Blocks(*stage) for stage in stages)),
             gradient_checkpointing,
             Freezing(),
+            spatial_dims,
         )
         self.final = nn.Identity() if final is None else final
         parts = {"pool": nn.Identity(), "flatten": nn.Identity()}
@@ -135,14 +138,14 @@ class Backbone(Trunk):
         try:
             return self.forward_head(self.forward_features(x))
         except Exception as error:
-            note_path(self, error)
+            note_call(self, error, x)
             raise
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_features, *reduced)``, before pooling."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self.final(self.run(x)[0])
-        return self.final(self.stages(self.stem_pool(self.stem(x))))
+        return self.final(self.stages(self.stem_pool(self.call_stem(x))))
 
     def forward_intermediates(
         self,

@@ -44,6 +44,8 @@ class NetworkOptions(TypedDict, total=False):
         global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
         gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
             them.
+        spatial_dims: 1 for signals, 2 for images, 3 for volumes: other inputs are an error. By default the first input
+            decides.
         weights: ``"torchvision"`` or ``"timm"`` for the weights that this zoo recommends for the model of this name,
             also with a tag (``"timm:a1_in1k"``); or a ``.safetensors``, ``.pt`` or ``.pth`` file with the names of
             either zoo or of this one. The stem is fitted to other input channels.
@@ -63,6 +65,7 @@ class NetworkOptions(TypedDict, total=False):
     output_stride: int
     global_pool: Callable[[int], nn.Module] | None
     gradient_checkpointing: bool
+    spatial_dims: int | None
     weights: str | Path | Reference | None
 
 
@@ -159,6 +162,7 @@ class Network(Backbone):
         output_stride: int = 32,
         global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
         gradient_checkpointing: bool = False,
+        spatial_dims: int | None = None,
         weights: str | Path | Reference | None = None,
     ) -> None:
         layer = {"norm_layer": norm_layer, "activation": activation, "conv_layer": conv_layer}
@@ -199,6 +203,7 @@ class Network(Backbone):
             dropout=dropout,
             global_pool=global_pool,
             gradient_checkpointing=gradient_checkpointing,
+            spatial_dims=spatial_dims,
             initialize=initialize,
             reference_names=names,
         )

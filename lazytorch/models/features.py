@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lazytorch._init.initialize import known
 from lazytorch.models.feature_info import FeatureInfo
-from lazytorch.models.trunk import Trunk, note_path
+from lazytorch.models.trunk import Trunk, note_call
 
 if TYPE_CHECKING:
     from lazytorch.models.backbone import Backbone
@@ -53,6 +53,7 @@ class Features(Trunk):
             backbone.stages[: last + 1],
             backbone.gradient_checkpointing,
             backbone.freezing,
+            backbone.spatial_dims,
         )
         self.names = names
 
@@ -66,7 +67,7 @@ class Features(Trunk):
         try:
             return self.run(x, self.names)[1]
         except Exception as error:
-            note_path(self, error)
+            note_call(self, error, x)
             raise
 
 

@@ -28,11 +28,13 @@ class FirstCall:
 
     Attributes:
         compile: The arguments of ``compile``, if it was called before.
+        shape: The shape of the last call's input.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.reference = weakref.ref(module)  # the module refers to this
         self.compile: tuple[Any, Any] | None = None
+        self.shape: tuple[int, ...] | None = None
         self.lock = threading.RLock()
         vars(module)["forward"] = self.forward
 
@@ -47,13 +49,16 @@ class FirstCall:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.reference, self.compile, self.lock = weakref.ref(state["module"]), state["compile"], threading.RLock()
+        self.shape = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         module = self.module
         forward = type(module).forward
         if torch.compiler.is_compiling():
             return forward(module, *args, **kwargs)
-        with all_or_nothing():
+        inputs = (each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor))
+        self.shape = next((tuple(each.shape) for each in inputs), None)
+        with all_or_nothing(is_first_call=True):
             undo_on_failure(self)
             if current_mode() is not None:
                 with self.lock:
@@ -74,6 +79,7 @@ class FirstCall:
     def keep(self) -> None:
         if waiting(self.module) is self and not is_lazy(self.module):
             vars(self.module).pop("forward", None)
+            vars(self.module)["built_from"] = self.shape
             if self.compile is not None:
                 self.module.compile(*self.compile[0], **self.compile[1])
 

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lazytorch import _torch
 from lazytorch._init.initialize import known
+from lazytorch._lazy.inputs import require_dims, require_input
 from lazytorch.layers.checks import Sizes, largest, whole
 from lazytorch.materialize import is_lazy, modules_of
 from lazytorch.models.building import examples_for
@@ -17,7 +18,7 @@ from lazytorch.models.first_call import FirstCall
 from lazytorch.models.freezing import Freezing
 from lazytorch.summary import output_shapes
 
-__all__ = ["Blocks", "Trunk", "note_path"]
+__all__ = ["Blocks", "Trunk", "note_call"]
 
 SIDE = 3840  # pixels: whole after strides of 2, 3 and 5, and so large that padding does not change a ratio
 
@@ -52,6 +53,7 @@ class Trunk(nn.Module):
         stages: The stages.
         gradient_checkpointing: Whether the backward pass computes each block's activations again.
         freezing: What is frozen.
+        spatial_dims: 1, 2 or 3; by default as the first input has.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Trunk(nn.Module):
         stages: nn.Sequential,
         gradient_checkpointing: bool,
         freezing: Freezing,
+        spatial_dims: int | None,
     ) -> None:
+        require_dims(type(self).__name__, spatial_dims)
         super().__init__()
         FirstCall(self)
         self.stem = stem
@@ -69,6 +73,8 @@ class Trunk(nn.Module):
         self.stages = stages
         self.gradient_checkpointing = gradient_checkpointing
         self.freezing = freezing
+        self.spatial_dims = spatial_dims
+        self.built_from: tuple[int, ...] | None = None
         self.known_names: tuple[Any, list[str]] = None, []
 
     @property
@@ -159,6 +165,11 @@ class Trunk(nn.Module):
             )
         return [names[place] for place in sorted({place % len(names) for place in places})]
 
+    def call_stem(self, x: Tensor) -> Tensor:
+        if self.spatial_dims is not None:
+            require_input(type(self).__name__, x.shape, self.spatial_dims)
+        return self.stem(x)
+
     def run(self, x: Tensor, names: Collection[str] = (), stop_early: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The output of the last stage, and those of the modules of these names.
 
@@ -168,7 +179,7 @@ class Trunk(nn.Module):
             stop_early: Whether to call nothing after the last of them.
         """
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
-        x = self.stem(x)
+        x = self.call_stem(x)
         maps = [x] if "stem" in names else []
         if stop_early and len(maps) == len(names):
             return x, maps
@@ -247,6 +258,16 @@ def reduction_of(sizes: Sequence[int]) -> Sizes:
     """The size of the input over these; one number if they are equal."""
     ratios = [max(1, round(SIDE / size)) for size in sizes]
     return tuple(ratios) if len({*ratios}) > 1 else ratios[0]
+
+
+def note_call(model: Trunk, error: Exception, x: Any) -> None:
+    """Add notes to ``error``: the module of ``model`` that raised it, and what ``model`` was built from."""
+    note_path(model, error)
+    shape = list(getattr(x, "shape", ()))
+    if model.built_from and (len(shape), shape[1:2]) != (len(model.built_from), list(model.built_from[1:2])):
+        error.add_note(
+            f"{type(model).__name__} was built from input {model.built_from}, and called with {tuple(shape)}"
+        )
 
 
 def note_path(model: nn.Module, error: Exception) -> None:

@@ -1,8 +1,6 @@
 """Weights of torchvision and timm, there and back, and of files, by rules on names."""
 
 import copy
-import sys
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch._lazy.deferred import DeferredLoad
-from lazytorch._lazy.scopes import outside_modes
+from lazytorch._lazy.scopes import outside_modes, warn
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import survey
 from lazytorch.models._weights.fitting import fit_input_channels
@@ -79,10 +77,9 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
     model.stem = lazy_again(stem, model.stem)
     FirstCall(model)
     if kept and num_classes:
-        warnings.warn(
+        warn(
             f"The weights {describe(weights)} have {classes} classes but num_classes={num_classes}: loaded the "
-            "backbone only; the classifier is randomly initialized.",
-            stacklevel=frames_of_the_package(),
+            "backbone only; the classifier is randomly initialized."
         )
     return model
 
@@ -114,14 +111,6 @@ def lazy_again(stem: nn.Module, built: nn.Module) -> nn.Module:
     if entries:
         stem.load_state_dict(entries, strict=False, assign=True)
     return stem
-
-
-def frames_of_the_package() -> int:
-    """The ``stacklevel`` with which a warning names the line that called lazytorch."""
-    count, frame = 1, sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("lazytorch."):
-        count, frame = count + 1, frame.f_back
-    return count
 
 
 def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
