@@ -39,12 +39,13 @@ class Backbone(nn.Module):
             has a stride. By default every stage is one.
         stem_info: The feature map in the stem, if there is one.
         num_features: Channels that are pooled.
-        pooled: The layer after the pooling, on one pixel, if there is one.
+        pool_size: Size of the pooling's output along each dimension, in pixels.
+        pooled: The layer after the pooling, if there is one.
         hidden: The layer after that, on vectors, if there is one.
         hidden_channels: Channels of the classifier's input, if ``pooled`` or ``hidden`` change them.
         num_classes: Number of classes; 0 for no classifier; by default 1000, or 0 without pooling.
         dropout: Fraction of the pooled features that training sets to zero.
-        global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
+        global_pool: Called with ``pool_size``; None for no pooling, and so no classifier.
         gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
             them.
         initialize: Applied to every module when it is built, to initialize its weights.
@@ -88,6 +89,7 @@ class Backbone(nn.Module):
         strides: Sequence[Sizes] | None = None,
         stem_info: StageInfo | None = None,
         num_features: int,
+        pool_size: int = 1,
         pooled: nn.Module | None = None,
         hidden: nn.Module | None = None,
         hidden_channels: int | None = None,
@@ -109,7 +111,8 @@ class Backbone(nn.Module):
         self.final = nn.Identity() if final is None else final
         parts = {"pool": nn.Identity(), "flatten": nn.Identity()}
         if global_pool is not None:
-            parts = {"pool": lazy_twin(global_pool)(1), "pooled": pooled, "flatten": nn.Flatten(), "hidden": hidden}
+            pool = lazy_twin(global_pool)(pool_size)
+            parts = {"pool": pool, "pooled": pooled, "flatten": nn.Flatten(), "hidden": hidden}
         self.head = NamedSequential(
             **{name: part for name, part in parts.items() if part is not None},
             dropout=nn.Dropout(dropout),

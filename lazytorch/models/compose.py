@@ -41,7 +41,7 @@ class NetworkOptions(TypedDict, total=False):
             ``SameConv2d``; replaced likewise.
         output_stride: Input size over the size of the last stage's output: 8, 16 or 32. Strides that would reduce
             further are replaced by dilation.
-        global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
+        global_pool: Called with the size of its output, 1 in most families; None for no pooling, and so no classifier.
         gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
             them.
         weights: ``"torchvision"`` or ``"timm"`` for the weights that this zoo recommends for the model of this name,
@@ -109,7 +109,8 @@ class Network(Backbone):
         stages: The rows of each stage.
         final: Called likewise; returns what follows the last stage; None for nothing.
         num_features: Channels that are pooled; by default those of the last row.
-        hidden: Called likewise; returns ``{"pooled": layer}``, which follows the pooling at one pixel, or ``{"hidden":
+        pool_size: Size of the pooling's output along each dimension, in pixels.
+        hidden: Called likewise; returns ``{"pooled": layer}``, which follows the pooling, or ``{"hidden":
             layer}``, which follows it on vectors.
         hidden_channels: Channels of the classifier's input if ``hidden`` changes them.
         rates_end: Whether the last block has ``drop_path_rate`` itself, or one step less.
@@ -150,6 +151,7 @@ class Network(Backbone):
         stages: Sequence[Sequence[Row]],
         final: Layer | None = None,
         num_features: int | None = None,
+        pool_size: int = 1,
         hidden: Callable[..., dict[str, nn.Module]] | None = None,
         hidden_channels: int | None = None,
         rates_end: bool = True,
@@ -199,6 +201,7 @@ class Network(Backbone):
             strides=strides,
             stem_info=stem_info,
             num_features=channels[-1] if num_features is None else num_features,
+            pool_size=pool_size,
             hidden_channels=hidden_channels,
             **({} if hidden is None else hidden(**layer)),
             num_classes=num_classes,
