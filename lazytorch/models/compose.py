@@ -179,6 +179,10 @@ class Network(Backbone):
             strides, [len(rows) for rows in table], stem_reduction=stem_reduction, output_stride=output_stride
         )
         count = sum(row.residual for rows in table for row in rows)
+        if drop_path_rate != 0 and count == 0:
+            raise ValueError(
+                f"{type(self).__name__}: drop_path_rate must be 0 without residual branches, got {drop_path_rate!r}."
+            )
         rates = iter(branch_rates(drop_path_rate, count, last=count - 1 if rates_end else count))
         channels = [rows[-1].out_channels for rows in table]
         super().__init__(
