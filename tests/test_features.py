@@ -183,7 +183,7 @@ def test_groups_of_parameters_in_timms_form(name):
     assert isinstance(model, nn.Module)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "regnetx_002"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "regnetx_002", "vgg11"])
 def test_feature_info_has_timms_keys(name):
     ours, theirs = get_model(name).feature_info, timm.create_model(name, features_only=True).feature_info
     expected = theirs.get_dicts(["num_chs", "reduction"])

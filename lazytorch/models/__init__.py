@@ -19,6 +19,7 @@ from lazytorch.models import (
     mobilenet_v4,
     regnet,
     resnets,
+    vgg,
 )
 from lazytorch.models._weights.fitting import inflate_state_dict
 from lazytorch.models._weights.loading import load_reference_state_dict, reference_state_dict
@@ -41,6 +42,7 @@ from lazytorch.models.registry import get_model, list_models, references
 from lazytorch.models.regnet import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
+from lazytorch.models.vgg import *
 
 __all__ = [
     "Backbone",
@@ -72,3 +74,4 @@ __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
 __all__ += regnet.__all__
 __all__ += resnets.__all__
+__all__ += vgg.__all__
