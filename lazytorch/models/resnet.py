@@ -16,18 +16,14 @@ from lazytorch.layers import (
     BasicBlock,
     BottleneckBlock,
     ConvNormActivation,
-    LazyAvgPool,
-    LazyBlurPool,
     LazyBottleneckBlock,
-    LazyConvNormActivation,
-    LazyMaxPool,
     SqueezeExcitation,
     projection,
 )
-from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.features import StageInfo
+from lazytorch.models.stems import convolutions, max_pool
 
 __all__ = ["ResNet"]
 
@@ -55,42 +51,6 @@ NAMES = Rules("""
     stages.S.B.layers.*.conv            layer{S+1}.{B}.conv{C+1}
     stages.S.B.layers.*.norm            layer{S+1}.{B}.bn{C+1}
 """)
-
-
-def max_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """The paper's pooling of the stem."""
-    return LazyMaxPool(3, stride=2, padding=1)
-
-
-def average_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """Averages in place of maxima."""
-    return LazyAvgPool(2)
-
-
-def blurred_max_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """Zhang 2019, section 3.2: the maximum at every pixel, then a blur with the step."""
-    return NamedSequential(max=LazyMaxPool(3, stride=1, padding=1), blur=LazyBlurPool())
-
-
-def strided_convolution(channels: int, **layer: Callable[..., nn.Module] | None) -> nn.Module:
-    """ResNet-RS: a convolution with the step in place of pooling."""
-    return LazyConvNormActivation(channels, stride=2, **layer)  # pyright: ignore[reportArgumentType]
-
-
-def convolutions(
-    channels: Sequence[int], pool: Callable[..., nn.Module] | None, **layer: Callable[..., nn.Module] | None
-) -> nn.Module:
-    """The stem: one convolution of 7x7 pixels, or several of 3x3, the first with a stride; then a pooling."""
-    parts: dict[str, nn.Module] = {}
-    if len(channels) == 1:
-        parts["conv"] = LazyConvNormActivation(channels[0], 7, 2, **layer)  # pyright: ignore[reportArgumentType]
-    else:
-        for index, each in enumerate(channels):
-            stride = 2 if index == 0 else 1
-            parts[f"conv{index + 1}"] = LazyConvNormActivation(each, stride=stride, **layer)  # pyright: ignore[reportArgumentType]
-    if pool is not None:
-        parts["pool"] = pool(channels[-1], **layer)
-    return NamedSequential(**parts)
 
 
 @family

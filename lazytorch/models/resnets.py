@@ -34,7 +34,8 @@ from lazytorch.layers import (
     round_channels,
 )
 from lazytorch.models.registry import model
-from lazytorch.models.resnet import ResNet, average_pool, blurred_max_pool, strided_convolution
+from lazytorch.models.resnet import ResNet
+from lazytorch.models.stems import average_pool, blurred_max_pool, strided_convolution
 
 # fmt: off
 __all__ = [
