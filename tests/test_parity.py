@@ -33,7 +33,7 @@ def test_equals_its_reference(name, source):
      "fbnetv3_d", "resnet18d", "resnet26t", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnext26d_32x4d",
      "mobilenetv2_035",
      "mobilenetv3_small_050", "mobilenetv4_conv_blur_medium", "efficientnet_es", "tinynet_e",
-     "vgg11_bn"],
+     "vgg11_bn", "densenet121", "densenetblur121d"],
 )  # fmt: skip
 def test_equals_its_reference_where_sides_are_odd(name):
     """Where a step does not divide the side, the border shows how it is rounded and padded."""
@@ -141,7 +141,7 @@ OF_TORCHVISION = named("""
     efficientnet_b0/b1/b2/b3/b4/b5/b6/b7 efficientnet_v2_s/m/l
     regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_y_32gf regnet_y_128gf
     regnet_x_400mf regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf
-    vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn
+    vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
 """)
 OF_TIMM = named("""
     mobilenetv1_100/100h/125 mobilenetv2_035/050/075/100/110d/120d/140 mnasnet_050/075/100/140/small
@@ -157,7 +157,8 @@ OF_TIMM = named("""
     tf_mobilenetv3_small_minimal_100 hardcorenas_a/b/c/d/e/f fbnetv3_b/d/g
     regnetx_002/004/006/008/016/032/040/064/080/120/160/320 regnetx_004_tv
     regnety_002/004/006/008/016/032/040/064/080/120/160/320/640/1280/2560 regnety_008_tv regnety_080_tv
-    vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn
+    vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
+    densenet264d densenetblur121d
 """)
 
 
