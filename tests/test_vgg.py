@@ -155,6 +155,17 @@ def test_options_of_every_network_apply():
     assert nn.ReLU not in {type(each) for each in small(activation=None).modules()}
 
 
+@pytest.mark.parametrize(("output_stride", "dilations"), [(32, [1, 1]), (16, [1, 2]), (8, [2, 4])])
+def test_dilation_replaces_the_last_strides(output_stride, dilations):
+    options = {"depths": (1,) * 6, "widths": (4,) * 6, "pool_size": 2, "hidden_channels": 10}
+    model = materialize(VGG(3, **options, output_stride=output_stride), X.shape).eval()
+    assert [stage[1].conv.dilation[0] for stage in list(model.stages)[3:5]] == dilations
+    assert model.feature_info[-1].reduction == output_stride
+    assert [64 // each.shape[2] for each in model.forward_intermediates(X)[1]] == model.feature_info.reduction()
+    model.load_state_dict(materialize(VGG(3, **options), X.shape).state_dict())
+    assert model(X).shape == (2, 3)
+
+
 def test_freezing_by_stages():
     model = small()
     model.freeze_stages(1)
@@ -222,7 +233,6 @@ def test_summary_needs_no_memory_for_weights():
         ({"depths": (1, 1, 0, 1, 1)}, "VGG: depths must be a positive whole number, got 0"),
         ({"pool_size": 0}, "VGG: pool_size must be a positive whole number, got 0"),
         ({"hidden_channels": 2.5}, "VGG: hidden_channels must be a positive whole number, got 2.5"),
-        ({"output_stride": 16}, "VGG: a max-pooling cannot be dilated, so output_stride must be 32, got less"),
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"drop_path_rate": 0.1}, "drop_path_rate must be 0 without residual branches, got 0.1"),
         ({"dropout": 2.0}, "dropout probability has to be between 0 and 1, but got 2.0"),

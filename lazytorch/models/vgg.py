@@ -56,15 +56,13 @@ def names(depth: int, modules: int, pool_size: int) -> dict[str, Rules]:
 
 def convolution(out_channels: int, **options: Layer | int) -> nn.Module:
     """A convolution with a bias, also before a norm."""
-    layer = {name: options[name] for name in ("norm_layer", "activation", "conv_layer")}
+    layer = {name: options[name] for name in ("norm_layer", "activation", "conv_layer", "dilation") if name in options}
     return LazyConvNormActivation(out_channels, bias=True, **layer)  # pyright: ignore[reportArgumentType]
 
 
-def max_pool(*, stride: int, dilation: int, **_: Layer | int) -> nn.Module:
-    """The first block of a stage."""
-    if dilation != 1:
-        raise ValueError("VGG: a max-pooling cannot be dilated, so output_stride must be 32, got less. Leave it out.")
-    return LazyMaxPool(2, stride)
+def max_pool(*, stride: int, **_: Layer | int) -> nn.Module:
+    """The first block of a stage; where the network dilates instead, it keeps the size."""
+    return LazyMaxPool(2, stride) if stride > 1 else LazyMaxPool(3, stride, padding=1)
 
 
 def convolutions(channels: int, depth: int, **layer: Layer) -> nn.Module:
@@ -85,8 +83,8 @@ class VGG(Network):
 
     It takes any number of input channels, and signals, images or volumes, as its first input has them. The stem has the
     convolutions before the first pooling; each stage begins with a pooling, and the last stage has nothing else. So the
-    feature maps are those before each pooling, and after the last. Their number of pixels, and not the head's size,
-    follows from the input.
+    feature maps are those before each pooling, and after the last. The size of the head's first layer follows from
+    ``pool_size`` and the number of dimensions: for volumes, 7x7x7 pixels of 512 channels are 719 million weights.
 
     Args:
         num_classes: Number of classes; 0 for no classifier, which leaves the last hidden layer's output; by default as
@@ -102,11 +100,12 @@ class VGG(Network):
         - Output: ``(N, num_classes)``
 
     Raises:
-        ValueError: If a number is out of its range, ``output_stride`` is less than 32, or there are no such weights.
+        ValueError: If a number is out of its range, or there are no such weights.
         RuntimeError: If the weights do not fit the model.
 
     Source:
-        Simonyan & Zisserman 2014, table 1, https://arxiv.org/abs/1409.1556.
+        Simonyan & Zisserman 2014, table 1, https://arxiv.org/abs/1409.1556. Dilation in place of the last strides:
+        Chen et al. 2014 (DeepLab), section 3.1, https://arxiv.org/abs/1412.7062.
 
     Example:
         >>> import torch
