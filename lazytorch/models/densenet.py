@@ -55,14 +55,14 @@ Layer = Callable[..., nn.Module] | None
 
 
 def transition(out_channels: int, *, stride: int, **options: Layer | int) -> nn.Module:
-    """The first block of a stage; where the network dilates instead, there is no pooling."""
+    """The first block of a stage; where the network dilates instead, the pooling is of single pixels."""
     norm, activation, conv = (options[name] for name in ("norm_layer", "activation", "conv_layer"))
     return NamedSequential(
         preactivation=LazyNormActivation(norm_layer=norm, activation=activation),  # pyright: ignore[reportArgumentType]
         conv=LazyConvNormActivation(
             out_channels, 1, bias=norm is None, norm_layer=None, activation=None, conv_layer=conv
         ),  # pyright: ignore[reportArgumentType]
-        pool=LazyAvgPool(stride) if stride > 1 else nn.Identity(),
+        pool=LazyAvgPool(stride),
     )
 
 
