@@ -110,7 +110,8 @@ def regnet_widths_on_cpu() -> Iterator[None]:
 def rates(name: str) -> dict[str, float]:
     """Dropout and stochastic depth of one of our models, as timm calls them; its own models have none by default."""
     options = inspect.signature(getattr(lazytorch.models, name)).parameters
-    return {"drop_rate": options["dropout"].default, "drop_path_rate": options["drop_path_rate"].default}
+    given = {"drop_rate": options["dropout"].default, "drop_path_rate": options["drop_path_rate"].default}
+    return {option: rate for option, rate in given.items() if rate}  # networks without branches have no drop_path_rate
 
 
 def compare(name: str, source: str, *, size: int = 64, structure: bool = False, **options: Any) -> Comparison:
@@ -221,9 +222,12 @@ def difference(ours: Backbone, theirs: nn.Module, source: str, size: int) -> dic
         passes = [one_pass(network.train(training), x) for network in (ours, theirs)]
         (output, gradients), (expected, expected_gradients) = passes
         gradients = {there.get(key, key): value for key, value in gradients.items()}
+        for key in gradients.keys() & expected_gradients.keys():  # a linear layer may be a convolution there
+            gradients[key] = gradients[key].reshape(expected_gradients[key].shape)
         found[f"output in {mode}"] = relative([(output, expected)])
         found[f"gradient in {mode}"] = max(
-            relative([(gradients.get(key), value)]) for key, value in expected_gradients.items()
+            relative([(gradients.get(key), value)], least=scale_of_weight(key, expected_gradients))
+            for key, value in expected_gradients.items()
         )
     odd = torch.randn(1, 3, *[size + 11 - size % 2] * 2)
     with torch.no_grad(), contextlib.suppress(RuntimeError):  # some references do not run at odd sizes
@@ -255,13 +259,19 @@ def one_pass(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return output.detach(), {"input": x.grad, **gradients}  # pyright: ignore[reportReturnType]
 
 
-def relative(pairs: Iterable[tuple[Tensor | None, Tensor]]) -> float:
-    """The largest difference over the largest value; infinite where one is missing or no number."""
+def scale_of_weight(key: str, gradients: dict[str, Tensor]) -> float:
+    """For a bias, the largest gradient of its layer's weight: before a BatchNorm, a bias has but rounding errors."""
+    weight = gradients.get(f"{key.removesuffix('bias')}weight") if key.endswith(".bias") else None
+    return 0.0 if weight is None else float(weight.abs().max())
+
+
+def relative(pairs: Iterable[tuple[Tensor | None, Tensor]], least: float = 0.0) -> float:
+    """The largest difference over the largest value, or over ``least``; infinite where one is missing or no number."""
     worst = 0.0
     for value, expected in pairs:
         if value is None or value.shape != expected.shape:
             return float("inf")
-        scale = expected.abs().max().double()
+        scale = expected.abs().max().double().clamp(min=least)
         error = (value.double() - expected.double()).abs().max()
         ratio = float(error / scale) if scale > 0 else float(error)
         worst = max(worst, ratio if ratio == ratio else float("inf"))

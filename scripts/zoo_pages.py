@@ -75,6 +75,8 @@ FAMILIES = [
     Family("resnet*_gn", "ResNet, group norm", "ResNet", "Wu & He 2018", "1803.08494"),
     Family("resnet*[cdst]", "ResNet-C and -D", "ResNet", "He et al. 2018", "1812.01187"),
     Family("resnet*", "ResNet", "ResNet", "He et al. 2015", "1512.03385"),
+    Family("densenet*", "DenseNet", "DenseNet", "Huang et al. 2017", "1608.06993"),
+    Family("vgg*", "VGG", "VGG", "Simonyan & Zisserman 2014", "1409.1556"),
 ]
 COLUMNS = ("Model", "Family", "Paper", "Parameters, M", "Multiply-adds, M", "Ranks", "References", "Parity")
 # Okabe and Ito's colours, which differ for every reader and on both backgrounds.
@@ -88,6 +90,8 @@ COLOURS = {
     "ResNeXt": "#e69f00",
     "SE- and ECA-ResNet": "#cc79a7",
     "ResNet-RS": "#8c7ae6",
+    "DenseNet": "#5d3a00",
+    "VGG": "#b3a100",
 }
 # Named in the picture; above the point to its left, or below to its right.
 LABELLED = {

@@ -75,6 +75,12 @@ LAYERS = [
         {"activation": nn.SiLU},
     ),
     Layer(
+        layers.LazyDenseLayer,
+        lambda c, d: layers.DenseLayer(c, 10, 5, expansion_ratio=2, dilation=2, spatial_dims=d),
+        (10, 5),
+        {"expansion_ratio": 2, "dilation": 2},
+    ),
+    Layer(
         layers.LazyDepthSepConv,
         lambda c, d: layers.DepthSepConv(c, 8, stride=2, spatial_dims=d),
         (8,),
@@ -132,6 +138,11 @@ LAYERS = [
     ),
     Layer(layers.LazyLinear, lambda c, d: nn.Linear(SIZE, 5), (5,), ranks=(2,)),
     Layer(
+        layers.LazyNormActivation,
+        lambda c, d: layers.NormActivation(c, activation=nn.SiLU, spatial_dims=d),
+        kwargs={"activation": nn.SiLU},
+    ),
+    Layer(
         layers.LazyPointwiseConv,
         lambda c, d: layers.PointwiseConv(c, 8, 2, norm_layer=None, spatial_dims=d),
         (8, 2),
@@ -174,6 +185,7 @@ LAYERS = [
 MODELS = models.list_models()
 # The invariants run over these, which have every part that any of the models has; parity runs over all.
 SAMPLES = [
+    "densenet121",
     "ecaresnet26t",
     "gernet_s",
     "lcnet_050",

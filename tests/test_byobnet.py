@@ -28,7 +28,7 @@ from lazytorch.models import (
     optimize_for_inference,
     reference_state_dict,
 )
-from lazytorch.models.resnet import max_pool
+from lazytorch.models.stems import max_pool
 from scripts import parity
 
 ROWS = [

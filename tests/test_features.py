@@ -13,7 +13,7 @@ from scripts import parity
 
 SAMPLES = [
     "resnet18", "resnet26t", "resnetrs50", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050",
-    "mobilenetv4_conv_small_035", "efficientnet_es", "lcnet_050", "tinynet_e",
+    "mobilenetv4_conv_small_035", "efficientnet_es", "lcnet_050", "tinynet_e", "densenet121", "densenetblur121d",
 ]  # fmt: skip
 
 
@@ -32,8 +32,8 @@ def test_what_is_known_of_features_is_what_timm_knows(name):
 )
 @pytest.mark.parametrize("name", SAMPLES)
 def test_feature_maps_are_those_of_timm(name, options):
-    if "output_stride" in options and name.startswith(("mobilenetv3", "mobilenetv4", "lcnet")):
-        pytest.skip("timm's MobileNetV3 has no output_stride")
+    if "output_stride" in options and name.startswith(("densenet", "mobilenetv3", "mobilenetv4", "lcnet")):
+        pytest.skip("timm's MobileNetV3 and DenseNet have no output_stride")
     theirs = timm.create_model(name, features_only=True, **options).eval()
     parity.randomize(theirs)
     # timm names what it keeps of a network by flattening the path: of the whole, it is the same.
@@ -183,7 +183,7 @@ def test_groups_of_parameters_in_timms_form(name):
     assert isinstance(model, nn.Module)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "regnetx_002"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "regnetx_002", "vgg11", "densenetblur121d"])
 def test_feature_info_has_timms_keys(name):
     ours, theirs = get_model(name).feature_info, timm.create_model(name, features_only=True).feature_info
     expected = theirs.get_dicts(["num_chs", "reduction"])

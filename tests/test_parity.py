@@ -133,6 +133,7 @@ OF_TORCHVISION = named("""
     efficientnet_b0/b1/b2/b3/b4/b5/b6/b7 efficientnet_v2_s/m/l
     regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_y_32gf regnet_y_128gf
     regnet_x_400mf regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf
+    vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
 """)
 OF_TIMM = named("""
     mobilenetv1_100/100h/125 mobilenetv2_035/050/075/100/110d/120d/140 mnasnet_050/075/100/140/small
@@ -150,6 +151,8 @@ OF_TIMM = named("""
     regnety_002/004/006/008/016/032/040/064/080/120/160/320/640/1280/2560 regnety_008_tv regnety_080_tv
     gernet_s/m/l resnext26ts seresnext26ts eca_resnext26ts resnet32ts resnet33ts seresnet33ts eca_resnet33ts
     regnetz_005/040 regnetz_040_h regnetz_b16/c16/d8/d32/e8
+    vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
+    densenet264d densenetblur121d
 """)
 
 

@@ -53,11 +53,14 @@ def test_a_typed_function_for_every_name(name):
         build(10, 3)
 
 
+WITHOUT_BRANCHES = ("densenet", "vgg")
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_takes_every_option(name):
     """Built on the meta device, as to compute them all takes long."""
     with torch.device("meta"):
-        model = get_model(name, **OPTIONS)
+        model = get_model(name, **OPTIONS | ({"drop_path_rate": 0} if name.startswith(WITHOUT_BRANCHES) else {}))
     features = materialize(model, (2, 5, 64, 64))(torch.zeros(2, 5, 64, 64, device="meta"))
     assert features.shape == (2, model.num_features, 8, 8)
 

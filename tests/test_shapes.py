@@ -219,7 +219,33 @@ def test_what_a_real_call_refuses_is_refused(func, args):
     assert by_rules(func, args, {}) is RuntimeError
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "mobilenetv4_conv_small"])
+CONCATENATIONS = {
+    "channels": ([tensor((2, 3, 4)), tensor((2, 5, 4))], 1),
+    "one tensor": ([tensor((2, 3))], 1),
+    "batches": ((tensor((2, 3)), tensor((4, 3)), tensor((1, 3))),),
+    "a negative dimension": ([tensor((2, 3)), tensor((2, 1))], -1),
+    "dtypes": ([tensor((2, 3)), tensor((2, 3), torch.float64)], 1),
+    "formats": ([tensor((2, 3, 4, 4), memory_format="channels_last")] * 2, 1),
+    "another size": ([tensor((2, 3, 4)), tensor((2, 3, 5))], 1),
+    "another number of dimensions": ([tensor((2, 3, 4)), tensor((2, 3))], 1),
+    "no such dimension": ([tensor((2, 3)), tensor((2, 3))], 2),
+    "an empty one": ([tensor((2, 3)), tensor((2, 0))], 1),
+    "none": ([], 1),
+}
+
+
+@pytest.mark.parametrize("args", CONCATENATIONS.values(), ids=CONCATENATIONS)
+def test_concatenation_has_the_shape_of_a_real_call(args):
+    with torch.no_grad(), ShapeMode("test") as mode:
+        shapes = type(args[0])(shape_of(mode, each) for each in args[0])
+        found = outcome(torch.cat, (shapes, *args[1:]), {})
+    expected = outcome(torch.cat, args, {})
+    assert found in (expected, RuntimeError) if isinstance(expected, type) else found == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "mobilenetv4_conv_small", "vgg11", "densenet121"]
+)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("lazy", [True, False])
 def test_everything_that_a_network_calls_has_a_rule(monkeypatch, name, training, lazy):

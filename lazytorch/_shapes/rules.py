@@ -313,6 +313,18 @@ def adaptive_pool(dims: int) -> Callable[..., ShapeTensor | None]:
     return rule
 
 
+def concatenate(shapes: "ShapeMode", tensors: Any, dim: int = 0) -> ShapeTensor | None:
+    if not isinstance(tensors, (tuple, list)) or not tensors or not is_plain(*tensors):
+        return None
+    first = tensors[0]
+    if not {*map(type, tensors)} <= {*SHAPES} or type(dim) is not int or not 0 <= dim < first.dim():
+        return None
+    before, after = first.shape[:dim], first.shape[dim + 1 :]
+    if any(each.shape[:dim] != before or each.shape[dim + 1 :] != after for each in tensors):
+        return None
+    return shapes.like(first, (*before, sum(each.size(dim) for each in tensors), *after))
+
+
 def empty(shapes: "ShapeMode", size: Any, *, dtype: torch.dtype, device: torch.device) -> ShapeTensor | None:
     return shapes.of(size, dtype, device) if type(size) is tuple and type(device) is torch.device else None
 
@@ -343,5 +355,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     **{
         getattr(F, f"adaptive_{kind}_pool{dims}d"): adaptive_pool(dims) for kind in ("avg", "max") for dims in (1, 2, 3)
     },
+    torch.cat: concatenate,
     torch.empty: empty,
 }

@@ -13,6 +13,7 @@ from lazytorch.layers.basic import BasicBlock, LazyBasicBlock
 from lazytorch.layers.bottleneck import BottleneckBlock, LazyBottleneckBlock
 from lazytorch.layers.channel_attention import EfficientChannelAttention, LazyEfficientChannelAttention
 from lazytorch.layers.conv_norm_activation import ConvNormActivation, LazyConvNormActivation
+from lazytorch.layers.dense import DenseLayer, LazyDenseLayer, LazyNormActivation, NormActivation
 from lazytorch.layers.depthwise_separable import (
     DepthSepConv,
     DepthSepConv2d,
@@ -65,6 +66,7 @@ __all__ = [
     "BlurPool",
     "BottleneckBlock",
     "ConvNormActivation",
+    "DenseLayer",
     "DepthSepConv",
     "DepthSepConv2d",
     "DepthwiseConv",
@@ -79,6 +81,7 @@ __all__ = [
     "LazyBlurPool",
     "LazyBottleneckBlock",
     "LazyConvNormActivation",
+    "LazyDenseLayer",
     "LazyDepthSepConv",
     "LazyDepthSepConv2d",
     "LazyDepthwiseConv",
@@ -94,6 +97,7 @@ __all__ = [
     "LazyInvertedBottleneck",
     "LazyLinear",
     "LazyMaxPool",
+    "LazyNormActivation",
     "LazyPointwiseConv",
     "LazyPointwiseConv2d",
     "LazyReductionConv",
@@ -104,6 +108,7 @@ __all__ = [
     "LazyReductionPointwiseConv2d",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
+    "NormActivation",
     "PointwiseConv",
     "PointwiseConv2d",
     "SameConv1d",

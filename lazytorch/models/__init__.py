@@ -9,6 +9,7 @@ Example:
 
 from lazytorch.models import (
     byobnet,
+    densenet,
     efficientnet,
     efficientnet_v2,
     fbnet_v3,
@@ -20,6 +21,7 @@ from lazytorch.models import (
     mobilenet_v4,
     regnets,
     resnets,
+    vgg,
 )
 from lazytorch.models._weights.fitting import inflate_state_dict
 from lazytorch.models._weights.loading import load_reference_state_dict, reference_state_dict
@@ -27,6 +29,7 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.byobnet import *
 from lazytorch.models.compose import Network, NetworkOptions, Row
+from lazytorch.models.densenet import *
 from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
@@ -45,6 +48,7 @@ from lazytorch.models.regnet import RegNet
 from lazytorch.models.regnets import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
+from lazytorch.models.vgg import *
 
 __all__ = [
     "Backbone",
@@ -67,6 +71,7 @@ __all__ = [
     "references",
 ]
 __all__ += byobnet.__all__
+__all__ += densenet.__all__
 __all__ += efficientnet.__all__
 __all__ += efficientnet_v2.__all__
 __all__ += fbnet_v3.__all__
@@ -78,3 +83,4 @@ __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
 __all__ += regnets.__all__
 __all__ += resnets.__all__
+__all__ += vgg.__all__

@@ -35,11 +35,12 @@ class Backbone(Trunk):
         stem_pool: The pooling that follows it, if there is one.
         stages: The blocks of each stage, or a module for it.
         final: The layer between the last stage and the pooling, if there is one.
-        pooled: The layer after the pooling, on one pixel, if there is one.
+        pool_size: Size of the pooling's output along each dimension, in pixels.
+        pooled: The layer after the pooling, if there is one.
         hidden: The layer after that, on vectors, if there is one.
         num_classes: Number of classes; 0 for no classifier; by default 1000, or 0 without pooling.
         dropout: Fraction of the pooled features that training sets to zero.
-        global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
+        global_pool: Called with ``pool_size``; None for no pooling, and so no classifier.
         gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
             them.
         spatial_dims: 1, 2 or 3: other inputs are an error; by default the first input decides.
@@ -77,6 +78,7 @@ class Backbone(Trunk):
         stem_pool: nn.Module | None = None,
         stages: Iterable[Iterable[nn.Module] | nn.Module],
         final: nn.Module | None = None,
+        pool_size: int = 1,
         pooled: nn.Module | None = None,
         hidden: nn.Module | None = None,
         num_classes: int | None = None,
@@ -102,12 +104,14 @@ class Backbone(Trunk):
         self.final = nn.Identity() if final is None else final
         parts = {"pool": nn.Identity(), "flatten": nn.Identity()}
         if global_pool is not None:
-            parts = {"pool": lazy_twin(global_pool)(1), "pooled": pooled, "flatten": nn.Flatten(), "hidden": hidden}
+            pool = lazy_twin(global_pool)(pool_size)
+            parts = {"pool": pool, "pooled": pooled, "flatten": nn.Flatten(), "hidden": hidden}
         self.head = NamedSequential(
             **{name: part for name, part in parts.items() if part is not None},
             dropout=nn.Dropout(dropout),
             classifier=nn.Identity(),
         )
+        self.pool_size = pool_size
         self.initialize = initialize
         self.reference_names = dict(reference_names or {})
         if self.initialize is not None:
@@ -287,7 +291,7 @@ class Backbone(Trunk):
                 f"got {num_classes}. Pass global_pool, or num_classes=0."
             )
         if global_pool is not None:
-            pool = lazy_twin(global_pool)(1) if global_pool else nn.Identity()
+            pool = lazy_twin(global_pool)(self.pool_size) if global_pool else nn.Identity()
             if is_lazy(pool) and not is_lazy(self):
                 materialize(pool, self.output_shapes(self.final)[-1])
             self.head.pool, self.head.flatten = pool, nn.Flatten() if global_pool else nn.Identity()

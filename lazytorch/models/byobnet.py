@@ -33,7 +33,8 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
 from lazytorch.models.registry import model
-from lazytorch.models.resnet import convolutions, max_pool, quarter, sixteenth, strided_convolution
+from lazytorch.models.resnet import quarter, sixteenth
+from lazytorch.models.stems import convolutions, max_pool, strided_convolution
 
 __all__ = [
     "ByobNet",
@@ -143,9 +144,9 @@ class ByobNet(Network):
                 Row(final_convolution, positive_whole("final_channels", final_channels, self), residual=False)
             )
         if len(stem) > 1 and stem_pool is None:
-            stem, stem_pool = stem[:-1], partial(strided_convolution, channels=stem[-1])
+            stem, stem_pool = stem[:-1], partial(strided_convolution, stem[-1])
         elif stem_pool is not None:
-            stem_pool = partial(stem_pool, channels=stem[-1])
+            stem_pool = partial(stem_pool, stem[-1])
         super().__init__(
             num_classes,
             stem=partial(convolutions, stem, kernel_size=3),

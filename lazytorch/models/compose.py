@@ -41,7 +41,7 @@ class NetworkOptions(TypedDict, total=False):
             ``SameConv2d``; replaced likewise.
         output_stride: Input size over the size of the last stage's output: 8, 16 or 32. Strides that would reduce
             further are replaced by dilation.
-        global_pool: Called with 1, the size of its output; None for no pooling, and so no classifier.
+        global_pool: Called with the size of its output, 1 in most families; None for no pooling, and so no classifier.
         gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
             them.
         spatial_dims: 1 for signals, 2 for images, 3 for volumes: other inputs are an error. By default the first input
@@ -111,7 +111,8 @@ class Network(Backbone):
         stem_reduction: Input size over the size of the first stage's input.
         stages: The rows of each stage.
         final: Called likewise; returns what follows the last stage; None for nothing.
-        hidden: Called likewise; returns ``{"pooled": layer}``, which follows the pooling at one pixel, or ``{"hidden":
+        pool_size: Size of the pooling's output along each dimension, in pixels.
+        hidden: Called likewise; returns ``{"pooled": layer}``, which follows the pooling, or ``{"hidden":
             layer}``, which follows it on vectors.
         rates_end: Whether the last block has ``drop_path_rate`` itself, or one step less.
         initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's.
@@ -150,6 +151,7 @@ class Network(Backbone):
         stem_reduction: Sizes,
         stages: Sequence[Sequence[Row]],
         final: Layer | None = None,
+        pool_size: int = 1,
         hidden: Callable[..., dict[str, nn.Module]] | None = None,
         rates_end: bool = True,
         initialize: Callable[[nn.Module], None] | None = None,
@@ -177,6 +179,10 @@ class Network(Backbone):
             strides, [len(rows) for rows in table], stem_reduction=stem_reduction, output_stride=output_stride
         )
         count = sum(row.residual for rows in table for row in rows)
+        if drop_path_rate != 0 and count == 0:
+            raise ValueError(
+                f"{type(self).__name__}: drop_path_rate must be 0 without residual branches, got {drop_path_rate!r}."
+            )
         rates = iter(branch_rates(drop_path_rate, count, last=count - 1 if rates_end else count))
         made = []
         for rows, its_places, stride in zip(table, placed, strides, strict=True):
@@ -198,6 +204,7 @@ class Network(Backbone):
             stem_pool=None if stem_pool is None else stem_pool(**layer),
             stages=made,
             final=None if final is None else final(**layer),
+            pool_size=pool_size,
             **({} if hidden is None else hidden(**layer)),
             num_classes=num_classes,
             dropout=dropout,

@@ -14,19 +14,15 @@ from torch import nn
 from lazytorch._init.initialize import Fill, InitFunction, Normal, known_function
 from lazytorch.layers import (
     ConvNormActivation,
-    LazyAvgPool,
-    LazyBlurPool,
     LazyBottleneckBlock,
-    LazyConvNormActivation,
-    LazyMaxPool,
     SqueezeExcitation,
     projection,
     round_channels,
 )
-from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import zero_last_norm
+from lazytorch.models.stems import convolutions, max_pool
 
 __all__ = ["ResNet"]
 
@@ -64,40 +60,6 @@ def sixteenth(channels: int) -> int:
 @known_function
 def quarter(channels: int) -> int:
     return round_channels(channels / 4, lower_limit=0)
-
-
-def max_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """The paper's pooling of the stem."""
-    return LazyMaxPool(3, stride=2, padding=1)
-
-
-def average_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """Averages in place of maxima."""
-    return LazyAvgPool(2)
-
-
-def blurred_max_pool(channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """Zhang 2019, section 3.2: the maximum at every pixel, then a blur with the step."""
-    return NamedSequential(max=LazyMaxPool(3, stride=1, padding=1), blur=LazyBlurPool())
-
-
-def strided_convolution(channels: int, **layer: Callable[..., nn.Module] | None) -> nn.Module:
-    """ResNet-RS: a convolution with the step in place of pooling."""
-    return LazyConvNormActivation(channels, stride=2, **layer)  # pyright: ignore[reportArgumentType]
-
-
-def convolutions(
-    channels: Sequence[int], *, kernel_size: int = 7, **layer: Callable[..., nn.Module] | None
-) -> nn.Module:
-    """The stem: one convolution, by default of 7x7 pixels, or several of 3x3; the first has a stride of 2."""
-    if len(channels) == 1:
-        return LazyConvNormActivation(channels[0], kernel_size, 2, **layer)  # pyright: ignore[reportArgumentType]
-    strides = [2, *[1] * (len(channels) - 1)]
-    parts = [
-        LazyConvNormActivation(each, stride=stride, **layer)  # pyright: ignore[reportArgumentType]
-        for each, stride in zip(channels, strides, strict=True)
-    ]
-    return NamedSequential(**{f"conv{index}": part for index, part in enumerate(parts, start=1)})
 
 
 @family

@@ -32,7 +32,8 @@ from lazytorch.layers import (
     projection,
 )
 from lazytorch.models.registry import model
-from lazytorch.models.resnet import ResNet, average_pool, blurred_max_pool, quarter, sixteenth, strided_convolution
+from lazytorch.models.resnet import ResNet, quarter, sixteenth
+from lazytorch.models.stems import average_pool, blurred_max_pool, strided_convolution
 
 # fmt: off
 __all__ = [

@@ -15,6 +15,8 @@ __all__ = ["Reference", "State", "read"]
 State = dict[str, Tensor]
 # The entries of a checkpoint below which training scripts save the weights; averaged ones first.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+# Names in torchvision's published DenseNets, which are older than its module names: norm.1 is norm1.
+OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def torchvision_state_dict(name: str, tag: str | None) -> State:
     if tag is not None and tag not in published.__members__:
         raise ValueError(f"torchvision has no weights {tag!r} for {name}; it has {', '.join(published.__members__)}.")
     weights: Any = published.DEFAULT if tag is None else published[tag]  # pyright: ignore[reportAttributeAccessIssue]
-    return weights.get_state_dict(progress=True, check_hash=True)
+    return renamed(weights.get_state_dict(progress=True, check_hash=True))
 
 
 def timm_state_dict(name: str, tag: str | None) -> State:
@@ -66,6 +68,11 @@ def timm_state_dict(name: str, tag: str | None) -> State:
         asked = "weights" if tag is None else f"weights {tag!r}"
         raise ValueError(f"timm has no {asked} for {name}; it has {', '.join(tags) or 'none'}.")
     return timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=True).state_dict()
+
+
+def renamed(state: Mapping[str, Tensor]) -> State:
+    """``state`` with today's names in place of older ones."""
+    return {OLD_NAME.sub(r"\1\2", name): value for name, value in state.items()}
 
 
 def tensors_by_name(content: object, where: str) -> State:
@@ -82,7 +89,7 @@ def tensors_by_name(content: object, where: str) -> State:
         if value.layout is not torch.strided or value.is_meta or value.is_complex():
             what = "meta" if value.is_meta else value.layout if value.layout is not torch.strided else value.dtype
             raise ValueError(f"{where}: weights must be dense, real and with values, got {name}, which is {what}.")
-    return dict(content)
+    return renamed(content)
 
 
 def read(path: Path) -> State:

@@ -1,0 +1,170 @@
+"""The layers of DenseNet: a norm with an activation, and a layer that adds channels to its input."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.checks import Sizes, largest, positive_whole
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
+from lazytorch.layers.depthwise_separable import PointwiseConv
+from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.rank import of_rank
+from lazytorch.layers.residual import require_residual
+from lazytorch.signature import create_lazy_signature
+
+__all__ = ["DenseLayer", "LazyDenseLayer", "LazyNormActivation", "NormActivation"]
+
+
+class NormActivation(NamedSequential):
+    """A norm, then an activation, which does not change the input in place.
+
+    Args:
+        in_channels: Channels of the input and of the output.
+        norm_layer: Called with the channels; None for no norm. A class of torch.nn is replaced by its sibling for
+            ``spatial_dims``.
+        activation: Called without arguments; None for no activation.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: the same
+
+    Source:
+        He et al. 2016, figure 1b, https://arxiv.org/abs/1603.05027.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import NormActivation
+        >>> NormActivation(8)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 8, 32, 32])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        spatial_dims: int = 2,
+    ) -> None:
+        parts: dict[str, nn.Module] = {}
+        if norm_layer is not None:
+            parts["norm"] = of_rank(norm_layer, spatial_dims)(in_channels)
+        if activation is not None:
+            after: Any = activation()
+            if norm_layer is None and hasattr(after, "inplace"):
+                after.inplace = False
+            parts["activation"] = after
+        super().__init__(**parts)
+
+
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
+class LazyNormActivation(LazyConvInChannelModule, NormActivation):
+    """A ``NormActivation`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyNormActivation
+        >>> LazyNormActivation()(torch.zeros(2, 8, 32)).shape
+        torch.Size([2, 8, 32])
+    """
+
+
+class DenseLayer(nn.Module):
+    """Computes new channels by a 1x1 and a 3x3 convolution, each after a norm and an activation, and adds them.
+
+    The output is the input and the new channels, one after the other.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; those beyond ``in_channels`` are new.
+        kernel_size: Size of the second kernel, in pixels.
+        stride: Has to be 1, as the output contains the input.
+        expansion_ratio: Channels between the two convolutions over the new channels.
+        dilation: Spacing between the pixels of the second kernel.
+        input_dilation: The dilation of the block before, which changes nothing here.
+        dropout: Fraction of the new values that training sets to zero.
+        norm_layer: Called with the channels; None for no norms.
+        activation: Called without arguments; None for no activations.
+        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *spatial)``
+
+    Raises:
+        ValueError: If there are no new channels, a number is not positive, ``kernel_size`` is even or ``stride`` not 1.
+
+    Source:
+        Huang et al. 2017, section 3 (DenseNet-B), https://arxiv.org/abs/1608.06993.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import DenseLayer
+        >>> DenseLayer(64, 96)(torch.zeros(2, 64, 32, 32)).shape
+        torch.Size([2, 96, 32, 32])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
+        *,
+        expansion_ratio: int = 4,
+        dilation: Sizes = 1,
+        input_dilation: Sizes | None = None,
+        dropout: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        require_residual(self, kernel_size, stride)
+        if largest(stride) != 1:
+            raise ValueError(f"DenseLayer: stride must be 1, as the output contains the input, got {stride}.")
+        if positive_whole("out_channels", out_channels, self) <= in_channels:
+            raise ValueError(
+                f"DenseLayer: out_channels must be more than the {in_channels} of the input, got {out_channels}."
+            )
+        growth = out_channels - in_channels
+        mid_channels = growth * positive_whole("expansion_ratio", expansion_ratio, self)
+        layer = {"norm_layer": norm_layer, "activation": activation, "spatial_dims": spatial_dims}
+        self.layers = NamedSequential(
+            preactivation=NormActivation(in_channels, **layer),
+            reduce=PointwiseConv(in_channels, mid_channels, conv_layer=conv_layer, **layer),
+            conv=ConvNormActivation(
+                mid_channels,
+                growth,
+                kernel_size,
+                dilation=dilation,
+                bias=norm_layer is None,
+                norm_layer=None,
+                activation=None,
+                conv_layer=conv_layer,
+                spatial_dims=spatial_dims,
+            ),
+            **({"dropout": nn.Dropout(dropout)} if dropout != 0 else {}),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *spatial)``."""
+        return torch.cat([x, self.layers(x)], 1)
+
+
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
+class LazyDenseLayer(LazyConvInChannelModule, DenseLayer):
+    """A ``DenseLayer`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyDenseLayer
+        >>> LazyDenseLayer(96)(torch.zeros(2, 64, 32, 32)).shape
+        torch.Size([2, 96, 32, 32])
+    """

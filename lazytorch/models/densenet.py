@@ -1,0 +1,180 @@
+"""DenseNet: Huang et al. 2017, "Densely Connected Convolutional Networks", https://arxiv.org/abs/1608.06993.
+
+Table 1 has those of 121, 169, 201 and 264 layers with a growth rate of 32; that of 161 has 48. Those that end with d
+have a stem of three convolutions, and blur an anti-aliased pooling (Zhang 2019, https://arxiv.org/abs/1904.11486); they
+are timm's. All are of the kind BC: with 1x1 convolutions in the layers, and transitions to half of the channels.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import sqrt
+from typing import Any, Unpack
+
+from torch import nn
+
+from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_function
+from lazytorch.layers import LazyAvgPool, LazyConvNormActivation, LazyDenseLayer, LazyNormActivation
+from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.registry import model
+from lazytorch.models.stems import blurred_max_pool, convolutions, max_pool
+
+__all__ = [
+    "DenseNet",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "densenet264d",
+    "densenetblur121d",
+]
+
+# The names in torchvision and timm, which agree where both have a module. The first block of a stage has no number.
+NAMES = Rules("""
+    stem.conv                             features.conv0
+    stem.norm                             features.norm0
+    stem.conv1.conv                       features.conv0
+    stem.conv1.norm                       features.norm0
+    stem.conv2.conv                       features.conv1
+    stem.conv2.norm                       features.norm1
+    stem.conv3.conv                       features.conv2
+    stem.conv3.norm                       features.norm2
+    head.classifier                       classifier
+    stages.S.B.layers.preactivation.norm  features.denseblock{S+1}.denselayer{B}.norm1
+    stages.S.B.layers.reduce.conv         features.denseblock{S+1}.denselayer{B}.conv1
+    stages.S.B.layers.reduce.norm         features.denseblock{S+1}.denselayer{B}.norm2
+    stages.S.B.layers.conv.conv           features.denseblock{S+1}.denselayer{B}.conv2
+    stages.S.B.preactivation.norm         features.transition{S}.norm
+    stages.S.B.conv.conv                  features.transition{S}.conv
+    stages.S.B.norm                       features.norm5
+""")
+Layer = Callable[..., nn.Module] | None
+
+
+def transition(out_channels: int, *, stride: int, **options: Layer | int) -> nn.Module:
+    """The first block of a stage; where the network dilates instead, the pooling is of single pixels."""
+    norm, activation, conv = (options[name] for name in ("norm_layer", "activation", "conv_layer"))
+    return NamedSequential(
+        preactivation=LazyNormActivation(norm_layer=norm, activation=activation),  # pyright: ignore[reportArgumentType]
+        conv=LazyConvNormActivation(
+            out_channels, 1, bias=norm is None, norm_layer=None, activation=None, conv_layer=conv
+        ),  # pyright: ignore[reportArgumentType]
+        pool=LazyAvgPool(stride),
+    )
+
+
+def last_norm(*, norm_layer: Layer, activation: Layer, **_: Layer | int) -> nn.Module:
+    """The last block, which the last feature map contains."""
+    return LazyNormActivation(norm_layer=norm_layer, activation=activation)
+
+
+@family
+class DenseNet(Network):
+    """A network whose layers add channels to their input, so that each has the output of all layers before it.
+
+    It takes any number of input channels, and signals, images or volumes, as its first input has them. The first block
+    of each stage halves the size: the pooling after the stem, or a transition. The last block of the last stage is a
+    norm with an activation.
+
+    Args:
+        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
+            ``weights`` have, or else 1000.
+        depths: Number of layers of each stage.
+        growth_rate: Channels that each layer adds.
+        stem: Channels of the first convolutions: one of 7x7 pixels, or several of 3x3.
+        stem_pool: Called by keyword with ``out_channels``; returns the first block of the first stage, which has a
+            stride of 2.
+        expansion_ratio: Channels between the two convolutions of a layer over those that it adds.
+        layer_dropout: Fraction of each layer's new values that training sets to zero.
+        options: Those of every network; see ``NetworkOptions``.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, num_classes)``
+
+    Raises:
+        ValueError: If a number is out of its range, or there are no such weights.
+        RuntimeError: If the weights do not fit the model.
+
+    Source:
+        Huang et al. 2017, section 3 and table 1, https://arxiv.org/abs/1608.06993. Dilation in place of the
+        last poolings: Yang et al. 2018 (DenseASPP), section 4.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.models import DenseNet
+        >>> model = DenseNet(10, depths=(1, 2, 2), growth_rate=8, stem=(16,))
+        >>> [(info.channels, info.reduction) for info in model.feature_info]
+        [(16, 2), (24, 4), (28, 8), (30, 16)]
+        >>> model(torch.zeros(2, 1, 64, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        depths: Sequence[int] = (6, 12, 24, 16),
+        growth_rate: int = 32,
+        stem: Sequence[int] = (64,),
+        stem_pool: Callable[..., nn.Module] = max_pool,
+        expansion_ratio: int = 4,
+        layer_dropout: float = 0.0,
+        **options: Unpack[NetworkOptions],
+    ) -> None:
+        if not isinstance(stem, Sequence) or not stem:
+            raise ValueError(f"DenseNet: stem must be the channels of one convolution or of several, got {stem!r}.")
+        positive_whole("growth_rate", growth_rate, self)
+        if not 0 <= layer_dropout <= 1:
+            raise ValueError(f"DenseNet: layer_dropout must be from 0 to 1, got {layer_dropout!r}.")
+        layer = partial(
+            LazyDenseLayer,
+            expansion_ratio=positive_whole("expansion_ratio", expansion_ratio, self),
+            dropout=layer_dropout,
+        )
+        channels, stages = stem[-1], []
+        for index, depth in enumerate(depths):
+            channels //= 1 if index == 0 else 2
+            rows = [Row(stem_pool if index == 0 else transition, channels, stride=2, residual=False)]
+            for _ in range(positive_whole("depths", depth, self)):
+                channels += growth_rate
+                rows.append(Row(layer, channels, residual=False))
+            stages.append(rows)
+        if stages:
+            stages[-1].append(Row(last_norm, channels, residual=False))
+        super().__init__(
+            num_classes,
+            stem=partial(convolutions, stem),
+            stem_reduction=2,
+            stages=stages,
+            initialize=InitFunction(initial_values),
+            names=dict.fromkeys(("torchvision", "timm"), NAMES),
+            **options,
+        )
+
+
+@known_function
+def initial_values(module: nn.Module) -> dict[str, Fill]:
+    """He normal by inputs for convolutions, https://arxiv.org/abs/1502.01852; a bias of 0 for the classifier."""
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return {"weight": Normal(sqrt(2 / module.weight[0].numel()))}
+    return {"bias": Constant(0)} if isinstance(module, nn.Linear) else {}
+
+
+def row(name: str, depths: Sequence[int], growth_rate: int = 32, torchvision: bool = True, **config: Any):
+    """Enter a model in the registry."""
+    sources = ["torchvision", "timm"] if torchvision else ["timm"]
+    config = {"stem": (2 * growth_rate,)} | config
+    return model(name, DenseNet, sources, depths=depths, growth_rate=growth_rate, **config)
+
+
+densenet121 = row("densenet121", (6, 12, 24, 16))
+densenet161 = row("densenet161", (6, 12, 36, 24), 48)
+densenet169 = row("densenet169", (6, 12, 32, 32))
+densenet201 = row("densenet201", (6, 12, 48, 32))
+densenet264d = row("densenet264d", (6, 12, 64, 48), 48, torchvision=False, stem=(48, 48, 96))
+densenetblur121d = row(
+    "densenetblur121d", (6, 12, 24, 16), torchvision=False, stem=(32, 32, 64), stem_pool=blurred_max_pool
+)

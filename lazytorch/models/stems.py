@@ -1,0 +1,44 @@
+"""Stems: the convolutions of ResNet and DenseNet before the first stage, and the poolings after them."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from lazytorch.layers import LazyAvgPool, LazyBlurPool, LazyConvNormActivation, LazyMaxPool
+from lazytorch.layers.named_sequential import NamedSequential
+
+__all__ = ["average_pool", "blurred_max_pool", "convolutions", "max_pool", "strided_convolution"]
+
+
+def max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
+    """The paper's pooling of the stem."""
+    return LazyMaxPool(3, stride=2, padding=1)
+
+
+def average_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
+    """Averages in place of maxima."""
+    return LazyAvgPool(2)
+
+
+def blurred_max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
+    """Zhang 2019, section 3.2: the maximum at every pixel, then a blur with the step."""
+    return NamedSequential(max=LazyMaxPool(3, stride=1, padding=1), blur=LazyBlurPool())
+
+
+def strided_convolution(out_channels: int, **layer: Callable[..., nn.Module] | None) -> nn.Module:
+    """ResNet-RS: a convolution with the step in place of pooling."""
+    return LazyConvNormActivation(out_channels, stride=2, **layer)  # pyright: ignore[reportArgumentType]
+
+
+def convolutions(
+    channels: Sequence[int], *, kernel_size: int = 7, **layer: Callable[..., nn.Module] | None
+) -> nn.Module:
+    """The stem: one convolution, by default of 7x7 pixels, or several of 3x3; the first has a stride of 2."""
+    if len(channels) == 1:
+        return LazyConvNormActivation(channels[0], kernel_size, 2, **layer)  # pyright: ignore[reportArgumentType]
+    strides = [2, *[1] * (len(channels) - 1)]
+    parts = [
+        LazyConvNormActivation(each, stride=stride, **layer)  # pyright: ignore[reportArgumentType]
+        for each, stride in zip(channels, strides, strict=True)
+    ]
+    return NamedSequential(**{f"conv{index}": part for index, part in enumerate(parts, start=1)})

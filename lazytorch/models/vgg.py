@@ -1,0 +1,166 @@
+"""VGG: Simonyan & Zisserman 2014, "Very Deep Convolutional Networks", table 1, https://arxiv.org/abs/1409.1556.
+
+The names with bn have a BatchNorm after each convolution, whose bias stays. They equal torchvision's at every size,
+and timm's up to 224 pixels: torchvision pools every feature map to 7x7 pixels and then has linear layers, where timm
+moves these over a larger map, as a convolution of 7x7 pixels, and then pools.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Unpack
+
+from torch import nn
+
+from lazytorch._init.initialize import InitFunction
+from lazytorch.layers import LazyConvNormActivation, LazyLinear, LazyMaxPool
+from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.initial_weights import fan_out_normal, small_normal
+from lazytorch.models.registry import model
+
+__all__ = ["VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
+
+HEADS = {
+    "torchvision": """
+        head.hidden.linear1  classifier.0
+        head.hidden.linear2  classifier.3
+        head.classifier      classifier.6
+    """,
+    "timm": """
+        head.hidden.linear1  pre_logits.fc1  like=*x*x{size}x{size}
+        head.hidden.linear2  pre_logits.fc2  like=*x*x1x1
+        head.classifier      head.fc
+    """,
+}
+Layer = Callable[..., nn.Module] | None
+
+
+def names(depth: int, modules: int, pool_size: int) -> dict[str, Rules]:
+    """The names in both zoos, which number convolutions, norms, activations and poolings together.
+
+    Args:
+        depth: Number of convolutions in the stem.
+        modules: Number of modules there for each convolution: itself, its norm if it has one, and its activation.
+        pool_size: As in ``VGG``.
+    """
+    index = f"{modules}*N-{modules - 1}*S+{modules * (depth - 1)}"
+    lines = [f"stages.S.B.conv features.{{{index}+1}}", f"stages.S.B.norm features.{{{index}+2}}"]
+    for place in range(depth):
+        lines += [f"stem.conv{place + 1}.conv features.{modules * place}"]
+        lines += [f"stem.conv{place + 1}.norm features.{modules * place + 1}"]
+    return {source: Rules("\n".join([*lines, head.format(size=pool_size)])) for source, head in HEADS.items()}
+
+
+def convolution(out_channels: int, **options: Layer | int) -> nn.Module:
+    """A convolution with a bias, also before a norm."""
+    layer = {name: options[name] for name in ("norm_layer", "activation", "conv_layer", "dilation") if name in options}
+    return LazyConvNormActivation(out_channels, bias=True, **layer)  # pyright: ignore[reportArgumentType]
+
+
+def max_pool(*, stride: int, **_: Layer | int) -> nn.Module:
+    """The first block of a stage; where the network dilates instead, it keeps the size."""
+    return LazyMaxPool(2, stride) if stride > 1 else LazyMaxPool(3, stride, padding=1)
+
+
+def convolutions(channels: int, depth: int, **layer: Layer) -> nn.Module:
+    """The stem."""
+    return NamedSequential(**{f"conv{index + 1}": convolution(channels, **layer) for index in range(depth)})
+
+
+def linear_layers(channels: int, dropout: float, activation: Layer, **_: Layer) -> dict[str, nn.Module]:
+    """The head's layers before the dropout and the classifier."""
+    make = nn.Identity if activation is None else activation
+    parts = {"linear1": LazyLinear(channels), "activation1": make(), "dropout": nn.Dropout(dropout)}
+    return {"hidden": NamedSequential(**parts, linear2=LazyLinear(channels), activation2=make())}
+
+
+@family
+class VGG(Network):
+    """A network of plain convolutions of 3x3 pixels and max-pooling, with two hidden linear layers in its head.
+
+    It takes any number of input channels, and signals, images or volumes, as its first input has them. The stem has the
+    convolutions before the first pooling; each stage begins with a pooling, and the last stage has nothing else. So the
+    feature maps are those before each pooling, and after the last. The size of the head's first layer follows from
+    ``pool_size`` and the number of dimensions: for volumes, 7x7x7 pixels of 512 channels are 719 million weights.
+
+    Args:
+        num_classes: Number of classes; 0 for no classifier, which leaves the last hidden layer's output; by default as
+            many as ``weights`` have, or else 1000.
+        depths: Number of convolutions before each pooling.
+        widths: Their channels.
+        pool_size: Size of the pooled features along each dimension, in pixels.
+        hidden_channels: Channels of the two hidden layers. Dropout follows each.
+        options: Those of every network; see ``NetworkOptions``.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``, at least 32 pixels along a side
+        - Output: ``(N, num_classes)``
+
+    Raises:
+        ValueError: If a number is out of its range, or there are no such weights.
+        RuntimeError: If the weights do not fit the model.
+
+    Source:
+        Simonyan & Zisserman 2014, table 1, https://arxiv.org/abs/1409.1556. Dilation in place of the last strides:
+        Chen et al. 2014 (DeepLab), section 3.1, https://arxiv.org/abs/1412.7062.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.models import VGG
+        >>> model = VGG(10, widths=(8, 16, 24, 32, 32), pool_size=2, hidden_channels=64)
+        >>> [(info.channels, info.reduction) for info in model.feature_info]
+        [(8, 1), (16, 2), (24, 4), (32, 8), (32, 16), (32, 32)]
+        >>> model(torch.zeros(2, 1, 64, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        depths: Sequence[int] = (1, 1, 2, 2, 2),
+        widths: Sequence[int] = (64, 128, 256, 512, 512),
+        pool_size: int = 7,
+        hidden_channels: int = 4096,
+        **options: Unpack[NetworkOptions],
+    ) -> None:
+        if len(depths) != len(widths) or not depths:
+            raise ValueError(
+                f"VGG: depths and widths must be as many, at least one, got {len(depths)} and {len(widths)}."
+            )
+        for name, value in [*(("depths", depth) for depth in depths), ("hidden_channels", hidden_channels)]:
+            positive_whole(name, value, self)
+        positive_whole("pool_size", pool_size, self)
+        rows = [
+            [Row(max_pool, width, stride=2, residual=False), Row(convolution, width, depth, residual=False)]
+            for depth, width in zip(depths[1:], widths[1:], strict=True)
+        ]
+        super().__init__(
+            num_classes,
+            stem=partial(convolutions, widths[0], depths[0]),
+            stem_reduction=1,
+            stages=[*rows, [Row(max_pool, widths[-1], stride=2, residual=False)]],
+            pool_size=pool_size,
+            hidden=partial(linear_layers, hidden_channels, options.get("dropout", 0.0)),
+            initialize=InitFunction(fan_out_normal, per_group=False, linear=small_normal),
+            names=names(depths[0], 2 if options.get("norm_layer", nn.BatchNorm2d) is None else 3, pool_size),
+            **options,
+        )
+
+
+def row(name: str, *depths: int):
+    """Enter a model in the registry. The columns are the convolutions before each pooling."""
+    norm_layer = nn.BatchNorm2d if name.endswith("_bn") else None
+    return model(name, VGG, ["torchvision", "timm"], depths=depths, norm_layer=norm_layer, dropout=0.5)
+
+
+vgg11 = row("vgg11", 1, 1, 2, 2, 2)
+vgg11_bn = row("vgg11_bn", 1, 1, 2, 2, 2)
+vgg13 = row("vgg13", 2, 2, 2, 2, 2)
+vgg13_bn = row("vgg13_bn", 2, 2, 2, 2, 2)
+vgg16 = row("vgg16", 2, 2, 3, 3, 3)
+vgg16_bn = row("vgg16_bn", 2, 2, 3, 3, 3)
+vgg19 = row("vgg19", 2, 2, 4, 4, 4)
+vgg19_bn = row("vgg19_bn", 2, 2, 4, 4, 4)
