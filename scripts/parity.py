@@ -213,13 +213,17 @@ def difference(ours: Backbone, theirs: nn.Module, source: str, size: int) -> dic
     """The largest relative differences, by what was compared."""
     torch.manual_seed(1)
     x = torch.randn(2, 3, size, size)
-    there = dict(zip(ours.state_dict(), reference_state_dict(ours, source), strict=True))
+    as_there = reference_state_dict(ours, source)
+    there = dict(zip(ours.state_dict(), as_there, strict=True))
     found: dict[str, float] = {}
     for training in (False, True):
         mode = "training" if training else "evaluation"
         passes = [one_pass(network.train(training), x) for network in (ours, theirs)]
         (output, gradients), (expected, expected_gradients) = passes
         gradients = {there.get(key, key): value for key, value in gradients.items()}
+        for key, value in as_there.items():
+            if gradients.get(key) is not None:  # a linear layer may be a 1x1 convolution there
+                gradients[key] = gradients[key].view(value.shape)
         found[f"output in {mode}"] = relative([(output, expected)])
         found[f"gradient in {mode}"] = max(
             relative([(gradients.get(key), value)]) for key, value in expected_gradients.items()

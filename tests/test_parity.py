@@ -29,9 +29,9 @@ def test_equals_its_reference(name, source):
 
 @pytest.mark.parametrize(
     "name",
-    ["tf_efficientnet_b0", "tf_mobilenetv3_small_minimal_100", "regnetx_002", "regnety_008_tv", "hardcorenas_f",
+    ["tf_efficientnet_b0", "tf_mobilenetv3_small_minimal_100", "regnetx_002", "regnety_008_tv", "convnext_atto_ols", "hardcorenas_f",
      "fbnetv3_d", "resnet18d", "resnet26t", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnext26d_32x4d",
-     "mobilenetv2_035",
+     "mobilenetv2_035", "convnext_tiny", "convnextv2_atto",
      "mobilenetv3_small_050", "mobilenetv4_conv_blur_medium", "efficientnet_es", "tinynet_e"],
 )  # fmt: skip
 def test_equals_its_reference_where_sides_are_odd(name):
@@ -136,12 +136,16 @@ def named(text):
 
 
 OF_TORCHVISION = named("""
+    convnext_tiny/small/base/large
     mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
     efficientnet_b0/b1/b2/b3/b4/b5/b6/b7 efficientnet_v2_s/m/l
     regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_y_32gf regnet_y_128gf
     regnet_x_400mf regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf
 """)
 OF_TIMM = named("""
+    convnext_atto/femto/pico/nano/tiny/small/base/large/xlarge/xxlarge convnext_atto_ols convnext_femto_ols
+    convnext_pico_ols convnext_nano_ols convnext_tiny_hnf convnext_large_mlp
+    convnextv2_atto/femto/pico/nano/tiny/small/base/large/huge
     mobilenetv1_100/100h/125 mobilenetv2_035/050/075/100/110d/120d/140 mnasnet_050/075/100/140/small
     semnasnet_050/075/100/140 spnasnet_100 fbnetc_100 mobilenet_edgetpu_100 mobilenet_edgetpu_v2_xs/s/m/l
     efficientnet_b0/b1/b2/b3/b4/b8/l2 efficientnet_es/em/el efficientnet_lite0/lite1/lite2/lite3/lite4

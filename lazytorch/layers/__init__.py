@@ -12,7 +12,9 @@ from lazytorch.layers.anti_aliasing import BlurPool, LazyBlurPool, average_blur
 from lazytorch.layers.basic import BasicBlock, LazyBasicBlock
 from lazytorch.layers.bottleneck import BottleneckBlock, LazyBottleneckBlock
 from lazytorch.layers.channel_attention import EfficientChannelAttention, LazyEfficientChannelAttention
+from lazytorch.layers.channel_norm import ChannelNorm, LazyChannelNorm
 from lazytorch.layers.conv_norm_activation import ConvNormActivation, LazyConvNormActivation
+from lazytorch.layers.convnext_block import ConvNeXtBlock, LazyConvNeXtBlock
 from lazytorch.layers.depthwise_separable import (
     DepthSepConv,
     DepthSepConv2d,
@@ -47,9 +49,11 @@ from lazytorch.layers.inverted_bottleneck import (
     LazyFusedInvertedBottleneck,
     LazyInvertedBottleneck,
 )
+from lazytorch.layers.layer_scale import LayerScale, LazyLayerScale
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
+from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
 from lazytorch.layers.shortcut import pooled_projection, projection
@@ -64,6 +68,8 @@ __all__ = [
     "BasicBlock",
     "BlurPool",
     "BottleneckBlock",
+    "ChannelNorm",
+    "ConvNeXtBlock",
     "ConvNormActivation",
     "DepthSepConv",
     "DepthSepConv2d",
@@ -72,12 +78,15 @@ __all__ = [
     "EfficientChannelAttention",
     "FusedInvertedBottleneck",
     "InvertedBottleneck",
+    "LayerScale",
     "LazyAdaptiveAvgPool",
     "LazyAdaptiveMaxPool",
     "LazyAvgPool",
     "LazyBasicBlock",
     "LazyBlurPool",
     "LazyBottleneckBlock",
+    "LazyChannelNorm",
+    "LazyConvNeXtBlock",
     "LazyConvNormActivation",
     "LazyDepthSepConv",
     "LazyDepthSepConv2d",
@@ -92,6 +101,7 @@ __all__ = [
     "LazyExpansionPointwiseConv2d",
     "LazyFusedInvertedBottleneck",
     "LazyInvertedBottleneck",
+    "LazyLayerScale",
     "LazyLinear",
     "LazyMaxPool",
     "LazyPointwiseConv",
@@ -102,10 +112,12 @@ __all__ = [
     "LazyReductionDepthSepConv2d",
     "LazyReductionPointwiseConv",
     "LazyReductionPointwiseConv2d",
+    "LazyResponseNorm",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
     "PointwiseConv",
     "PointwiseConv2d",
+    "ResponseNorm",
     "SameConv1d",
     "SameConv2d",
     "SameConv3d",

@@ -8,6 +8,7 @@ Example:
 """
 
 from lazytorch.models import (
+    convnext,
     efficientnet,
     efficientnet_v2,
     fbnet_v3,
@@ -25,6 +26,7 @@ from lazytorch.models._weights.loading import load_reference_state_dict, referen
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.compose import Network, NetworkOptions, Row
+from lazytorch.models.convnext import *
 from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
 from lazytorch.models.efficientnet_v2 import *
@@ -61,6 +63,7 @@ __all__ = [
     "reference_state_dict",
     "references",
 ]
+__all__ += convnext.__all__
 __all__ += efficientnet.__all__
 __all__ += efficientnet_v2.__all__
 __all__ += fbnet_v3.__all__
