@@ -29,9 +29,9 @@ def test_equals_its_reference(name, source):
 
 @pytest.mark.parametrize(
     "name",
-    ["tf_efficientnet_b0", "tf_mobilenetv3_small_minimal_100", "regnetx_002", "regnety_008_tv", "convnext_atto_ols", "hardcorenas_f",
+    ["tf_efficientnet_b0", "tf_mobilenetv3_small_minimal_100", "regnetx_002", "regnety_008_tv", "hardcorenas_f",
      "fbnetv3_d", "resnet18d", "resnet26t", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnext26d_32x4d",
-     "mobilenetv2_035", "convnext_tiny", "convnextv2_atto",
+     "mobilenetv2_035", "convnext_atto_ols", "convnext_tiny", "convnextv2_atto",
      "mobilenetv3_small_050", "mobilenetv4_conv_blur_medium", "efficientnet_es", "tinynet_e"],
 )  # fmt: skip
 def test_equals_its_reference_where_sides_are_odd(name):
