@@ -18,6 +18,7 @@ from lazytorch.layers import ChannelNorm, LazyConvNeXtBlock, LazyConvNormActivat
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, positive_whole
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.residual import require_residual
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.registry import model
@@ -201,8 +202,12 @@ class ConvNeXt(Network):
             raise ValueError(
                 f"ConvNeXt: depths and widths must be of the same stages, got {len(depths)} and {len(widths)}."
             )
-        for width in widths:
-            positive_whole("widths", width, self)
+        given = [("widths", width) for width in widths]
+        given += [("overlap_channels", overlap_channels), ("hidden_channels", hidden_channels)]
+        for name, value in given:
+            if value is not None:
+                positive_whole(name, value, self)
+        require_residual(self, kernel_size, 1)
         block = partial(LazyConvNeXtBlock, kernel_size=kernel_size, layer_scale=layer_scale, hidden_norm=hidden_norm)
         super().__init__(
             num_classes,
