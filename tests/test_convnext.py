@@ -318,6 +318,10 @@ def test_wrong_options_of_the_block():
         ConvNeXtBlock(3, 3, expansion_ratio=1.5)
     with pytest.raises(ValueError, match="expansion_ratio must be positive, got 0"):
         ConvNeXtBlock(3, 3, expansion_ratio=0)
+    with pytest.raises(ValueError, match=r"stride must be one number or 2 of them, got \(1, 1, 2\)"):
+        ConvNeXtBlock(3, 3, stride=(1, 1, 2))
+    with pytest.raises(ValueError, match="input_dilation must be a positive whole number, got 0"):
+        ConvNeXtBlock(3, 3, input_dilation=0)
     with pytest.raises(TypeError, match=r"ConvNeXt\.__init__\(\) got an unexpected keyword argument 'depth'"):
         ConvNeXt(depth=3)
 

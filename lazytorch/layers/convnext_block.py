@@ -111,6 +111,7 @@ class ConvNeXtBlock(ResidualBlock):
             None,
         )
         self.downsample = downsampling(
+            self,
             in_channels,
             out_channels,
             stride,
@@ -127,6 +128,7 @@ class ConvNeXtBlock(ResidualBlock):
 
 
 def downsampling(
+    block: nn.Module,
     in_channels: int,
     out_channels: int,
     stride: Sizes,
@@ -141,10 +143,21 @@ def downsampling(
 
     A stride that dilation replaces keeps its kernel, and zeros at the borders keep the size.
     """
+
+    def along(name: str, value: Sizes) -> tuple[int, ...]:
+        values = tuple(positive_whole(name, number, block) for number in each(value))
+        if len(values) not in (1, spatial_dims):
+            raise ValueError(
+                f"{type(block).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."
+            )
+        return values * (spatial_dims // len(values))
+
     strides, after, before = (
-        each(value) * (spatial_dims // len(each(value))) for value in (stride, dilation, input_dilation)
+        along("stride", stride),
+        along("dilation", dilation),
+        along("input_dilation", input_dilation),
     )
-    kernel = [step * wide // narrow for step, wide, narrow in zip(strides, after, before, strict=True)]
+    kernel = [max(1, step * wide // narrow) for step, wide, narrow in zip(strides, after, before, strict=True)]
     if in_channels == out_channels and max(kernel) == 1:
         return nn.Identity()
     missing = [spacing * (side - 1) + 1 - step for side, spacing, step in zip(kernel, before, strides, strict=True)]
