@@ -84,6 +84,11 @@ def test_options_equal_timms(ours, theirs):
     assert_equals_timm("convnext_atto", ours, theirs)
 
 
+def test_xxlarge_has_its_own_eps():
+    small = {"depths": (1, 1, 1, 1)}
+    assert_equals_timm("convnext_xxlarge", {**small, "widths": (8,) * 4}, {**small, "dims": (8,) * 4})
+
+
 @pytest.mark.parametrize("options", [{}, {"out_indices": (0, -1)}, {"output_stride": 8}], ids=str)
 @pytest.mark.parametrize("name", ["convnext_atto_ols", "convnextv2_femto", "convnext_tiny"])
 def test_feature_maps_are_those_of_timm(name, options):
@@ -314,8 +319,9 @@ def test_wrong_options(options, message):
 
 
 def test_wrong_options_of_the_block():
-    with pytest.raises(ValueError, match=r"out_channels times expansion_ratio must be a whole number, got 3 and 1\.5"):
-        ConvNeXtBlock(3, 3, expansion_ratio=1.5)
+    assert ConvNeXtBlock(3, 3, expansion_ratio=1.5).layers.expand.conv.out_channels == 4
+    with pytest.raises(ValueError, match="out_channels must be a positive whole number, got 0"):
+        ConvNeXtBlock(3, 0)
     with pytest.raises(ValueError, match="expansion_ratio must be positive, got 0"):
         ConvNeXtBlock(3, 3, expansion_ratio=0)
     with pytest.raises(ValueError, match=r"stride must be one number or 2 of them, got \(1, 1, 2\)"):

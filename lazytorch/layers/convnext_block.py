@@ -11,14 +11,15 @@ from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.layer_scale import LayerScale
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
-from lazytorch.layers.residual import ResidualBlock, require_residual
+from lazytorch.layers.residual import require_residual
 from lazytorch.layers.same_padding import SamePadding
+from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["ConvNeXtBlock", "LazyConvNeXtBlock"]
 
 
-class ConvNeXtBlock(ResidualBlock):
+class ConvNeXtBlock(nn.Module):
     """A residual block of a depthwise convolution, a norm, and two 1x1 convolutions with more channels between them.
 
     Where it has a stride, or other output than input channels, a norm and a convolution precede the residual sum.
@@ -29,7 +30,7 @@ class ConvNeXtBlock(ResidualBlock):
         kernel_size: Size of the depthwise kernel, in pixels.
         stride: Stride of the convolution before the sum, and size of its kernel, in pixels; one number, or one for each
             spatial dimension.
-        expansion_ratio: Channels between the two 1x1 convolutions over ``out_channels``.
+        expansion_ratio: Channels between the two 1x1 convolutions over ``out_channels``, before rounding.
         layer_scale: Initial value of the branch's factor for each channel; None for no factor.
         hidden_norm: Called with the channels, after the activation: ``ResponseNorm``; None for none. A class of
             torch.nn is replaced by its sibling for ``spatial_dims``.
@@ -47,7 +48,7 @@ class ConvNeXtBlock(ResidualBlock):
         - Output: ``(N, out_channels, *floor(spatial / stride))``
 
     Raises:
-        ValueError: If a number is not positive, ``kernel_size`` is even, or the expanded channels are not whole.
+        ValueError: If a number is not positive, or ``kernel_size`` is even.
 
     Source:
         Liu et al. 2022, figure 4 and section 2.6 (downsampling layers), https://arxiv.org/abs/2201.03545;
@@ -78,38 +79,12 @@ class ConvNeXtBlock(ResidualBlock):
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
+        super().__init__()
         require_residual(self, kernel_size, stride)
-        positive_whole("in_channels", in_channels, self)
         positive_whole("out_channels", out_channels, self)
-        expanded = out_channels * positive("expansion_ratio", expansion_ratio, self)
-        if expanded % 1:
-            raise ValueError(
-                f"{type(self).__name__}: out_channels times expansion_ratio must be a whole number, got {out_channels} "
-                f"and {expansion_ratio}."
-            )
+        expanded = round(out_channels * positive("expansion_ratio", expansion_ratio, self))
         common = {"bias": True, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         plain = {"norm_layer": None, **common}
-        super().__init__(
-            {
-                "depthwise": ConvNormActivation(
-                    out_channels,
-                    out_channels,
-                    kernel_size,
-                    groups=out_channels,
-                    dilation=dilation,
-                    norm_layer=norm_layer,
-                    activation=None,
-                    **common,
-                ),
-                "expand": ConvNormActivation(out_channels, int(expanded), 1, activation=activation, **plain),
-                "hidden_norm": hidden_norm and of_rank(hidden_norm, spatial_dims)(int(expanded)),
-                "project": ConvNormActivation(int(expanded), out_channels, 1, activation=None, **plain),
-                "scale": None if layer_scale is None else LayerScale(out_channels, layer_scale),
-            },
-            None,
-            drop_path_rate,
-            None,
-        )
         self.downsample = downsampling(
             self,
             in_channels,
@@ -121,10 +96,29 @@ class ConvNeXtBlock(ResidualBlock):
             conv_layer=conv_layer,
             spatial_dims=spatial_dims,
         )
+        layers = {
+            "depthwise": ConvNormActivation(
+                out_channels,
+                out_channels,
+                kernel_size,
+                groups=out_channels,
+                dilation=dilation,
+                norm_layer=norm_layer,
+                activation=None,
+                **common,
+            ),
+            "expand": ConvNormActivation(out_channels, expanded, 1, activation=activation, **plain),
+            "hidden_norm": hidden_norm and of_rank(hidden_norm, spatial_dims)(expanded),
+            "project": ConvNormActivation(expanded, out_channels, 1, activation=None, **plain),
+            "scale": None if layer_scale is None else LayerScale(out_channels, layer_scale),
+            "drop_path": StochasticDepth(drop_path_rate) if drop_path_rate != 0 else None,
+        }
+        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *floor(spatial / stride))``."""
-        return super().forward(self.downsample(x))
+        x = self.downsample(x)
+        return x + self.layers(x)
 
 
 def downsampling(
@@ -152,11 +146,8 @@ def downsampling(
             )
         return values * (spatial_dims // len(values))
 
-    strides, after, before = (
-        along("stride", stride),
-        along("dilation", dilation),
-        along("input_dilation", input_dilation),
-    )
+    strides = along("stride", stride)
+    after, before = along("dilation", dilation), along("input_dilation", input_dilation)
     kernel = [max(1, step * wide // narrow) for step, wide, narrow in zip(strides, after, before, strict=True)]
     if in_channels == out_channels and max(kernel) == 1:
         return nn.Identity()

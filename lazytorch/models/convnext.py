@@ -14,13 +14,14 @@ from typing import Any, ClassVar, Unpack
 from torch import nn
 
 from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known, known_function
-from lazytorch.layers import ChannelNorm, LazyConvNeXtBlock, LazyConvNormActivation, LazyLinear, ResponseNorm, of_rank
+from lazytorch.layers import ChannelNorm, LazyConvNeXtBlock, LazyConvNormActivation, ResponseNorm, of_rank
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, positive_whole
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.residual import require_residual
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.mobile import linear
 from lazytorch.models.registry import model
 from lazytorch.signature import create_lazy_signature
 
@@ -131,11 +132,8 @@ def norm_of(*, norm_layer: Callable[[int], nn.Module] | None, **_: Any) -> nn.Mo
 
 def after_pooling(norm: bool, hidden_channels: int | None, **layer: Any) -> dict[str, nn.Module]:
     """The norm at one pixel, and the hidden layer on vectors."""
-    parts: dict[str, nn.Module] = {"pooled": norm_of(**layer)} if norm else {}
-    if hidden_channels is not None:
-        activation = layer["activation"] or nn.Identity
-        parts["hidden"] = NamedSequential(linear=LazyLinear(hidden_channels), activation=activation())
-    return parts
+    parts = {"pooled": norm_of(**layer)} if norm else {}
+    return parts | ({} if hidden_channels is None else linear(hidden_channels, **layer))
 
 
 @family
