@@ -13,7 +13,7 @@ __all__ = ["ChannelNorm", "LazyChannelNorm"]
 class ChannelNorm(nn.LayerNorm):
     """``nn.LayerNorm`` over the channels of each pixel, for any number of spatial dimensions.
 
-    Its output is in channels-last memory format, in which 1x1 convolutions are fastest.
+    Its output is in channels-last memory format.
 
     Args:
         channels: Channels of the input and of the output.

@@ -1,10 +1,10 @@
 """ConvNeXt V1 and V2: Liu et al. 2022, "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 
-V2: Woo et al. 2023, https://arxiv.org/abs/2301.00808, with global response normalization in place of the blocks'
-factors. Tiny to xlarge are the paper's (section 3, "ConvNeXt-T" to "ConvNeXt-XL"), atto to huge of V2 are V2's (table
-13); the others are timm's.
+V2: Woo et al. 2023, https://arxiv.org/abs/2301.00808, with global response normalization in place of the factors of
+blocks (section 4). Tiny to xlarge are those of the first paper (section 3), atto to huge of V2, without small, those of
+the second (appendix A); the others are timm's.
 
-All linear layers of the references are 1x1 convolutions here.
+The linear layers in blocks of the references are 1x1 convolutions here, which take the same weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
