@@ -215,7 +215,8 @@ def difference(ours: Backbone, theirs: nn.Module, source: str, size: int) -> dic
     """The largest relative differences, by what was compared."""
     torch.manual_seed(1)
     x = torch.randn(2, 3, size, size)
-    there = dict(zip(ours.state_dict(), reference_state_dict(ours, source), strict=True))
+    as_there = reference_state_dict(ours, source)
+    there = dict(zip(ours.state_dict(), as_there, strict=True))
     found: dict[str, float] = {}
     for training in (False, True):
         mode = "training" if training else "evaluation"

@@ -68,6 +68,13 @@ LAYERS = [
         (4, 12),
         {"stride": 2, "groups": 2},
     ),
+    Layer(layers.LazyChannelNorm, lambda c, d: layers.ChannelNorm(c, 1e-5), (1e-5,)),
+    Layer(
+        layers.LazyConvNeXtBlock,
+        lambda c, d: layers.ConvNeXtBlock(c, 12, 3, 2, hidden_norm=layers.ResponseNorm, spatial_dims=d),
+        (12, 3, 2),
+        {"hidden_norm": layers.ResponseNorm},
+    ),
     Layer(
         layers.LazyConvNormActivation,
         lambda c, d: layers.ConvNormActivation(c, 8, 5, 2, activation=nn.SiLU, spatial_dims=d),
@@ -136,6 +143,7 @@ LAYERS = [
         (6,),
         {"expansion_ratio": 4, "se_layer": SQUEEZE},
     ),
+    Layer(layers.LazyLayerScale, lambda c, d: layers.LayerScale(c, 0.1), (0.1,)),
     Layer(layers.LazyLinear, lambda c, d: nn.Linear(SIZE, 5), (5,), ranks=(2,)),
     Layer(
         layers.LazyNormActivation,
@@ -169,6 +177,7 @@ LAYERS = [
         (2,),
     ),
     Layer(layers.LazyReductionPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, c // 2), (2,), ranks=(2,)),
+    Layer(layers.LazyResponseNorm, lambda c, d: layers.ResponseNorm(c, 1e-5), (1e-5,)),
     Layer(
         layers.LazySqueezeExcitation,
         lambda c, d: layers.SqueezeExcitation(c, squeeze_channels=3, gate=nn.Hardsigmoid, spatial_dims=d),
@@ -185,6 +194,8 @@ LAYERS = [
 MODELS = models.list_models()
 # The invariants run over these, which have every part that any of the models has; parity runs over all.
 SAMPLES = [
+    "convnext_atto_ols",
+    "convnextv2_atto",
     "densenet121",
     "ecaresnet26t",
     "gernet_s",

@@ -11,12 +11,15 @@ from lazytorch import is_lazy, materialize
 from lazytorch.models import get_model
 from scripts.parity import randomize
 
-# Residual and inverted bottlenecks; ECA, squeeze-excitation and hard swish; blur pools; signals and volumes.
+# Residual and inverted bottlenecks and ConvNeXt blocks; ECA, squeeze-excitation and hard swish; blur pools; norms over
+# channels; signals and volumes.
 MODELS = {
     "mobilenetv3_small_050": (3, 64, 64),
     "resnetblur18": (3, 64, 64),
     "ecaresnet26t": (2, 256),
     "tinynet_e": (1, 32, 32, 32),
+    "convnext_atto": (3, 64, 64),
+    "convnextv2_atto": (1, 64),
 }
 ANY_BATCH = ({0: Dim.DYNAMIC},)
 

@@ -129,6 +129,7 @@ def named(text):
 
 
 OF_TORCHVISION = named("""
+    convnext_tiny/small/base/large
     mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
     efficientnet_b0/b1/b2/b3/b4/b5/b6/b7 efficientnet_v2_s/m/l
     regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_y_32gf regnet_y_128gf
@@ -136,6 +137,9 @@ OF_TORCHVISION = named("""
     vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
 """)
 OF_TIMM = named("""
+    convnext_atto/femto/pico/nano/tiny/small/base/large/xlarge/xxlarge convnext_atto_ols convnext_femto_ols
+    convnext_pico_ols convnext_nano_ols convnext_tiny_hnf convnext_large_mlp
+    convnextv2_atto/femto/pico/nano/tiny/small/base/large/huge
     mobilenetv1_100/100h/125 mobilenetv2_035/050/075/100/110d/120d/140 mnasnet_050/075/100/140/small
     semnasnet_050/075/100/140 spnasnet_100 fbnetc_100 mobilenet_edgetpu_100 mobilenet_edgetpu_v2_xs/s/m/l
     efficientnet_b0/b1/b2/b3/b4/b8/l2 efficientnet_es/em/el efficientnet_lite0/lite1/lite2/lite3/lite4

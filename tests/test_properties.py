@@ -1,6 +1,7 @@
 """A lazy layer accepts what its eager twin accepts and computes the same; else it fails alike and stays lazy."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -47,6 +48,18 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "BasicBlock": OUT | KERNEL | COMMON | RESIDUAL,
     "BlurPool": {"stride": SIDE, "kernel_size": SIDE},
     "BottleneckBlock": OUT | KERNEL | COMMON | RESIDUAL | {"reduce_ratio": SIDE, "se_last": st.booleans()},
+    "ChannelNorm": {"eps": st.sampled_from([1e-6, 0.1])},
+    "ConvNeXtBlock": OUT
+    | KERNEL
+    | COMMON
+    | {
+        "expansion_ratio": st.sampled_from([0, 1, 1.5, 4]),
+        "layer_scale": st.sampled_from([None, 0.5]),
+        "hidden_norm": st.sampled_from([None, layers.ResponseNorm]),
+        "dilation": SIDE,
+        "input_dilation": st.none() | SIDE,
+        "drop_path_rate": st.sampled_from([-0.5, 0.0, 1.0]),
+    },
     "ConvNormActivation": OUT
     | COMMON
     | {
@@ -82,8 +95,10 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "input_dilation": st.none() | SIDE,
         "project_activation": ACTIVATIONS,
     },
+    "LayerScale": {"initial_value": st.sampled_from([0, 0.5])},
     "PointwiseConv": OUT | COMMON | {"stride": SIDE},
     "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},
+    "ResponseNorm": {"eps": st.sampled_from([1e-6, 0.1])},
     "UniversalInvertedBottleneck": OUT | KERNEL | COMMON | INVERTED | {"start_kernel_size": SIDE},
     "SqueezeExcitation": {"reduction_ratio": st.sampled_from([0, 0.5, 2, 16]), "squeeze_channels": st.none() | SIDE},
 }
@@ -115,7 +130,8 @@ def test_every_eager_twin_has_options_here():
 def test_lazy_is_as_eager(name: str, data: st.DataObject):
     options = data.draw(st.fixed_dictionaries({}, optional=OPTIONS[name]), label="options")
     batch, channels, spatial = data.draw(INPUT, label="batch, channels, spatial")
-    rank = {} if name.endswith("2d") else {"spatial_dims": len(spatial)}
+    takes_rank = "spatial_dims" in inspect.signature(getattr(layers, name)).parameters
+    rank = {"spatial_dims": len(spatial)} if takes_rank else {}
     x = torch.linspace(-1, 1, batch * channels * torch.Size(spatial).numel()).reshape(batch, channels, *spatial)
     lazy_class = getattr(layers, f"Lazy{name}")
     made: list[nn.Module] = []

@@ -20,6 +20,7 @@ from lazytorch.models import get_model
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64])
 MEMORY_FORMATS = ["contiguous", "channels_last", "transposed"]
 FORMATS = st.sampled_from(["contiguous", "contiguous", *MEMORY_FORMATS])
+BOTH = st.booleans()
 SMALL = st.integers(0, 3)
 POSITIVE = st.integers(1, 3)
 
@@ -92,7 +93,22 @@ def sums(draw):
     x = draw(inputs(draw(SMALL)))
     sides = tuple(draw(st.sampled_from([side, side, 1, 2])) for side in x.shape)
     other = draw(st.one_of(st.just(tensor(sides, draw(DTYPES), draw(FORMATS))), st.just(2), st.just(1.5)))
-    return draw(st.sampled_from([Tensor.add, Tensor.mul])), (x, other), {}
+    return draw(st.sampled_from([Tensor.add, Tensor.mul, Tensor.div])), (x, other), {}
+
+
+@st.composite
+def layer_norms(draw):
+    x = draw(inputs(draw(SMALL)))
+    shape = tuple(x.shape[-draw(st.integers(1, 2)) :]) if draw(st.integers(0, 5)) else (7,)
+    vector = tensor(draw(st.sampled_from([shape, shape, (7,)])), draw(st.sampled_from([x.dtype, torch.float32])))
+    return F.layer_norm, (x, shape), {"weight": vector, "bias": vector} if draw(st.booleans()) else {}
+
+
+@st.composite
+def reductions(draw):
+    x = draw(inputs(draw(SMALL)))
+    dim = draw(st.one_of(st.integers(-3, 4), st.lists(st.integers(-2, 4), max_size=3), st.none()))
+    return draw(st.sampled_from([Tensor.mean, torch.linalg.vector_norm])), (x,), {"dim": dim, "keepdim": draw(BOTH)}
 
 
 @st.composite
@@ -123,7 +139,7 @@ def shape_of(mode, tensor):
 
 def by_rules(func, args, kwargs):
     """The outcome in a ``ShapeMode``; only the inputs of the call are shapes, its weights are real."""
-    inputs = 2 if func in (Tensor.add, Tensor.mul) else 1
+    inputs = 2 if func in (Tensor.add, Tensor.mul, Tensor.div) else 1
     with torch.no_grad(), ShapeMode("test") as mode:
         given = [
             shape_of(mode, arg) if isinstance(arg, Tensor) and index < inputs else arg for index, arg in enumerate(args)
@@ -183,6 +199,8 @@ CALLS = {
     "batch_norm": norms(),
     "elementwise": elementwise(),
     "sum": sums(),
+    "layer_norm": layer_norms(),
+    "reduction": reductions(),
     "pool": pools(),
     "flatten": flattenings(),
 }
@@ -244,7 +262,17 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "mobilenetv4_conv_small", "vgg11", "densenet121"]
+    "name",
+    [
+        "mobilenet_v2",
+        "resnet18",
+        "efficientnet_b0",
+        "mobilenetv4_conv_small",
+        "vgg11",
+        "densenet121",
+        "convnext_atto",
+        "convnextv2_atto",
+    ],
 )
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("lazy", [True, False])
@@ -264,6 +292,35 @@ def test_everything_that_a_network_calls_has_a_rule(monkeypatch, name, training,
     with torch.no_grad(), mode:
         assert model(x).shape == (2, 1000)
     assert without_rule == []
+
+
+@pytest.mark.parametrize("places", [(1, -1), (-1, 1), (0, -1), (1, 2), (-2, 0)])
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 5, 6)])
+def test_moved_dimensions_have_the_sizes_of_a_real_call(shape, places):
+    """Their memory format is the rule's own."""
+    x = torch.zeros(shape)
+    if max(*places, *(-1 - place for place in places)) >= x.dim():
+        assert by_rules(Tensor.movedim, (x, *places), {}) is IndexError
+    else:
+        assert by_rules(Tensor.movedim, (x, *places), {})[0] == x.movedim(*places).shape
+
+
+def test_a_weight_is_broadcast_as_it_is():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            view = self.weight.view(-1, 1)
+            return (x * view + view.unsqueeze(0)) / self.weight[:, None] + 1
+
+    model = Scaled()
+    with torch.no_grad(), ShapeMode("test") as mode:
+        assert model(shape_of(mode, torch.zeros(2, 3, 5))).shape == (2, 3, 5)
+        with pytest.raises(RuntimeError, match="broadcast"):
+            model(shape_of(mode, torch.zeros(2, 4, 5)))
+    assert torch.equal(model.weight, torch.ones(3))
 
 
 def test_rules_exist():

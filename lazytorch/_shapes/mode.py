@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lazytorch import _torch
 from lazytorch._init.initialize import initialize_postponed
-from lazytorch._shapes.rules import META, RULES, ShapeTensor, shape_tensor
+from lazytorch._shapes.rules import META, REAL, RULES, ShapeTensor, shape_tensor
 from lazytorch.errors import ShapeInferenceError
 
 # They need no values.
@@ -33,7 +33,6 @@ RESHAPES = {Tensor.resize_, Tensor.squeeze_, Tensor.t_, Tensor.transpose_, Tenso
 READS = {Tensor.__bool__, Tensor.__float__, Tensor.__index__, Tensor.__int__, Tensor.item, Tensor.tolist}
 # They return tensors of values that the forward knows.
 DATA = {torch.tensor, torch.as_tensor}
-REAL = (Tensor, nn.Parameter)
 # Without running statistics they refuse a single value a channel, in training; the shape is the same.
 IN_TRAINING = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}
 

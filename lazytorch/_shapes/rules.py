@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lazytorch import _torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 META = torch.device("meta")
+REAL = (Tensor, nn.Parameter)
 Sizes = int | Sequence[int]
 
 
@@ -200,11 +201,51 @@ def dropout(
 
 
 def broadcast(shapes: "ShapeMode", input: Any, other: Any, **kwargs: Any) -> ShapeTensor | None:
-    """The rule of ``+`` and ``*``, of one shape, or where some sizes of the second are 1."""
-    if kwargs or not is_plain(input, other) or type(other) not in SHAPES or input.dim() != other.dim():
+    """The rule of ``+``, ``*`` and ``/``, with a number or a tensor, a weight too, that is broadcast to the first."""
+    if type(other) in (int, float):
+        return shapes.like(input, input.shape) if is_plain(input) and not kwargs else None
+    if kwargs or not is_plain(input, other) or input.dim() < other.dim():
         return None
-    fits = all(size in (1, whole) for size, whole in zip(other.shape, input.shape, strict=True))
+    last = input.shape[input.dim() - other.dim() :]
+    fits = all(size in (1, whole) for size, whole in zip(other.shape, last, strict=True))
     return shapes.like(input, input.shape) if fits else None
+
+
+def reduction(shapes: "ShapeMode", input: Any, *, dim: Any, keepdim: bool = False) -> ShapeTensor | None:
+    """The rule of a function that reduces some dimensions to 1."""
+    dims = (dim,) if type(dim) is int else tuple(dim or ())
+    if not keepdim or not dims or not is_plain(input) or {*map(type, dims)} != {int}:
+        return None
+    if min(dims) < -input.dim() or len({each % input.dim() for each in dims}) < len(dims) or max(dims) >= input.dim():
+        return None
+    sizes = list(input.shape)
+    for each in dims:
+        sizes[each] = 1
+    return shapes.like(input, sizes)
+
+
+def layer_norm(
+    shapes: "ShapeMode", input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> ShapeTensor | None:
+    vectors = [each for each in (weight, bias) if each is not None]
+    if not is_plain(input, *vectors) or not isinstance(normalized_shape, (tuple, list)) or not normalized_shape:
+        return None
+    wanted = tuple(input.shape[-len(normalized_shape) :])
+    fits = wanted == tuple(normalized_shape) and {tuple(each.shape) for each in vectors} <= {wanted}
+    return shapes.like(input, input.shape) if fits else None
+
+
+def channels_moved(shapes: "ShapeMode", input: Any, source: Any, destination: Any) -> ShapeTensor | None:
+    """The rule of ``movedim`` of the channels, to the end for a norm and back.
+
+    Only here is a result contiguous that is not in a real call, where the layers of a network then work on channels
+    last: their shapes are the same.
+    """
+    if (source, destination) not in ((1, -1), (-1, 1)) or not is_plain(input) or input.dim() < 2:
+        return None
+    sizes = list(input.shape)
+    sizes.insert(destination if destination > 0 else len(sizes), sizes.pop(source))
+    return shapes.like(input, sizes)
 
 
 def in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> ShapeTensor | None:
@@ -233,9 +274,11 @@ def type_name(shapes: "ShapeMode", input: Any) -> str | None:
 
 
 def on_meta(func: Callable[..., Any]) -> Callable[..., Tensor | None]:
-    """The rule of a function whose meta kernel is fast, and imports nothing."""
+    """The rule of a function whose meta kernel is fast, and imports nothing. Views of weights are computed."""
 
     def rule(shapes: "ShapeMode", input: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+        if type(input) in REAL and func in VIEWS:
+            return func(input, *args, **kwargs)
         if type(input) is not ShapeTensor or "out" in kwargs:
             return None
         result = func(input, *args, **kwargs)
@@ -333,17 +376,23 @@ ELEMENTWISE = [
     *(F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu, F.mish, F.relu, F.relu6, F.silu),
     *(torch.sigmoid, torch.tanh),
 ]
-ON_META = [torch.flatten, Tensor.flatten, Tensor.unsqueeze, Tensor.view, Tensor.view_as]
+VIEWS = {Tensor.unsqueeze, Tensor.view}
+ON_META = [torch.flatten, Tensor.flatten, Tensor.view_as, *VIEWS]
 RULES: dict[Any, Callable[..., Any]] = {
     **{getattr(torch, f"conv{dims}d"): convolution(dims) for dims in (1, 2, 3)},
     F.linear: linear,
     F.batch_norm: batch_norm,
     F.group_norm: group_norm,
+    F.layer_norm: layer_norm,
     F.dropout: dropout,
     F.pad: pad,
     **{func: elementwise(func) for func in ELEMENTWISE},
     Tensor.add: broadcast,
     Tensor.mul: broadcast,
+    Tensor.div: broadcast,
+    Tensor.mean: reduction,
+    torch.linalg.vector_norm: reduction,
+    Tensor.movedim: channels_moved,
     Tensor.type: type_name,
     Tensor.__float__: count,
     Tensor.add_: add_in_place,

@@ -12,7 +12,9 @@ from lazytorch.layers.anti_aliasing import BlurPool, LazyBlurPool, average_blur
 from lazytorch.layers.basic import BasicBlock, LazyBasicBlock
 from lazytorch.layers.bottleneck import BottleneckBlock, LazyBottleneckBlock
 from lazytorch.layers.channel_attention import EfficientChannelAttention, LazyEfficientChannelAttention
+from lazytorch.layers.channel_norm import ChannelNorm, LazyChannelNorm
 from lazytorch.layers.conv_norm_activation import ConvNormActivation, LazyConvNormActivation
+from lazytorch.layers.convnext_block import ConvNeXtBlock, LazyConvNeXtBlock
 from lazytorch.layers.dense import DenseLayer, LazyDenseLayer, LazyNormActivation, NormActivation
 from lazytorch.layers.depthwise_separable import (
     DepthSepConv,
@@ -48,9 +50,11 @@ from lazytorch.layers.inverted_bottleneck import (
     LazyFusedInvertedBottleneck,
     LazyInvertedBottleneck,
 )
+from lazytorch.layers.layer_scale import LayerScale, LazyLayerScale
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
+from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
 from lazytorch.layers.shortcut import pooled_projection, projection
@@ -65,6 +69,8 @@ __all__ = [
     "BasicBlock",
     "BlurPool",
     "BottleneckBlock",
+    "ChannelNorm",
+    "ConvNeXtBlock",
     "ConvNormActivation",
     "DenseLayer",
     "DepthSepConv",
@@ -74,12 +80,15 @@ __all__ = [
     "EfficientChannelAttention",
     "FusedInvertedBottleneck",
     "InvertedBottleneck",
+    "LayerScale",
     "LazyAdaptiveAvgPool",
     "LazyAdaptiveMaxPool",
     "LazyAvgPool",
     "LazyBasicBlock",
     "LazyBlurPool",
     "LazyBottleneckBlock",
+    "LazyChannelNorm",
+    "LazyConvNeXtBlock",
     "LazyConvNormActivation",
     "LazyDenseLayer",
     "LazyDepthSepConv",
@@ -95,6 +104,7 @@ __all__ = [
     "LazyExpansionPointwiseConv2d",
     "LazyFusedInvertedBottleneck",
     "LazyInvertedBottleneck",
+    "LazyLayerScale",
     "LazyLinear",
     "LazyMaxPool",
     "LazyNormActivation",
@@ -106,11 +116,13 @@ __all__ = [
     "LazyReductionDepthSepConv2d",
     "LazyReductionPointwiseConv",
     "LazyReductionPointwiseConv2d",
+    "LazyResponseNorm",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
     "NormActivation",
     "PointwiseConv",
     "PointwiseConv2d",
+    "ResponseNorm",
     "SameConv1d",
     "SameConv2d",
     "SameConv3d",

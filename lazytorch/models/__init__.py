@@ -9,6 +9,7 @@ Example:
 
 from lazytorch.models import (
     byobnet,
+    convnext,
     densenet,
     efficientnet,
     efficientnet_v2,
@@ -29,6 +30,7 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.byobnet import *
 from lazytorch.models.compose import Network, NetworkOptions, Row
+from lazytorch.models.convnext import *
 from lazytorch.models.densenet import *
 from lazytorch.models.deployment import optimize_for_inference
 from lazytorch.models.efficientnet import *
@@ -72,6 +74,7 @@ __all__ = [
 ]
 __all__ += byobnet.__all__
 __all__ += densenet.__all__
+__all__ += convnext.__all__
 __all__ += efficientnet.__all__
 __all__ += efficientnet_v2.__all__
 __all__ += fbnet_v3.__all__

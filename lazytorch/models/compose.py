@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import NamedTuple, TypedDict, TypeVar, get_type_hints
+from typing import ClassVar, NamedTuple, TypedDict, TypeVar, get_type_hints
 
 from torch import nn
 
@@ -24,7 +24,7 @@ __all__ = ["RELU", "Network", "NetworkOptions", "Row", "family"]
 
 RELU = partial(nn.ReLU, inplace=True)
 Layer = Callable[..., nn.Module]
-F = TypeVar("F", bound=type[nn.Module])
+F = TypeVar("F", bound="type[Network]")
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -142,6 +142,9 @@ class Network(Backbone):
         [2, 4]
     """
 
+    # A family's defaults of the options of every network, where they differ; its constructor passes them on.
+    defaults: ClassVar[NetworkOptions] = {}
+
     def __init__(
         self,
         num_classes: int | None = None,
@@ -222,6 +225,7 @@ def family(cls: F) -> F:
     network, own = signature(Network.__init__).parameters, signature(cls.__init__)
     parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
     shared = [network[name] for name in get_type_hints(NetworkOptions)]
+    shared = [each.replace(default=cls.defaults.get(each.name, each.default)) for each in shared]
     before, _, after = (cls.__doc__ or "").partition(
         "        options: Those of every network; see ``NetworkOptions``.\n"
     )

@@ -1,0 +1,174 @@
+"""The block of ConvNeXt."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from lazytorch.layers.bases import LazyConvInChannelModule
+from lazytorch.layers.channel_norm import ChannelNorm
+from lazytorch.layers.checks import Sizes, each, positive, positive_whole
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
+from lazytorch.layers.layer_scale import LayerScale
+from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.rank import of_rank
+from lazytorch.layers.residual import require_residual
+from lazytorch.layers.same_padding import SamePadding
+from lazytorch.layers.stochastic_depth import StochasticDepth
+from lazytorch.signature import create_lazy_signature
+
+__all__ = ["ConvNeXtBlock", "LazyConvNeXtBlock"]
+
+
+class ConvNeXtBlock(nn.Module):
+    """A residual block of a depthwise convolution, a norm, and two 1x1 convolutions with more channels between them.
+
+    Where it has a stride, or other output than input channels, a norm and a convolution precede the residual sum.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Size of the depthwise kernel, in pixels.
+        stride: Stride of the convolution before the sum, and size of its kernel, in pixels; one number, or one for each
+            spatial dimension.
+        expansion_ratio: Channels between the two 1x1 convolutions over ``out_channels``, before rounding.
+        layer_scale: Initial value of the branch's factor for each channel; None for no factor.
+        hidden_norm: Called with the channels, after the activation: ``ResponseNorm``; None for none. A class of
+            torch.nn is replaced by its sibling for ``spatial_dims``.
+        dilation: Spacing between the pixels of the depthwise kernel.
+        input_dilation: The dilation of the block before. Where this one begins to dilate, the convolution before the
+            sum has it, and zeros at the borders keep the size. By default ``dilation``.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out.
+        norm_layer: Called with the channels; None for no norms; likewise replaced.
+        activation: Called without arguments; None for no activation.
+        conv_layer: Called as ``nn.Conv2d`` is; likewise replaced.
+        spatial_dims: 1, 2 or 3.
+
+    Shape:
+        - Input: ``(N, in_channels, *spatial)``
+        - Output: ``(N, out_channels, *floor(spatial / stride))``
+
+    Raises:
+        ValueError: If a number is not positive, or ``kernel_size`` is even.
+
+    Source:
+        Liu et al. 2022, figure 4 and section 2.6 (downsampling layers), https://arxiv.org/abs/2201.03545;
+        ``hidden_norm``, Woo et al. 2023, figure 5, https://arxiv.org/abs/2301.00808.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import ConvNeXtBlock
+        >>> ConvNeXtBlock(16, 32, stride=2)(torch.zeros(2, 16, 32, 32)).shape
+        torch.Size([2, 32, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes = 7,
+        stride: Sizes = 1,
+        *,
+        expansion_ratio: float = 4,
+        layer_scale: float | None = 1e-6,
+        hidden_norm: Callable[[int], nn.Module] | None = None,
+        dilation: Sizes = 1,
+        input_dilation: Sizes | None = None,
+        drop_path_rate: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] | None = ChannelNorm,
+        activation: Callable[[], nn.Module] | None = nn.GELU,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        require_residual(self, kernel_size, stride)
+        positive_whole("out_channels", out_channels, self)
+        expanded = round(out_channels * positive("expansion_ratio", expansion_ratio, self))
+        common = {"bias": True, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
+        plain = {"norm_layer": None, **common}
+        self.downsample = downsampling(
+            self,
+            in_channels,
+            out_channels,
+            stride,
+            dilation=dilation,
+            input_dilation=dilation if input_dilation is None else input_dilation,
+            norm_layer=norm_layer,
+            conv_layer=conv_layer,
+            spatial_dims=spatial_dims,
+        )
+        layers = {
+            "depthwise": ConvNormActivation(
+                out_channels,
+                out_channels,
+                kernel_size,
+                groups=out_channels,
+                dilation=dilation,
+                norm_layer=norm_layer,
+                activation=None,
+                **common,
+            ),
+            "expand": ConvNormActivation(out_channels, expanded, 1, activation=activation, **plain),
+            "hidden_norm": hidden_norm and of_rank(hidden_norm, spatial_dims)(expanded),
+            "project": ConvNormActivation(expanded, out_channels, 1, activation=None, **plain),
+            "scale": None if layer_scale is None else LayerScale(out_channels, layer_scale),
+            "drop_path": StochasticDepth(drop_path_rate) if drop_path_rate != 0 else None,
+        }
+        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *floor(spatial / stride))``."""
+        x = self.downsample(x)
+        return x + self.layers(x)
+
+
+def downsampling(
+    block: nn.Module,
+    in_channels: int,
+    out_channels: int,
+    stride: Sizes,
+    *,
+    dilation: Sizes,
+    input_dilation: Sizes,
+    norm_layer: Callable[[int], nn.Module] | None,
+    conv_layer: Callable[..., nn.Module],
+    spatial_dims: int,
+) -> nn.Module:
+    """A norm and a convolution whose kernel is as large as its stride; the identity where nothing changes.
+
+    A stride that dilation replaces keeps its kernel, and zeros at the borders keep the size.
+    """
+
+    def along(name: str, value: Sizes) -> tuple[int, ...]:
+        values = tuple(positive_whole(name, number, block) for number in each(value))
+        if len(values) not in (1, spatial_dims):
+            raise ValueError(
+                f"{type(block).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."
+            )
+        return values * (spatial_dims // len(values))
+
+    strides = along("stride", stride)
+    after, before = along("dilation", dilation), along("input_dilation", input_dilation)
+    kernel = [max(1, step * wide // narrow) for step, wide, narrow in zip(strides, after, before, strict=True)]
+    if in_channels == out_channels and max(kernel) == 1:
+        return nn.Identity()
+    missing = [spacing * (side - 1) + 1 - step for side, spacing, step in zip(kernel, before, strides, strict=True)]
+    conv = of_rank(conv_layer, spatial_dims)(in_channels, out_channels, kernel, strides, 0, before)
+    parts: dict[str, nn.Module] = {}
+    if norm_layer is not None:
+        parts["norm"] = of_rank(norm_layer, spatial_dims)(in_channels)
+    if max(missing) > 0 and not isinstance(conv, SamePadding):
+        pads = tuple(pad for count in reversed(missing) for pad in (count // 2, count - count // 2))
+        parts["pad"] = of_rank(nn.ZeroPad2d, spatial_dims)(pads)
+    return NamedSequential(**parts, conv=conv)
+
+
+@create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
+class LazyConvNeXtBlock(LazyConvInChannelModule, ConvNeXtBlock):
+    """A ``ConvNeXtBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyConvNeXtBlock
+        >>> LazyConvNeXtBlock(32, stride=2)(torch.zeros(2, 16, 32, 32)).shape
+        torch.Size([2, 32, 16, 16])
+    """
