@@ -1,6 +1,8 @@
 """The errors of lazytorch, one class per misuse."""
 
-__all__ = ["ShapeInferenceError", "UninitializedAttributeError", "UninitializedModuleError", "not_yet"]
+from collections.abc import Iterable
+
+__all__ = ["ShapeInferenceError", "UninitializedAttributeError", "UninitializedModuleError", "listed", "not_yet"]
 
 
 class UninitializedModuleError(RuntimeError):
@@ -12,7 +14,8 @@ class UninitializedModuleError(RuntimeError):
         Traceback (most recent call last):
         ...
         lazytorch.errors.UninitializedModuleError: LazyPointwiseConv has no state yet: it is built from its first \
-input. Call lazytorch.materialize(model, (1, 3, 224, 224)) before state_dict().
+input. Call lazytorch.materialize(model, (1, 3, 224, 224)) before state_dict(). To load weights, call load_state_dict, \
+which needs no input.
     """
 
 
@@ -51,3 +54,9 @@ def not_yet(owner: str, missing: str, before: str) -> str:
         f"{owner} has no {missing} yet: {built} built from its first input. "
         f"Call lazytorch.materialize(model, (1, 3, 224, 224)) before {before}."
     )
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first five names of a list, and the number of the others."""
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -14,6 +14,7 @@ from lazytorch._lazy.inputs import require_dims, require_input
 from lazytorch._lazy.scopes import all_or_nothing, outside_modes, undo_on_failure, watching_builds
 from lazytorch._lazy.state import HOOKS, Adoption, Snapshot
 from lazytorch._shapes.mode import ShapeMode, map_tensors
+from lazytorch.errors import listed
 from lazytorch.lazy_module import LazyModule
 
 __all__ = ["is_lazy", "is_shape", "materialize", "modules_of", "run_on_shapes", "runs_known_code", "survey"]
@@ -211,9 +212,8 @@ def run_on_shapes(
                 vars(each).pop("initialize_parameters", None)
         if any(isinstance(each, LazyModule) for each in lazy) or any(map(needs_building, lazy_of_torch)):
             left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
-            shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
             raise RuntimeError(
-                f"{mode.owner}: the forward must reach every lazy module, got no call of {shown}. Give an input "
+                f"{mode.owner}: the forward must reach every lazy module, got no call of {listed(left)}. Give an input "
                 "that reaches them, or remove them."
             )
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -27,8 +28,9 @@ def test_outputs_are_the_same(name, rank):
     assert model.training
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert not folded.training
-    before_convolutions = [each.norm for each in folded.modules() if isinstance(each, NormActivation)]
-    assert [each for each in folded.modules() if isinstance(each, _BatchNorm)] == before_convolutions
+    after_no_convolution = [each.norm for each in folded.modules() if isinstance(each, NormActivation)]
+    kept = [each for each in after_no_convolution if isinstance(each, _BatchNorm)]
+    assert [each for each in folded.modules() if isinstance(each, _BatchNorm)] == kept
     with torch.no_grad():
         logits, maps = model.eval()(x), model.forward_intermediates(x, intermediates_only=True)
         # The finest tells the examples apart; random networks hardly do further on.
@@ -132,3 +134,23 @@ def test_a_lazy_model_is_refused_and_stays_lazy():
     with pytest.raises(UninitializedModuleError, match=r"no weights to fold yet.*before optimize_for_inference"):
         optimize_for_inference(model)
     assert is_lazy(model)
+
+
+@pytest.mark.parametrize("change", ["prune", "weight_norm", "parametrizations.weight_norm"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_pruned_and_normalized_weights(change):
+    model = materialize(get_model("resnet10t", num_classes=3), (1, 3, 64, 64)).eval()
+    randomize(model)
+    conv = model.stages[1][0].layers.conv1.conv
+    if change == "prune":
+        torch.nn.utils.prune.l1_unstructured(conv, "weight", 0.5)
+    elif change == "weight_norm":
+        torch.nn.utils.weight_norm(conv)
+    else:
+        torch.nn.utils.parametrizations.weight_norm(conv)
+    x = torch.randn(2, 3, 64, 64)
+    before = model(x)
+    folded = optimize_for_inference(model)
+    torch.testing.assert_close(folded(x), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model(x), before)
+    assert sum(isinstance(each, _BatchNorm) for each in folded.modules()) == 1

@@ -1,6 +1,7 @@
 """Weights go to and from torchvision and timm, and come from files, whole or not at all."""
 
 import pickle
+from functools import partial
 
 import pytest
 import safetensors.torch
@@ -11,10 +12,12 @@ from torch import nn
 
 import lazytorch
 from lazytorch import ShapeInferenceError, UninitializedModuleError, is_lazy, materialize
-from lazytorch.layers import LazyBasicBlock
+from lazytorch.layers import LazyBasicBlock, LazyConvNormActivation
 from lazytorch.models import (
     Backbone,
+    Network,
     ResNet,
+    Row,
     get_model,
     load_reference_state_dict,
     mobilenet_v2,
@@ -475,3 +478,78 @@ def test_a_method_of_torch_that_was_wrapped_changes_nothing(monkeypatch):
     with pytest.raises(RuntimeError, match="Missing key"):
         strict.load_state_dict(part)
     assert is_lazy(strict)
+
+
+def test_an_enum_of_torchvisions_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    theirs = of_torchvision()
+    published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(theirs.state_dict(), cache / published.url.rsplit("/", 1)[1])
+    for weights in (published, torchvision.models.ResNet18_Weights.DEFAULT):
+        model = get_model("resnet18", weights=weights)
+        assert same(reference_state_dict(model, "torchvision"), theirs.state_dict())
+    with pytest.raises(RuntimeError, match=r"weights 'ResNet18_Weights.IMAGENET1K_V1': every entry must fit the model"):
+        get_model("resnet34", weights=published)
+    own = partial(
+        Network,
+        stem=partial(LazyConvNormActivation, 8),
+        stem_reduction=1,
+        stages=[[Row(partial(LazyBasicBlock, 8), 8)]],
+    )
+    with pytest.raises(
+        ValueError, match=r"source must be a zoo with such a model \(there is none\), got 'torchvision'"
+    ):
+        own(weights=published)
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}}])
+@pytest.mark.parametrize("own", [True, False], ids=["own names", "torchvision's"])
+def test_a_state_dict_in_memory(wrap, own):
+    theirs = of_torchvision()
+    state = theirs.state_dict()
+    if own:
+        source = resnet18()
+        load_reference_state_dict(source, state, "torchvision")
+        state = source.state_dict()
+    before = {name: value.clone() for name, value in state.items()}
+    with pytest.warns(UserWarning, match=r"have 1000 classes but num_classes=7"):
+        model = resnet18(num_classes=7, weights=wrap(state))
+    x = torch.randn(2, 3, 64, 64)
+    model.eval()(x).sum().backward()
+    torch.testing.assert_close(reference_state_dict(model, "torchvision")["conv1.weight"], theirs.conv1.weight.data)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert same(state, before)
+    gray = resnet18(weights=wrap(state)).eval()
+    gray(torch.zeros(1, 1, 64, 64))
+    torch.testing.assert_close(gray.stem.conv.weight, theirs.conv1.weight.data.sum(1, keepdim=True))
+    with pytest.raises(ValueError, match=r"weights \(also below .*\): weights must be tensors by name"):
+        resnet18(weights={"stem.conv.weight": 3})
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_a_file_that_names_its_model_says_so_where_it_does_not_fit(tmp_path, kind):
+    state = of_torchvision().state_dict()
+    if kind == "pt":
+        torch.save({"arch": "resnet18", "state_dict": state}, tmp_path / "weights.pt")
+    else:
+        safetensors.torch.save_file(state, tmp_path / "weights.safetensors", {"lazytorch": '{"model": "resnet18"}'})
+    resnet18(weights=tmp_path / f"weights.{kind}")
+    with pytest.raises(RuntimeError, match="every entry must fit the model") as error:
+        get_model("resnet34", weights=tmp_path / f"weights.{kind}")
+    assert "the file has the weights of 'resnet18'" in error.value.__notes__
+
+
+def test_long_lists_of_entries_show_five_and_a_count(tmp_path):
+    torch.save(of_torchvision().state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(RuntimeError, match=r"missing: (\S+, ){4}\S+ and \d+ more\. Nothing was changed"):
+        get_model("resnet34", weights=tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("wrong", [3, True, b"weights.pt", object(), nn.Identity()])
+def test_other_weights_are_an_error(wrong):
+    with pytest.raises(ValueError, match=r"weights must be a file that ends in .*, a state dict, one of torchvision's"):
+        resnet18(weights=wrong)

@@ -101,7 +101,8 @@ class UnbuiltModule(nn.Module):
         if self.has_state:
             loaded = self._deferred.loaded_last()
             if loaded is None or not loaded.complete:
-                raise self._refuse("state", "state_dict()")
+                refused = self._refuse("state", "state_dict()")
+                raise type(refused)(f"{refused} To load weights, call load_state_dict, which needs no input.")
             entries |= loaded.entries
         entries |= {name: each if keep_vars else each.detach() for name, each in self._added_tensors().items()}
         destination.update({prefix + name: value for name, value in entries.items()})

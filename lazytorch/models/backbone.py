@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch._init.initialize import known
-from lazytorch.errors import UninitializedModuleError, not_yet
+from lazytorch.errors import UninitializedModuleError, listed, not_yet
 from lazytorch.layers.checks import whole
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
@@ -232,7 +232,7 @@ class Backbone(Trunk):
         if silent:
             raise TypeError(
                 f"{kind}.init_weights: a module with parameters or buffers must have reset_parameters(), to give them "
-                f"their values, got none in {', '.join(silent)}."
+                f"their values, got none in {listed(silent)}."
             )
         for part in (
             self.stem,

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import ClassVar, NamedTuple, TypedDict, TypeVar, get_type_hints
 
 from torch import nn
@@ -14,7 +13,7 @@ from lazytorch.layers.checks import Sizes, largest
 from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.loading import load_weights
 from lazytorch.models._weights.names import Rules
-from lazytorch.models._weights.sources import Reference
+from lazytorch.models._weights.sources import Weights
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.layout import branch_rates, places
 from lazytorch.models.trunk import Blocks
@@ -47,8 +46,9 @@ class NetworkOptions(TypedDict, total=False):
         spatial_dims: 1 for signals, 2 for images, 3 for volumes: other inputs are an error. By default the first input
             decides.
         weights: ``"torchvision"`` or ``"timm"`` for the weights that this zoo recommends for the model of this name,
-            also with a tag (``"timm:a1_in1k"``); or a ``.safetensors``, ``.pt`` or ``.pth`` file with the names of
-            either zoo or of this one. The stem is fitted to other input channels.
+            also with a tag (``"timm:a1_in1k"``); one of torchvision's enums of weights; or a ``.safetensors``, ``.pt``
+            or ``.pth`` file, or a state dict, with the names of either zoo or of this one. The stem is fitted to other
+            input channels.
 
     Example:
         >>> from torch import nn
@@ -66,7 +66,7 @@ class NetworkOptions(TypedDict, total=False):
     global_pool: Callable[[int], nn.Module] | None
     gradient_checkpointing: bool
     spatial_dims: int | None
-    weights: str | Path | Reference | None
+    weights: Weights | None
 
 
 class Row(NamedTuple):
@@ -168,7 +168,7 @@ class Network(Backbone):
         global_pool: Callable[[int], nn.Module] | None = LazyAdaptiveAvgPool,
         gradient_checkpointing: bool = False,
         spatial_dims: int | None = None,
-        weights: str | Path | Reference | None = None,
+        weights: Weights | None = None,
     ) -> None:
         layer = {"norm_layer": norm_layer, "activation": activation, "conv_layer": conv_layer}
         table = [[row for row in rows for _ in range(row.repeats)] for rows in stages]

@@ -47,7 +47,9 @@ def optimize_for_inference(model: M) -> M:
             f"{type(model).__name__} has no weights to fold yet: they are built from its first input. "
             "Call lazytorch.materialize(model, (1, 3, 224, 224)) before optimize_for_inference."
         )
-    folded = copy.deepcopy(model).eval()
+    # Pruning and weight_norm set tensors that they compute as attributes, which deepcopy refuses.
+    attributes = [value for each in model.modules() for value in vars(each).values() if isinstance(value, torch.Tensor)]
+    folded = copy.deepcopy(model, {id(each): each.detach().clone() for each in attributes if not each.is_leaf}).eval()
     for layer in list(folded.modules()):
         if isinstance(layer, ConvNormActivation) and can_be_folded(layer):
             layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)  # pyright: ignore[reportArgumentType]

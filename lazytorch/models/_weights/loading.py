@@ -3,7 +3,9 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import Enum
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from torch import Tensor, nn
 
 from lazytorch._lazy.deferred import DeferredLoad
 from lazytorch._lazy.scopes import outside_modes, warn
+from lazytorch.errors import listed
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import survey
 from lazytorch.models._weights.fitting import fit_input_channels
 from lazytorch.models._weights.names import Rules
-from lazytorch.models._weights.sources import Reference, State, read, tensors_by_name
+from lazytorch.models._weights.sources import Reference, State, Weights, inner_state, read, tensors_by_name
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.building import built_for_weights
 from lazytorch.models.first_call import FirstCall
@@ -28,7 +31,7 @@ OWN = Rules("")  # the names here
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 
-def load_weights(model: Backbone, weights: Reference | str | Path | None, num_classes: int | None) -> Backbone:
+def load_weights(model: Backbone, weights: Weights | None, num_classes: int | None) -> Backbone:
     """Give ``model``, never called, published weights or those of a file; it stays lazy, and fits them to its input.
 
     Args:
@@ -47,21 +50,23 @@ def load_weights(model: Backbone, weights: Reference | str | Path | None, num_cl
         return loaded(model, weights, num_classes)
 
 
-def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | None) -> Backbone:
+def loaded(model: Backbone, weights: Weights, num_classes: int | None) -> Backbone:
     """What ``load_weights`` does, where there are any."""
+    layouts, name, shown = [OWN, *model.reference_names.values()], None, repr(str(weights))
+    publish: Any = getattr(weights, "get_state_dict", None)
     if isinstance(weights, Reference):
         given, layouts = weights.state_dict(), [model.reference_names[weights.source]]
+    elif isinstance(weights, Enum) and callable(publish):
+        require_source(model, "torchvision")
+        given = tensors_by_name(publish(progress=True, check_hash=True), shown)
+        layouts = [model.reference_names["torchvision"]]
+    elif isinstance(weights, Mapping):
+        shown = f"{{{listed(map(repr, weights))}}}"
+        given = without_prefix(model, inner_state(weights, "weights"))
+        given = {key: value.clone() for key, value in given.items()}
     else:
-        path = Path(weights).expanduser()
-        if path.suffix not in (".safetensors", ".pt", ".pth"):
-            raise ValueError(
-                "weights must be a file that ends in .safetensors, .pt or .pth, or what a model with a name has in "
-                f"'torchvision' or 'timm', also with a tag ('timm:a1_in1k'), got {str(weights)!r}."
-            )
-        if not path.is_file():
-            raise ValueError(f"weights: file not found: {str(weights)!r}.")
-        layouts = [OWN, *model.reference_names.values()]
-        given = without_prefix(model, read(path))
+        given, name = read(path_of(weights))
+        given = without_prefix(model, given)
     heads = [[layout.name(model, key) for key in CLASSIFIER] for layout in layouts]
     head = next((head for head in heads if head[0] in given), heads[0])
     classes = given[head[0]].size(0) if head[0] in given and given[head[0]].dim() == 2 else 0
@@ -73,15 +78,34 @@ def loaded(model: Backbone, weights: Reference | str | Path, num_classes: int | 
         given = {name: value for name, value in given.items() if name not in head}
     stem = copy.deepcopy(model.stem)
     load = partial(model.load_state_dict, strict=not kept, assign=True)
-    load_fitted(model, given, layouts, CLASSIFIER if kept else (), f"weights {describe(weights)}", load)
+    try:
+        load_fitted(model, given, layouts, CLASSIFIER if kept else (), f"weights {shown}", load)
+    except RuntimeError as error:
+        if name is not None:
+            error.add_note(f"the file has the weights of {name!r}")
+        raise
     model.stem = lazy_again(stem, model.stem)
     FirstCall(model)
     if kept and num_classes:
         warn(
-            f"The weights {describe(weights)} have {classes} classes but num_classes={num_classes}: loaded the "
+            f"The weights {shown} have {classes} classes but num_classes={num_classes}: loaded the "
             "backbone only; the classifier is randomly initialized."
         )
     return model
+
+
+def path_of(weights: object) -> Path:
+    """The path of a file of weights, which must exist."""
+    path = Path(weights).expanduser() if isinstance(weights, (str, PathLike)) else None
+    if path is None or path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise ValueError(
+            "weights must be a file that ends in .safetensors, .pt or .pth, a state dict, one of torchvision's enums, "
+            "or what a model with a name has in 'torchvision' or 'timm', also with a tag ('timm:a1_in1k'), got "
+            f"{weights!r}."
+        )
+    if not path.is_file():
+        raise ValueError(f"weights: file not found: {str(weights)!r}.")
+    return path
 
 
 def without_prefix(model: Backbone, given: State) -> State:
@@ -255,12 +279,6 @@ def checked(
     unexpected = given.keys() - set(there.values())
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     if any(problems.values()):
-        listed = "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in problems.items() if names)
-        raise RuntimeError(f"{what}: every entry must fit the model, got entries {listed}. Nothing was changed.")
+        shown = "; ".join(f"{kind}: {listed(sorted(names))}" for kind, names in problems.items() if names)
+        raise RuntimeError(f"{what}: every entry must fit the model, got entries {shown}. Nothing was changed.")
     return state
-
-
-def describe(weights: Reference | str | Path) -> str:
-    if isinstance(weights, Reference):
-        return repr(":".join(filter(None, [weights.source, weights.tag])))
-    return repr(str(weights))

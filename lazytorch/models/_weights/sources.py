@@ -1,16 +1,20 @@
 """Where weights come from: what torchvision and timm publish, and files."""
 
+import contextlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Reference", "State", "read"]
+from lazytorch.errors import listed
+
+__all__ = ["Reference", "State", "Weights", "inner_state", "read"]
 
 State = dict[str, Tensor]
 # The entries of a checkpoint below which training scripts save the weights; averaged ones first.
@@ -35,6 +39,9 @@ class Reference:
     source: str
     tag: str | None = None
 
+    def __str__(self) -> str:
+        return ":".join(filter(None, [self.source, self.tag]))
+
     def state_dict(self) -> State:
         """The weights, by their names there; from the package's own cache, or downloaded by it."""
         if self.source not in self.known:
@@ -50,12 +57,16 @@ class Reference:
             raise
 
 
+# What the option ``weights`` takes; the enum is one of torchvision's.
+Weights = str | Path | Reference | Mapping[str, Tensor] | Enum
+
+
 def torchvision_state_dict(name: str, tag: str | None) -> State:
     from torchvision.models import get_model_weights
 
     published = get_model_weights(name)
     if tag is not None and tag not in published.__members__:
-        raise ValueError(f"torchvision has no weights {tag!r} for {name}; it has {', '.join(published.__members__)}.")
+        raise ValueError(f"torchvision has no weights {tag!r} for {name}; it has {listed(published.__members__)}.")
     weights: Any = published.DEFAULT if tag is None else published[tag]  # pyright: ignore[reportAttributeAccessIssue]
     return renamed(weights.get_state_dict(progress=True, check_hash=True))
 
@@ -66,7 +77,7 @@ def timm_state_dict(name: str, tag: str | None) -> State:
     tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
     if not tags or tag not in (None, *tags):
         asked = "weights" if tag is None else f"weights {tag!r}"
-        raise ValueError(f"timm has no {asked} for {name}; it has {', '.join(tags) or 'none'}.")
+        raise ValueError(f"timm has no {asked} for {name}; it has {listed(tags) or 'none'}.")
     return timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=True).state_dict()
 
 
@@ -92,22 +103,39 @@ def tensors_by_name(content: object, where: str) -> State:
     return renamed(content)
 
 
-def read(path: Path) -> State:
-    """The tensors in a file, by name; nothing in it is executed."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-    else:
-        load_file = partial(torch.load, map_location="cpu", weights_only=True)
+def read(path: Path) -> tuple[State, str | None]:
+    """The tensors in a file, by name, and the model that the file names, if any; nothing in it is executed."""
+    name = None
     try:
-        content = load_file(path)
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as file:
+                content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+                name = model_named_in(file.metadata() or {})
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            name = content.get("arch") if isinstance(content, Mapping) else None
     except Exception as error:  # whatever a broken file leads to
         reason = re.sub(r"\x1b\[\d*m", "", str(error)).partition("\n")[0]
         raise ValueError(
             f"{path}: a file of weights must hold tensors alone, as nothing in it is executed, got one that cannot be "
             f"read so ({type(error).__name__}: {reason}). Save model.state_dict()."
         ) from error
+    return inner_state(content, str(path)), name if isinstance(name, str) else None
+
+
+def model_named_in(metadata: Mapping[str, str]) -> Any:
+    """The model that ``scripts/train.py`` names in the metadata of a file of weights, or another script's ``arch``."""
+    with contextlib.suppress(ValueError, AttributeError):
+        return json.loads(metadata.get("lazytorch", "{}")).get("model", metadata.get("arch"))
+    return None
+
+
+def inner_state(content: object, where: str) -> State:
+    """The tensors by name in what a training script saved, which may contain other things."""
     inner = content
     while isinstance(inner, Mapping):
         content = inner
         inner = next((inner[name] for name in CONTAINERS if isinstance(inner.get(name), Mapping)), None)
-    return tensors_by_name(content, f"{path} (also below {', '.join(CONTAINERS)})")
+    return tensors_by_name(content, f"{where} (also below {', '.join(CONTAINERS)})")
