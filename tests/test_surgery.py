@@ -169,6 +169,7 @@ def test_what_does_not_fit_is_named(features):
         ("layer4", r"model\.stages\[3\]"),
         ("features", r"model\.stages"),
         ("avgpool", r"model\.head\.pool"),
+        ("maxpool", r"model\.stem_pool"),
     ],
 )
 def test_attributes_of_other_libraries_are_refused_with_the_way_that_works(make, name, replace):
@@ -176,6 +177,9 @@ def test_attributes_of_other_libraries_are_refused_with_the_way_that_works(make,
     with pytest.raises(AttributeError, match=f"no {name!r}, as other libraries' have. Use .*{replace}"):
         setattr(model, name, nn.Identity())
     assert name not in dict(model.named_children())
+    with pytest.raises(AttributeError, match=f"no {name!r}, as other libraries' have. Use .*{replace}"):
+        getattr(model, name)
+    assert not hasattr(model, name)
 
 
 class WithHead(ResNet):
@@ -190,4 +194,13 @@ class WithHead(ResNet):
 
 
 def test_a_class_of_a_user_may_have_them():
-    assert WithHead()(torch.zeros(2, 3, 32, 32)).shape == (2, 2)
+    model = WithHead()
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 2)
+    assert isinstance(model.fc, nn.Linear)
+    with pytest.raises(AttributeError, match="no attribute 'layer4'"):
+        _ = model.layer4
+
+
+def test_other_missing_attributes_are_pytorchs_errors():
+    with pytest.raises(AttributeError, match="'ResNet' object has no attribute 'stage'"):
+        _ = resnet18().stage

@@ -131,11 +131,20 @@ class Backbone(Trunk):
         return self.output_shapes(self.final, self.head[:-1])[-1][1]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # A class of a user's may have modules of these names; in ours, they would not be called.
-        way = replacement_of(name) if isinstance(value, nn.Module) and type(self) in known else None
+        if isinstance(value, nn.Module):
+            self._refuse_name(name)
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in vars(self).get("_modules", ()):
+            self._refuse_name(name)
+        return super().__getattr__(name)
+
+    def _refuse_name(self, name: str) -> None:
+        """Refuse a name that other libraries' networks have; a class of a user's may have a module of that name."""
+        way = replacement_of(name) if type(self) in known else None
         if way is not None:
             raise AttributeError(f"{type(self).__name__} has no {name!r}, as other libraries' have. Use {way}.")
-        super().__setattr__(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""

@@ -7,7 +7,8 @@ __all__ = ["replacement_of"]
 # Patterns of names there; what to do here to replace the module.
 REPLACEMENTS = {
     "fc|classifier|last_linear": "reset_classifier(num_classes), or assign model.head.classifier",
-    "conv1|bn1|act1|relu|maxpool|conv_stem": "model.stem",
+    "conv1|bn1|act1|relu|conv_stem": "model.stem",
+    "maxpool": "model.stem_pool",
     r"layer(\d+)|s(\d+)": "model.stages[{}]",
     "blocks|layers|features|trunk_output": "model.stem or model.stages[index]",
     "conv_head|bn2|norm_head": "model.final or model.head.pooled",
