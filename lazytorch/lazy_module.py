@@ -1,8 +1,9 @@
 """LazyModule: hold the arguments, build once from the first input, become the target."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from lazytorch._lazy.scopes import all_or_nothing, notify_built, outside_modes, 
 from lazytorch._lazy.state import Adoption
 from lazytorch._lazy.unbuilt import PLACEHOLDER, Parameters, UnbuiltModule
 from lazytorch._shapes.mode import map_tensors
-from lazytorch.errors import UninitializedModuleError, not_yet
+from lazytorch.errors import ShapeInferenceError, UninitializedModuleError, not_yet
 
 __all__ = ["LazyModule", "describe", "target_class"]
 
@@ -110,7 +111,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
         # the lazy module was kept.
         if torch.compiler.is_dynamo_compiling() or not isinstance(self, LazyModule):
             return self(*args, **kwargs)
-        with all_or_nothing():
+        with all_or_nothing(), noting_build(self, args, kwargs):
             global_hooks = _torch.has_any_global_hook is not None and _torch.has_any_global_hook()
             if not (self._forward_pre_hooks or self._forward_hooks_always_called or global_hooks):
                 build(self, args, kwargs)
@@ -163,7 +164,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
             )
         except Exception as error:
             path = path_in_running_model(self)
-            if path and not any(note.startswith("at ") for note in getattr(error, "__notes__", ())):
+            if path and not any(note.startswith("at ") for note in notes(error)):
                 error.add_note(f"at {path}")
             if deferred.owner not in str(error):
                 error.add_note(f"while {deferred.owner} was built from input {describe((*args, *kwargs.values()))}")
@@ -199,6 +200,22 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the built module with ``torch.compile`` and these arguments."""
         self._deferred.compile = args, kwargs
+
+
+@contextlib.contextmanager
+def noting_build(module: LazyModule, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[None]:
+    """Add a note to an error of the first call after the build: the input that ``module`` was built from."""
+    owner = type(module).__name__
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(module, LazyModule) and not notes(error) and not isinstance(error, ShapeInferenceError):
+            error.add_note(f"after {owner} was built from input {describe((*args, *kwargs.values()))}")
+        raise
+
+
+def notes(error: Exception) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 class LateForward:

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from lazytorch import ShapeInferenceError, is_lazy, lazify
+from lazytorch import ShapeInferenceError, is_lazy, lazify, materialize
 
 LazyLSTM = lazify(nn.LSTM, input_size=-1)
 
@@ -125,3 +125,15 @@ def test_what_is_lazy_already_is_refused(what):
 def test_what_is_no_module_class_is_refused():
     with pytest.raises(TypeError, match=r"must be a module class, got <class 'int'>"):
         lazify(int, x=1)
+
+
+def test_an_unbatched_image_needs_the_dimension_from_the_end():
+    x = torch.zeros(3, 32, 32)
+    assert lazify(nn.Conv2d, in_channels=-3)(8, 3)(x).shape == (8, 30, 30)
+    assert lazify(nn.Conv2d, in_channels=-3)(8, 3)(x[None]).shape == (1, 8, 30, 30)
+    lazy = nn.Sequential(lazify(nn.Conv2d, in_channels=1)(8, 3))
+    for run in (lazy, lambda x: materialize(lazy, tuple(x.shape))):
+        with pytest.raises(RuntimeError, match="to have 32 channels, but got 3 channels") as error:
+            run(x)
+        assert "after LazyConv2d was built from input (3, 32, 32)" in error.value.__notes__
+        assert is_lazy(lazy)
