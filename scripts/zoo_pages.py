@@ -88,13 +88,13 @@ COLOURS = {
     "EfficientNet": "#56b4e9",
     "EfficientNetV2": "#0072b2",
     "RegNet": "#8b4513",
-    "ConvNeXt": "#f0e442",
+    "ConvNeXt": "#e6007e",
     "ResNet": "#d55e00",
     "ResNeXt": "#e69f00",
     "SE- and ECA-ResNet": "#cc79a7",
     "ResNet-RS": "#8c7ae6",
-    "DenseNet": "#5d3a00",
-    "VGG": "#b3a100",
+    "DenseNet": "#1b1b1b",
+    "VGG": "#7ba05b",
 }
 # Named in the picture; above the point to its left, or below to its right.
 LABELLED = {
@@ -105,6 +105,8 @@ LABELLED = {
     "resnet50": "above",
     "efficientnetv2_xl": "below",
     "resnetrs420": "above",
+    "densenet121": "above",
+    "vgg16": "below",
     "regnety_2560": "above",
 }
 
@@ -250,6 +252,8 @@ def picture(rows: Iterable[Model]) -> str:
 
 def builders() -> str:
     """The reference of every model and every table of stages, in Markdown."""
+    builds = [getattr(lazytorch.models, name) for name in list_models()]
+    kinds = sorted({inspect.signature(build).return_annotation.__name__ for build in builds})
     lines = [
         "---",
         "hide: [toc]",
@@ -257,9 +261,8 @@ def builders() -> str:
         "",
         "# Every model of the zoo",
         "",
-        "Each is a function of `lazytorch.models`. Beside those that make the model what it is, its options are",
-        "those of its class: [ResNet](api.md#lazytorch.models.ResNet), [RegNet](api.md#lazytorch.models.RegNet),",
-        "[ByobNet](api.md#lazytorch.models.ByobNet) or [MobileNet](api.md#lazytorch.models.MobileNet).",
+        "Each is a function of `lazytorch.models`. Besides those that make the model what it is, its options are",
+        f"those of its class: {', '.join(f'[{kind}](api.md#lazytorch.models.{kind})' for kind in kinds)}.",
     ]
     for each in FAMILIES:
         lines += ["", f"## {each.name}", "", f"[{each.paper}](https://arxiv.org/abs/{each.identifier})."]
@@ -268,7 +271,7 @@ def builders() -> str:
                 lines += entry(name)
     lines += ["", "## Tables of stages"]
     for name in sorted(set(lazytorch.models.__all__)):
-        if name.isupper():
+        if isinstance(getattr(lazytorch.models, name), (list, tuple)):
             lines += table_entry(name)
     return "\n".join(lines) + "\n"
 
