@@ -39,6 +39,7 @@ from lazytorch.models import (
     reference_state_dict,
     references,
 )
+from lazytorch.models.registry import entry
 
 NUM_CLASSES = 11
 # Both networks run the same operators, some of them written otherwise: single precision differs by less.
@@ -109,7 +110,7 @@ def regnet_widths_on_cpu() -> Iterator[None]:
 
 def rates(name: str) -> dict[str, float]:
     """Dropout and stochastic depth of one of our models, as timm calls them; its own models have none by default."""
-    options = inspect.signature(getattr(lazytorch.models, name)).parameters
+    options = inspect.signature(entry(name, "parity").build).parameters
     given = {"drop_rate": options["dropout"].default, "drop_path_rate": options["drop_path_rate"].default}
     return {option: rate for option, rate in given.items() if rate}  # networks without branches have no drop_path_rate
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lazytorch.models import registry
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
@@ -14,6 +16,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     if "from torchao" in page.read_text():
         pytest.importorskip("torchao.quantization", exc_type=ImportError, reason="torchao needs a newer PyTorch")
     monkeypatch.chdir(tmp_path)  # where they write files
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))  # where they enter models
     results = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert results.failed == 0
 
