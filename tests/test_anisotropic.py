@@ -20,7 +20,7 @@ from lazytorch.layers import (
     pooled_projection,
     projection,
 )
-from lazytorch.models import Features, MobileNet, Network, Row, Stage
+from lazytorch.models import Features, MobileNet, Network, ResNet, Row, Stage
 
 FLAT = (1, 2, 2)
 VOLUME = (2, 3, 8, 64, 64)
@@ -117,6 +117,21 @@ def test_rows_of_a_network():
     model = Network(3, stem=partial(LazyConvNormActivation, 8), stem_reduction=1, stages=rows)
     assert [info.reduction for info in model.stage_info] == [(1, 2, 2), (2, 4, 4)]
     assert model.forward_features(torch.zeros(1, 1, 4, 16, 16)).shape == (1, 16, 2, 4, 4)
+
+
+@pytest.mark.parametrize("stem", [(8,), (4, 8)])
+def test_a_resnet(stem):
+    options = {"depths": (1, 1, 1), "widths": (4, 8, 8), "strides": (1, FLAT, 2), "stem": stem}
+    model = ResNet(3, **options, stem_kernel_size=(1, 7, 7), stem_stride=FLAT, stem_pool=None)
+    assert model.feature_info.reduction() == [(1, 2, 2), (1, 4, 4), (2, 8, 8)]
+    maps = model.forward_intermediates(torch.zeros(VOLUME), intermediates_only=True)
+    assert [each.shape[2:] for each in maps] == [(8, 32, 32), (8, 16, 16), (4, 8, 8)]
+    if len(stem) == 1:
+        assert model.stem.conv.kernel_size == (1, 7, 7)
+    dilated = ResNet(3, **options, stem_stride=FLAT, output_stride=8)
+    assert [info.reduction for info in dilated.stage_info] == [(2, 4, 4), (2, 8, 8), (4, 8, 8)]
+    with pytest.raises(ValueError, match="depths and strides must be as many, got 3 and 2"):
+        ResNet(3, **options | {"strides": (1, 2)})
 
 
 def test_numbers_for_other_dimensions_are_refused():

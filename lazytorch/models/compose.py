@@ -188,7 +188,7 @@ class Network(Backbone):
             )
         rates = iter(branch_rates(drop_path_rate, count, last=count - 1 if rates_end else count))
         made = []
-        for rows, its_places, stride in zip(table, placed, strides, strict=True):
+        for rows, its_places in zip(table, placed, strict=True):
             stage = Blocks(
                 *(
                     lazy_twin(row.block)(
@@ -200,7 +200,7 @@ class Network(Backbone):
                     for row, place in zip(rows, its_places, strict=True)
                 )
             )
-            stage.dilated = its_places[0].stride != stride
+            stage.dilated = its_places[0].dilation != its_places[0].input_dilation
             made.append(stage)
         super().__init__(
             stem=stem(**layer),

@@ -19,6 +19,7 @@ from lazytorch.layers import (
     projection,
     round_channels,
 )
+from lazytorch.layers.checks import Sizes
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import zero_last_norm
@@ -52,6 +53,11 @@ NAMES = Rules("""
 """)
 
 
+def twice(stride: Sizes) -> Sizes:
+    """The reduction after a layer with ``stride`` and a pooling with a stride of 2."""
+    return 2 * stride if isinstance(stride, int) else tuple(2 * each for each in stride)
+
+
 @known_function
 def sixteenth(channels: int) -> int:
     return round_channels(channels / 16, lower_limit=0)
@@ -72,13 +78,17 @@ class ResNet(Network):
         num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
             ``weights`` have, or else 1000.
         depths: Number of blocks of each stage.
-        widths: Channels of each stage, before ``expansion``; every stage but the first has a stride of 2.
+        widths: Channels of each stage, before ``expansion``.
+        strides: Stride of each stage, in pixels; one number, or one for each spatial dimension. By default 1 for the
+            first stage and 2 for the others.
         block: ``LazyBottleneckBlock``, ``LazyBasicBlock``, a ``functools.partial`` of one, or the like; called by
             keyword.
         expansion: Channels of a block's output over the width of its stage.
         cardinality: Number of groups of a block's convolution.
         base_width: Channels of each group, in a stage of width 64.
-        stem: Channels of the first convolutions: one of 7x7 pixels, or several of 3x3.
+        stem: Channels of the first convolutions: one of ``stem_kernel_size`` pixels, or several of 3x3.
+        stem_kernel_size: Size of the only convolution's kernel, in pixels; one number, or one for each dimension.
+        stem_stride: Stride of the first convolution, in pixels; likewise.
         stem_pool: Called with the stem's channels, ``norm_layer`` and ``activation``; returns the layer with a stride
             of 2 that follows the stem's convolutions; None for none.
         shortcut: Applied to a block's input where the identity does not fit; see the block.
@@ -113,11 +123,14 @@ class ResNet(Network):
         *,
         depths: Sequence[int] = (3, 4, 6, 3),
         widths: Sequence[int] = (64, 128, 256, 512),
+        strides: Sequence[Sizes] | None = None,
         block: Callable[..., nn.Module] = LazyBottleneckBlock,
         expansion: int = 4,
         cardinality: int = 1,
         base_width: int = 64,
         stem: Sequence[int] = (64,),
+        stem_kernel_size: Sizes = 7,
+        stem_stride: Sizes = 2,
         stem_pool: Callable[..., nn.Module] | None = max_pool,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
@@ -127,6 +140,9 @@ class ResNet(Network):
     ) -> None:
         if len(depths) != len(widths):
             raise ValueError(f"ResNet: depths and widths must be as many, got {len(depths)} and {len(widths)}.")
+        strides = [1 if index == 0 else 2 for index in range(len(depths))] if strides is None else list(strides)
+        if len(depths) != len(strides):
+            raise ValueError(f"ResNet: depths and strides must be as many, got {len(depths)} and {len(strides)}.")
         if not isinstance(stem, Sequence) or not stem:
             raise ValueError(f"ResNet: stem must be the channels of one convolution or of several, got {stem!r}.")
         common = {
@@ -136,15 +152,15 @@ class ResNet(Network):
             "anti_aliasing": anti_aliasing,
         }
         rows = []
-        for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        for depth, width, stride in zip(depths, widths, strides, strict=True):
             mid_channels = int(width * base_width / 64) * cardinality
             make = partial(block, mid_channels=mid_channels, **common)
-            rows.append([Row(make, width * expansion, depth, stride=1 if index == 0 else 2)])
+            rows.append([Row(make, width * expansion, depth, stride)])
         super().__init__(
             num_classes,
-            stem=partial(convolutions, stem),
+            stem=partial(convolutions, stem, kernel_size=stem_kernel_size, stride=stem_stride),
             stem_pool=None if stem_pool is None else partial(stem_pool, stem[-1]),
-            stem_reduction=2 if stem_pool is None else 4,
+            stem_reduction=stem_stride if stem_pool is None else twice(stem_stride),
             stages=rows,
             initialize=InitFunction(initial_values, zero_init=zero_init),
             names=dict.fromkeys(("torchvision", "timm"), NAMES),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from lazytorch.layers import LazyAvgPool, LazyBlurPool, LazyConvNormActivation, LazyMaxPool
+from lazytorch.layers.checks import Sizes
 from lazytorch.layers.named_sequential import NamedSequential
 
 __all__ = ["average_pool", "blurred_max_pool", "convolutions", "max_pool", "strided_convolution"]
@@ -31,12 +32,16 @@ def strided_convolution(out_channels: int, **layer: Callable[..., nn.Module] | N
 
 
 def convolutions(
-    channels: Sequence[int], *, kernel_size: int = 7, **layer: Callable[..., nn.Module] | None
+    channels: Sequence[int],
+    *,
+    kernel_size: Sizes = 7,
+    stride: Sizes = 2,
+    **layer: Callable[..., nn.Module] | None,
 ) -> nn.Module:
-    """The stem: one convolution, by default of 7x7 pixels, or several of 3x3; the first has a stride of 2."""
+    """The stem: one convolution, by default of 7x7 pixels, or several of 3x3; the first has the stride."""
     if len(channels) == 1:
-        return LazyConvNormActivation(channels[0], kernel_size, 2, **layer)  # pyright: ignore[reportArgumentType]
-    strides = [2, *[1] * (len(channels) - 1)]
+        return LazyConvNormActivation(channels[0], kernel_size, stride, **layer)  # pyright: ignore[reportArgumentType]
+    strides = [stride, *[1] * (len(channels) - 1)]
     parts = [
         LazyConvNormActivation(each, stride=stride, **layer)  # pyright: ignore[reportArgumentType]
         for each, stride in zip(channels, strides, strict=True)
