@@ -176,29 +176,35 @@ def test_feature_info_describes_the_network_as_it_is(change, when):
 def test_feature_info_follows_a_stride_that_is_changed_in_a_built_network():
     model = built(resnet18())
     assert model.feature_info.reduction() == [2, 4, 8, 16, 32]
+    assert len(model.forward_intermediates(image(), intermediates_only=True)) == 5
     model.stages[3][0].layers.conv1.conv.stride = model.stages[3][0].shortcut.conv.stride = (1, 1)
     assert model.feature_info.reduction() == [2, 4, 8, 16]
     assert model.feature_info.module_name() == ["stem", "stages.0", "stages.1", "stages.3"]
     assert len(model.forward_intermediates(image(), intermediates_only=True)) == 4
 
 
+CALLS = []  # materialize and summary would restore a list that only the hook refers to
+
+
 def test_feature_info_changes_nothing_and_runs_no_hooks():
     torch.manual_seed(0)
     model = resnet10t(num_classes=3)
-    calls, state = [], torch.get_rng_state()
-    model.stages[0][0].register_forward_hook(lambda *_: calls.append(1))
+    state = torch.get_rng_state()
+    CALLS.clear()
+    model.stages[0][0].register_forward_hook(lambda *_: CALLS.append(1))
     assert len(model.feature_info) == 5
     assert is_lazy(model)
+    assert CALLS == []
     assert torch.equal(torch.get_rng_state(), state)
     materialize(model, SHAPE).train()
-    calls.clear()
+    CALLS.clear()
     before = copy.deepcopy(model.state_dict())
     assert len(model.feature_info) == 5
-    assert calls == []
+    assert CALLS == []
     assert model.training
     torch.testing.assert_close(model.state_dict(), before)
     model.forward_intermediates(image())
-    assert calls == [1]
+    assert CALLS == [1]
 
 
 def test_a_network_of_volumes_alone_and_one_of_other_channels():

@@ -13,7 +13,7 @@ from scripts import parity, zoo_pages
 PAIRS = [(name, source) for name in list_models() for source in references(name)]
 SHOWN = {(each["name"], each["reference"]): each for each in zoo_pages.read()}
 # Above this number of parameters, structure alone, on the meta device: the memory and time of CI do not allow for more.
-LARGE = 150_000_000
+LARGE = 100_000_000
 
 
 @pytest.mark.parametrize(("name", "source"), PAIRS, ids=map("-".join, PAIRS))
