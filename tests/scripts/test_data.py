@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scripts import train
-from scripts.training.data import load, read_image
+from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.loading import EvenBatches, Images, training_transform
+from scripts.training.images import Images, training_transform
+from scripts.training.loading import EvenBatches
 from scripts.training.options import parse
+from scripts.training.reading import read_image
 
 
 def options(*arguments: str):

@@ -20,6 +20,7 @@ import torch
 from scripts import train
 from scripts.training import checkpoints, files
 from scripts.training.checkpoints import MARK, DamagedError
+from scripts.training.images import Images, Key
 from tests.scripts import forks
 from tests.scripts.runs import LONG, RUN, assert_same
 
@@ -231,17 +232,13 @@ def nan_after(monkeypatch):
     """Have images be no numbers after so many were read."""
 
     def spoil(reads: int) -> None:
-        real, count = train.load, itertools.count()
+        real, count = Images.__getitem__, itertools.count()
 
-        def load(options):
-            data = real(options)
+        def item(images: Images, key: Key) -> tuple[torch.Tensor, int, int]:
+            image, label, index = real(images, key)
+            return image * (float("nan") if images.random and next(count) >= reads else 1), label, index
 
-            def read(index: int) -> torch.Tensor:
-                return data.train.read(index) * (float("nan") if next(count) >= reads else 1)
-
-            return data._replace(train=data.train._replace(read=read))
-
-        monkeypatch.setattr(train, "load", load)
+        monkeypatch.setattr(Images, "__getitem__", item)
 
     return spoil
 

@@ -15,7 +15,7 @@ import lazytorch
 from scripts import train
 from scripts.training import checkpoints, options, report
 from scripts.training.data import load
-from scripts.training.loading import Images
+from scripts.training.images import Images
 
 QUICK = ["--epochs", "2", "--limit-batches", "2", "--batch-size", "8", "--device", "cpu"]
 SMALL = ["--data", "synthetic", *QUICK, "--model-option", "width=0.1", "final_channels=16"]
@@ -211,19 +211,25 @@ def test_evaluates_weights(small, tmp_path, capsys):
         (["--batch-size", "many"], "--batch-size: must be a whole number of at least 2, got many"),
         (["--batch-size", "1"], "--batch-size: must be a whole number of at least 2, got 1"),
         (["--seed", "-1"], "--seed"),
-        (["--learning-rate", "nan"], "--learning-rate: must be a number of at least 0, got nan"),
+        (["--learning-rate", "nan"], "--learning-rate/--lr: must be a number of at least 0, got nan"),
         (["--weight-decay", "none"], "--weight-decay: must be a number of at least 0, got none"),
         (["--label-smoothing", "2"], "--label-smoothing: must be a number from 0 to 1, got 2"),
         (["--output", "/proc/run"], "--output: must be where a folder can be made, got /proc/run"),
-        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
-        (["--model", "mobilenet_v9"], "invalid choice: 'mobilenet_v9'"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3. Did you mean --epochs?"),
+        (
+            ["--model", "mobilenet_v9"],
+            "must be a name in lazytorch.models.list_models(), got mobilenet_v9. Did you mean",
+        ),
+        (["--precision", "bf16"], "must be one of 32-true, bf16-mixed, 16-mixed, got bf16. Did you mean bf16-mixed?"),
         (["--model-option", "dropout"], "must be like dropout=0.1"),
         (["--model-option", "width=wide"], "must be like dropout=0.1"),
         (["--model-option", "dropuot=0.1"], "Did you mean 'dropout'?"),
         (["--weights", "/nowhere.safetensors"], "weights: file not found"),
         (["--freeze", "9"], "there are 7 stages to freeze, got 9"),
         (["--batch-size", "2000"], "--batch-size must be at most the 1437 training images"),
-        (["--data", "mnist"], "--data must be digits, folder:PATH, torchvision:NAME or synthetic, got mnist"),
+        (["--data", "mnist"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got mnist"),
+        (["--data", "folder"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got folder"),
+        (["--data", "digits:8"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got digits:8"),
         (["--evaluate"], "--evaluate: needs --weights"),
     ],
 )
