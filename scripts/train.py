@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     options, parser = parse((__doc__ or "").split("\n\n")[0], arguments)
     try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(dir=options.output.parent).cleanup()
+        tempfile.TemporaryDirectory(
+            dir=next(each for each in options.output.absolute().parents if each.exists())
+        ).cleanup()
     except OSError as error:
         parser.error(f"argument --output: must be where a folder can be made, got {options.output} ({error.strerror})")
     from scripts.training import running  # PyTorch and Lightning, which take seconds to import

@@ -3,14 +3,13 @@
 import argparse
 import ast
 import difflib
-import json
+import importlib.util
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 # Nothing here imports PyTorch, which takes seconds: a misspelt value is to be refused at once.
-PARITY = Path(__file__).resolve().parents[2] / "docs" / "parity.json"  # one entry for every model of the zoo
 KINDS = {"digits": "", "folder": "PATH", "torchvision": "NAME", "synthetic": ""}  # of --data, and what follows them
 
 
@@ -56,16 +55,24 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def model_name(text: str) -> str:
-    if PARITY.is_file():
-        known = {each["name"] for each in json.loads(PARITY.read_text())}
-    else:
-        import lazytorch
-
-        known = set(lazytorch.models.list_models())
+    known = public_names()
     if text not in known:
         rule = f"must be a name in lazytorch.models.list_models(), got {text}"
-        raise argparse.ArgumentTypeError(rule + suggestion(text, sorted(known)))
+        raise argparse.ArgumentTypeError(rule + suggestion(text, known))
     return text
+
+
+def public_names() -> list[str]:
+    """What lazytorch.models lists in ``__all__``: every model, and a few functions that are none."""
+    package = importlib.util.find_spec("lazytorch")
+    assert package is not None
+    assert package.origin is not None
+    names = []
+    for path in sorted(Path(package.origin).with_name("models").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                names += [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+    return [each for each in names if each.islower()]
 
 
 def kind_of(data: str) -> tuple[str, str]:
