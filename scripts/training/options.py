@@ -71,8 +71,8 @@ class Options:
     weights: str | None = option(
         "model",
         None,
-        "weights to start from: torchvision or timm, also with a tag (timm:a1_in1k); or a .safetensors, .pt or .pth "
-        "file",
+        "weights to start from, or to evaluate: torchvision or timm, also with a tag (timm:a1_in1k); or a "
+        ".safetensors, .pt or .pth file",
     )
     freeze: int | None = option(
         "model", None, "stages to keep as they are, with the stem; 0: the stem alone (default: nothing is frozen)",
@@ -286,8 +286,9 @@ def named_after(data: str) -> str:
 
 
 def run_of(weights: Path) -> Path | None:
-    """The folder of the run that has left a file of weights or a checkpoint."""
-    return next((each for each in list(weights.parents)[:2] if (each / "options.yaml").is_file()), None)
+    """The folder of the run that has left a file of weights or a checkpoint; None if there is none."""
+    folders = list(weights.parents)[:2] if weights.is_file() else []
+    return next((each for each in folders if (each / "options.yaml").is_file()), None)
 
 
 def from_yaml(path: Path, parser: argparse.ArgumentParser, wanted: Iterable[str] = FIELDS.keys()) -> list[str]:

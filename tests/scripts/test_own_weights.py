@@ -157,6 +157,12 @@ def test_fine_tuning_starts_from_the_model_of_the_weights(run, tmp_path, monkeyp
     assert not torch.equal(after["head.classifier.weight"], before["head.classifier.weight"])
     assert json.loads(Path("runs/flowers/summary.json").read_text())["best_test_accuracy"] > 0.9
 
+    for path in images(tmp_path / "grey", {"rose": (60,) * 3, "tulip": (200,) * 3}, count=2).rglob("*.png"):
+        with Image.open(path) as image:
+            image.convert("L").save(path)
+    train.main(["--evaluate", "--weights", "runs/flowers/last.safetensors", "--data", "folder:grey", *CPU])
+    assert evaluation(Path("runs/flowers"))["input_shape"] == [1, 3, 32, 32]  # grey images in three channels
+
 
 @pytest.mark.filterwarnings("ignore:The weights 'timm' have 1000 classes")
 def test_the_example_of_the_docs_trains(tmp_path, monkeypatch, capsys):

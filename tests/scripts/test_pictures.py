@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 import numpy
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts import train
-from scripts.training import fonts, pictures
+from scripts.training import fonts, pictures, running
 from scripts.training.module import WORST, worst
 from scripts.training.sources import Data, InMemory
 from tests.scripts.runs import FOLDER, PETS, RUN
@@ -85,6 +86,8 @@ def test_names_and_paths_reach_every_report(pets):
     for name in ("curves.png", "confusion.png", "mistakes.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
     assert f"results in runs/{FOLDER}" in (pets / "log").read_text()
+    command = running.stopped_message(run, "SIGINT").splitlines()[-1]
+    assert shlex.split(command) == ["python", "scripts/train.py", "--output", str(run), "--resume"]
 
 
 def test_names_that_are_not_unicode_train(tmp_path, monkeypatch, capsys):
@@ -137,10 +140,12 @@ def test_mistakes_come_before_right_answers_and_both_by_loss():
 
 
 def test_a_picture_that_cannot_be_drawn_costs_no_figures(tmp_path, monkeypatch, capsys):
+    output, found = tmp_path / "run", []
+
     def fail(*args):
+        found.append(json.loads((output / "summary.json").read_text())["epochs"])
         raise RuntimeError("no such colour")
 
-    output = tmp_path / "run"
     monkeypatch.setattr(pictures, "confusion", fail)
     train.main([*RUN, "--epochs", "1", "--output", str(output)])
     printed = capsys.readouterr()
@@ -148,7 +153,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_figures(tmp_path, monkeypatch, 
         f"{output / 'confusion.png'} is left out, as it cannot be drawn (RuntimeError: no such colour)" in printed.err
     )
     assert "test accuracy" in printed.out
-    assert json.loads((output / "summary.json").read_text())["epochs"] == 1
+    assert found == [1]
     assert (output / "mistakes.png").exists()
     assert not (output / "confusion.png").exists()
     monkeypatch.undo()
