@@ -49,7 +49,7 @@ def resume(output: Path, *arguments: str) -> None:
 def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, number, exit_code):
     output, log = tmp_path / "run", tmp_path / "log"
     process = forks.start([*LONG, "--checkpoint-steps", "1000", "--output", output], log)
-    forks.wait_for("Epoch 3", process, log)
+    forks.wait_for("Epoch 4/12", process, log)
     before = checkpoints.listed(output)[0]
     os.kill(process.pid, number)
     process.join(60)
@@ -210,7 +210,7 @@ def test_a_really_full_filesystem(whole, tmp_path, capfd):
     try:
         output, log = disk / "run", tmp_path / "log"
         process = forks.start([*LONG, "--output", output], log)
-        forks.wait_for("Epoch 2", process, log)
+        forks.wait_for("Epoch 3/12", process, log)
         with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
                 filler.write(bytes(4096))
