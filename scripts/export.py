@@ -16,48 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lazytorch
-from scripts.training import checkpoints
 from scripts.training.errors import RunError
 from scripts.training.files import write_whole
-from scripts.training.module import build, input_shape
-from scripts.training.report import DESCRIPTION, safetensors_file
+from scripts.training.weights import DESCRIPTION, description_of, input_shape, load, safetensors_file
 
 # Above this share of the largest answer the file is not what was trained: it is removed, and the script fails.
 LARGEST_DIFFERENCE = 1e-4
 EXAMPLES = (2, 5)  # images at once when it is written, and when it is tried
 
 Run = Callable[[Tensor], Tensor]
-
-
-def load(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a checkpoint or a file of weights, and what describes it.
-
-    Raises:
-        RunError: If the file is neither.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                description = json.loads((file.metadata() or {})[DESCRIPTION])
-            state = load_file(path)
-        else:
-            checkpoint = checkpoints.read(path)
-            description = checkpoint["run"]["description"]
-            entries = checkpoint["state_dict"]
-            prefix = "average.module." if any(name.startswith("average.module.") for name in entries) else "model."
-            state = {name.removeprefix(prefix): value for name, value in entries.items() if name.startswith(prefix)}
-    except (OSError, KeyError, SafetensorError, checkpoints.DamagedError) as error:
-        raise RunError(f"{path} must be a checkpoint or a file of weights of scripts/train.py: {error}.") from error
-    model = build(description)
-    model.load_state_dict(state)
-    return model.eval(), description
 
 
 def to_onnx(model: nn.Module, description: dict[str, Any], example: Tensor, path: Path) -> Run:
@@ -112,7 +84,8 @@ def export(source: Path, kind: str, output: Path | None) -> tuple[Path, float]:
     Raises:
         RunError: If they are too far; the file is then removed.
     """
-    model, description = load(source)
+    description = description_of(source)
+    model = load(source, description).eval()
     write, suffix = FORMATS[kind]
     path = output or source.with_suffix(suffix)
     if path.resolve() == source.resolve():

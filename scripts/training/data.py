@@ -1,9 +1,11 @@
-"""Where images come from: the digits, a folder, a set of torchvision's, or made up; read one at a time, undistorted."""
+"""Where images come from: the digits, a folder, a set of torchvision's, or made up."""
 
+import difflib
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 import torch
@@ -11,33 +13,22 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
-from scripts.training.errors import RunError
-from scripts.training.options import Options
+from scripts.training.errors import RunError, listed
+from scripts.training.options import Options, kind_of
+from scripts.training.sources import Data, Files, InMemory, PillowSet, Source, Subset
 
-GREY = {"1", "L", "LA", "La", "I"}  # and I;16 in its byte orders
 SPLITS = (("train", "trainval"), ("val", "valid", "test"))  # the names that torchvision's sets give them
 LEAST_SIZE, MOST_SIZE = 32, 224  # pixels; of the images if --image-size does not say
+# ImageNet's, which published weights expect; other channel counts have their average.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Source(NamedTuple):
-    """One split: images by index, as tensors (channels, height, width), and their labels."""
-
-    read: Callable[[int], Tensor]
-    labels: Sequence[int]
-    names: Callable[[int], str]  # what an image is called in messages
-
-
-class Data(NamedTuple):
-    """Both splits, and what is read from them."""
-
-    train: Source
-    val: Source
-    classes: list[str]
-    channels: int
-    image_size: int
+def normalization(channels: int) -> tuple[list[float], list[float]]:
+    """Mean and deviation by which pixels from 0 to 1 are normalized."""
+    if channels == len(MEAN):
+        return list(MEAN), list(DEVIATION)
+    return [sum(MEAN) / 3] * channels, [sum(DEVIATION) / 3] * channels
 
 
 def load(options: Options) -> Data:
@@ -46,17 +37,15 @@ def load(options: Options) -> Data:
     Raises:
         RunError: If they cannot be trained on.
     """
-    kind, _, rest = options.data.partition(":")
-    if kind == "digits" and not rest:
+    kind, rest = kind_of(options.data)
+    if kind == "digits":
         train, val, classes = digits(options.seed)
-    elif kind == "synthetic" and not rest:
+    elif kind == "synthetic":
         train, val, classes = synthetic(options.seed)
-    elif kind == "folder" and rest:
+    elif kind == "folder":
         train, val, classes = folder(Path(rest).expanduser())
-    elif kind == "torchvision" and rest:
-        train, val, classes = from_torchvision(rest, options)
     else:
-        raise RunError(f"--data must be digits, folder:PATH, torchvision:NAME or synthetic, got {options.data}.")
+        train, val, classes = from_torchvision(rest, options)
     for split, source in (("training", train), ("validation", val)):
         if not len(source.labels):
             raise RunError(f"{options.data}: there must be images, got no {split} images.")
@@ -69,12 +58,7 @@ def load(options: Options) -> Data:
     size = options.image_size
     if size is None:
         size = min(max(min(train.read(0).shape[1:]), LEAST_SIZE), MOST_SIZE)
-    return Data(train, val, classes, channels, size)
-
-
-def listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10])
-    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+    return Data(train, val, classes, channels, size, *normalization(channels))
 
 
 def held_out(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
@@ -83,21 +67,13 @@ def held_out(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
     return list(train), list(val)
 
 
-def subset(source: Source, indices: list[int]) -> Source:
-    return Source(
-        lambda index: source.read(indices[index]),
-        [source.labels[index] for index in indices],
-        lambda index: source.names(indices[index]),
-    )
-
-
 def digits(seed: int) -> tuple[Source, Source, list[str]]:
     """scikit-learn's handwritten digits: 1,797 real 8x8 images; a stratified fifth of them for validation."""
     images, labels = load_digits(return_X_y=True)
     pixels = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16  # 0, paper, to 1, ink
-    source = Source(pixels.__getitem__, labels.tolist(), lambda index: f"digit {index}")
+    source = InMemory(pixels, labels.tolist(), "digit")
     train, val = held_out(source.labels, seed)
-    return subset(source, train), subset(source, val), [str(label) for label in range(10)]
+    return Subset(source, train), Subset(source, val), [str(label) for label in range(10)]
 
 
 def synthetic(seed: int) -> tuple[Source, Source, list[str]]:
@@ -109,13 +85,13 @@ def synthetic(seed: int) -> tuple[Source, Source, list[str]]:
         labels = (torch.arange(count) % 4).tolist()
         noise = torch.randn(count, 3, 32, 32, generator=generator) / 3
         images = (patterns[labels] + noise).clamp(0, 1)
-        return Source(images.__getitem__, labels, lambda index: f"synthetic {name} image {index}")
+        return InMemory(images, labels, f"synthetic {name} image")
 
     return split(256, "training"), split(64, "validation"), ["a", "b", "c", "d"]
 
 
 def folder(root: Path) -> tuple[Source, Source, list[str]]:
-    """``train`` and ``val``, and in each a folder of images for every class."""
+    """``train`` and ``val``, and in each a folder of images for every class; what is hidden is left out."""
     suffixes = Image.registered_extensions()  # of all formats that Pillow reads or writes
     readable = {suffix for suffix, kind in suffixes.items() if kind in Image.OPEN}
     found: dict[str, dict[str, list[Path]]] = {}
@@ -123,7 +99,7 @@ def folder(root: Path) -> tuple[Source, Source, list[str]]:
         if not (root / split).is_dir():
             raise RunError(f"folder:{root} must hold a folder {split} of folders of images, got none.")
         found[split] = {
-            each.name: sorted(path for path in each.rglob("*") if path.suffix.lower() in readable and path.is_file())
+            each.name: files_below(each, readable)
             for each in sorted((root / split).iterdir())
             if each.is_dir() and not each.name.startswith(".")
         }
@@ -139,30 +115,23 @@ def folder(root: Path) -> tuple[Source, Source, list[str]]:
     for split in ("train", "val"):
         paths = [path for name in classes for path in found[split][name]]
         labels = [label for label, name in enumerate(classes) for _ in found[split][name]]
-        sources.append(
-            Source(lambda index, paths=paths: read_image(paths[index]), labels, lambda i, p=paths: str(p[i]))
-        )
+        sources.append(Files(paths, labels))
     return sources[0], sources[1], classes
 
 
-def read_image(path: Path) -> Tensor:
-    """An image file as a tensor; its file is named if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return to_tensor(image)
-    except Exception as error:  # Pillow's plugins raise whatever they like on bytes they did not expect
-        raise RunError(
-            f"{path} cannot be read as an image ({type(error).__name__}: {error}). Repair or remove it."
-        ) from error
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """Grey images as one channel, all others as red, green and blue; whole numbers of 8 bits, or from 0 to 1."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return F.to_image(numpy.asarray(image).astype(numpy.float32)[..., None] / (2**16 - 1))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    return F.to_image(image.convert("L" if image.mode in GREY else "RGB"))
+def files_below(root: Path, suffixes: set[str]) -> list[Path]:
+    """The files with one of ``suffixes``, at every depth; links to folders are followed, into each folder once."""
+    found, entered = [], set()
+    for parent, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in entered:
+            folders.clear()
+            continue
+        entered.add(place)
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        visible = (Path(parent, each) for each in names if not each.startswith("."))
+        found += [path for path in visible if path.suffix.lower() in suffixes]
+    return sorted(found)
 
 
 def from_torchvision(name: str, options: Options) -> tuple[Source, Source, list[str]]:
@@ -170,7 +139,10 @@ def from_torchvision(name: str, options: Options) -> tuple[Source, Source, list[
     what = f"torchvision:{name}"
     make = getattr(torchvision.datasets, name, None)
     if name not in torchvision.datasets.__all__ or make is None:
-        raise RunError(f"--data {what}: torchvision.datasets has no set of that name.")
+        names = {each.lower(): each for each in torchvision.datasets.__all__}
+        close = [names[each] for each in difflib.get_close_matches(name.lower(), names, n=1)]
+        meant = f" Did you mean torchvision:{close[0]}?" if close else ""
+        raise RunError(f"--data {what}: torchvision.datasets has no set of that name.{meant}")
     parameters = inspect.signature(make).parameters
     keywords: dict[str, Any] = {"root": options.data_root, "download": options.download}
     keywords = {key: value for key, value in keywords.items() if key in parameters}
@@ -193,7 +165,7 @@ def from_torchvision(name: str, options: Options) -> tuple[Source, Source, list[
     if len(sources) == 2:
         return sources[0], sources[1], classes
     train, val = held_out(sources[0].labels, options.seed)
-    return subset(sources[0], train), subset(sources[0], val), classes
+    return Subset(sources[0], train), Subset(sources[0], val), classes
 
 
 def first_that_exists(make: Callable[..., Any], keywords: dict[str, Any], names: Sequence[str]) -> Any:
@@ -214,11 +186,4 @@ def of_pillow(images: Any, what: str) -> Source:
     labels = torch.as_tensor(labels).tolist()
     if not (labels and all(isinstance(label, int) and label >= 0 for label in labels)):
         raise ValueError("it is no classification set, of one class for each image")
-
-    def read(index: int) -> Tensor:
-        try:
-            return to_tensor(images[index][0])
-        except (OSError, SyntaxError, ValueError) as error:
-            raise RunError(f"{what} {index} cannot be read ({error}).") from error
-
-    return Source(read, labels, lambda index: f"{what} {index}")
+    return PillowSet(images, labels, what)

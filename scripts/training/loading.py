@@ -6,89 +6,12 @@ from typing import Any
 import lightning
 import numpy
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import v2 as transforms
+from torch.utils.data import DataLoader, Sampler
 
-from scripts.training.data import Data, Source
 from scripts.training.errors import RunError
+from scripts.training.images import Images, Key
 from scripts.training.options import Options
-
-# ImageNet's, which published weights expect; other channel counts have their average.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-Key = tuple[int, int]  # an epoch and an image's index
-
-
-def seed_for(*numbers: int) -> int:
-    """A seed of its own for each combination of numbers."""
-    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> numpy.uint64(1))
-
-
-def normalization(channels: int) -> tuple[list[float], list[float]]:
-    """Mean and deviation by which pixels from 0 to 1 are normalized."""
-    if channels == len(MEAN):
-        return list(MEAN), list(DEVIATION)
-    return [sum(MEAN) / 3] * channels, [sum(DEVIATION) / 3] * channels
-
-
-def training_transform(options: Options, size: int) -> transforms.Compose:
-    bilinear = InterpolationMode.BILINEAR
-    steps: list[Any] = []
-    if options.crop < 1:
-        steps.append(transforms.RandomResizedCrop(size, scale=(options.crop, 1), antialias=True))
-    else:
-        steps += [transforms.Resize(size, antialias=True), transforms.CenterCrop(size)]
-        steps.append(
-            transforms.RandomAffine((-10, 10), translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=bilinear)
-        )
-    if options.flip:
-        steps.append(transforms.RandomHorizontalFlip(options.flip))
-    if options.randaugment:
-        steps.append(transforms.RandAugment(options.randaugment, options.randaugment_magnitude, interpolation=bilinear))
-    return transforms.Compose(steps)
-
-
-class Images(Dataset[tuple[Tensor, int, int]]):
-    """Images of one split, ready for a model, with their labels and indices.
-
-    What is random is drawn from a seed of the run's seed, the epoch and the index, so it depends neither on what was
-    read before nor on the process that reads.
-    """
-
-    def __init__(self, source: Source, data: Data, options: Options, *, training: bool) -> None:
-        self.source = source
-        self.channels = data.channels
-        self.seed = options.seed
-        self.random = training_transform(options, data.image_size) if training else None
-        if self.random is None:
-            self.shape = transforms.Compose(
-                [transforms.Resize(data.image_size, antialias=True), transforms.CenterCrop(data.image_size)]
-            )
-        mean, deviation = normalization(data.channels)
-        finish: list[Any] = [transforms.ToDtype(torch.float32, scale=True), transforms.Normalize(mean, deviation)]
-        if training and options.erasing:
-            finish.append(transforms.RandomErasing(options.erasing))
-        self.finish = transforms.Compose(finish)
-
-    def __len__(self) -> int:
-        return len(self.source.labels)
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
-        epoch, index = key
-        image = self.source.read(index)
-        if image.size(0) > self.channels:
-            raise RunError(
-                f"{self.source.names(index)} is in colour, but the first images of all classes are grey. Convert it."
-            )
-        image = image.expand(self.channels, -1, -1)
-        if self.random is not None:
-            torch.manual_seed(seed_for(self.seed, epoch, index))
-            image = self.random(image)
-        else:
-            image = self.shape(image)
-        return self.finish(image).as_subclass(Tensor), self.source.labels[index], index
+from scripts.training.sources import Data, Source
 
 
 class EvenBatches(Sampler[list[Key]]):

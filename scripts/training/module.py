@@ -16,51 +16,15 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torchvision.transforms import v2 as transforms
 
-import lazytorch
 from lazytorch.models import Backbone
-from scripts.training.data import Data
 from scripts.training.errors import NonFiniteError, RunError
-from scripts.training.loading import Loading, normalization, seed_for
-from scripts.training.options import Options, as_dict
+from scripts.training.images import seed_for
+from scripts.training.loading import Loading
+from scripts.training.options import as_dict
 from scripts.training.stopping import Stop
+from scripts.training.weights import Description
 
-WORST = 24  # mistakes that are kept to be shown
-
-
-def describe(data: Data, options: Options) -> dict[str, Any]:
-    """What rebuilds the model of a checkpoint or of a file of weights, in plain values."""
-    mean, deviation = normalization(data.channels)
-    return {
-        "model": options.model,
-        "model_option": dict(options.model_option),
-        "classes": list(data.classes),
-        "channels": data.channels,
-        "image_size": data.image_size,
-        "mean": mean,
-        "deviation": deviation,
-    }
-
-
-def unbuilt(description: dict[str, Any], weights: str | None = None) -> Backbone:
-    """The model that ``describe`` describes, lazy."""
-    config: dict[str, Any] = {**description["model_option"], "num_classes": len(description["classes"])}
-    try:
-        return lazytorch.models.get_model(description["model"], weights=weights, **config)
-    except (TypeError, ValueError, RuntimeError, ImportError, OSError) as error:
-        raise RunError(f"The model {description['model']} cannot be built: {error}") from error
-
-
-def input_shape(description: dict[str, Any]) -> tuple[int, int, int, int]:
-    """The shape of one image, as a batch."""
-    return 1, description["channels"], description["image_size"], description["image_size"]
-
-
-def build(description: dict[str, Any], weights: str | None = None) -> Backbone:
-    """The model that ``describe`` describes, built."""
-    try:
-        return lazytorch.materialize(unbuilt(description, weights), input_shape(description))
-    except (ValueError, RuntimeError) as error:
-        raise RunError(f"The model {description['model']} cannot be built: {error}") from error
+WORST = 24  # images that are kept to be shown
 
 
 class Classifier(lightning.LightningModule):
@@ -69,14 +33,24 @@ class Classifier(lightning.LightningModule):
     Everything random in a step is drawn from a seed of the run's seed, the process, the epoch and the step.
 
     Args:
+        model: The model, built.
+        description: What rebuilds it.
         loading: The data and the options.
         stop: Whether the run is asked to stop.
         steps: Batches of a process in an epoch.
         processes: How many there are.
-        fresh: Whether to start from ``--weights``; not if a checkpoint follows.
     """
 
-    def __init__(self, loading: Loading, stop: Stop, *, steps: int = 0, processes: int = 1, fresh: bool = True) -> None:
+    def __init__(
+        self,
+        model: Backbone,
+        description: Description,
+        loading: Loading,
+        stop: Stop,
+        *,
+        steps: int = 0,
+        processes: int = 1,
+    ) -> None:
         super().__init__()
         self.loading = loading
         data, options = loading.data, loading.options
@@ -85,8 +59,8 @@ class Classifier(lightning.LightningModule):
         self.rate = options.learning_rate * self.images_an_update / 256  # the highest, scaled linearly
         self.options = options
         self.stop = stop
-        self.description = describe(data, options)
-        self.model = build(self.description, options.weights if fresh else None)
+        self.description = description
+        self.model = model
         if options.freeze is not None:
             try:
                 self.model.freeze_stages(options.freeze)
@@ -113,7 +87,7 @@ class Classifier(lightning.LightningModule):
         self.train_totals = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
         self.val_loss = torch.zeros((), dtype=torch.float64)
         self.confusion = torch.zeros(classes, classes, dtype=torch.float64)  # rows: the truth
-        self.mistakes = torch.zeros(0, 4, dtype=torch.float64)  # loss, index, label, prediction
+        self.worst = torch.zeros(0, 4, dtype=torch.float64)  # loss, index, label, prediction
 
     @property
     def evaluated(self) -> Any:
@@ -179,6 +153,7 @@ class Classifier(lightning.LightningModule):
         values = torch.stack([loss.detach() * len(images), right, torch.full_like(right, len(images))])
         self.train_totals += values.to(self.train_totals)
         self.log_dict({"loss": loss, "accuracy": right / len(images)}, prog_bar=True, batch_size=len(images))
+        self.log("epoch", self.current_epoch + 1.0)  # Lightning would count from 0
         return loss
 
     def agree(self, loss: Tensor, images: Tensor, batch_idx: int) -> None:
@@ -212,7 +187,7 @@ class Classifier(lightning.LightningModule):
                 torch.distributed.broadcast(buffer, 0)
         self.val_loss.zero_()
         self.confusion.zero_()
-        self.mistakes = self.mistakes[:0]
+        self.worst = self.worst[:0]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images, labels, indices = batch
@@ -224,16 +199,16 @@ class Classifier(lightning.LightningModule):
         places = torch.bincount(labels * classes + predictions, minlength=classes**2)
         self.confusion += places.reshape(classes, classes).to(self.confusion)
         rows = torch.stack([losses.double(), indices.double(), labels.double(), predictions.double()], dim=1)
-        self.mistakes = worst(torch.cat([self.mistakes, rows[labels != predictions].cpu()]))
+        self.worst = worst(torch.cat([self.worst, rows.cpu()]))
 
     def on_validation_epoch_end(self) -> None:
         self.val_loss = self.sum(self.val_loss).cpu()
         self.confusion = self.sum(self.confusion).cpu()
-        padded = F.pad(self.mistakes, (0, 0, 0, WORST - len(self.mistakes)), value=-1)
+        padded = F.pad(self.worst, (0, 0, 0, WORST - len(self.worst)), value=-1)
         gathered = torch.zeros(self.trainer.world_size, WORST, 4, dtype=torch.float64)
         gathered[self.trainer.global_rank] = padded
         gathered = self.sum(gathered).cpu().reshape(-1, 4)
-        self.mistakes = worst(gathered[gathered[:, 0] >= 0])
+        self.worst = worst(gathered[gathered[:, 0] >= 0])
         if not math.isfinite(self.val_loss):
             raise NonFiniteError(f"The validation loss is {self.val_loss.item()} after epoch {self.current_epoch + 1}.")
 
@@ -276,17 +251,22 @@ class Classifier(lightning.LightningModule):
             "history": self.history,
             "seconds": self.elapsed(),
             "confusion": self.confusion,
-            "mistakes": self.mistakes,
+            "mistakes": self.worst,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         run = checkpoint["run"]
         self.history, self.seconds = run["history"], run["seconds"]
-        self.confusion, self.mistakes = run["confusion"], run["mistakes"]
+        self.confusion, self.worst = run["confusion"], run["mistakes"]
         self.train_totals = run["train_totals"].cpu() * (self.global_rank == 0)  # of all processes: counted once
 
 
-def worst(mistakes: Tensor) -> Tensor:
-    """The rows with the highest loss, that one first."""
-    order = sorted(range(len(mistakes)), key=lambda row: (-mistakes[row, 0].item(), mistakes[row, 1].item()))
-    return mistakes[order[:WORST]]
+def worst(rows: Tensor) -> Tensor:
+    """The mistakes with the highest loss, that one first; then the right answers with the highest loss."""
+
+    def key(row: tuple[int, list[float]]) -> tuple[bool, float, float]:
+        loss, index, label, prediction = row[1]
+        return label == prediction, -loss, index
+
+    order = sorted(enumerate(rows.tolist()), key=key)
+    return rows[[index for index, _ in order[:WORST]]]

@@ -3,63 +3,30 @@
 # ruff: noqa: RUF009
 # option() makes a field, at each place anew.
 import argparse
-import ast
 import dataclasses
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from timm.optim import list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 
-import lazytorch
+from scripts.training.values import assignment, at_least, between, data_set, kind_of, model_name, one_of, suggestion
 
-# A resumed run ends as the uninterrupted one only if these are as they were; the others change no result.
+RATE, FINE_TUNING_RATE = 0.032, 0.0032  # of --learning-rate if it is not given, without --weights and with them
+ALIASES = {"lr": "learning_rate"}
+
+# What the evaluation of a run's weights takes from the run.
+EVALUATED = {"data", "data_root", "image_size", "seed", "batch_size", "precision", "model", "model_option"}
+# A resumed run ends as the uninterrupted one only if the others are as they were; these change no result.
 FREE = {"data_root", "download", "workers", "resume", "output", "config", "device", "checkpoint_steps", "evaluate"}
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
-        return int(text)
-
-    return convert
-
-
-def between(least: float, most: float = math.inf) -> Callable[[str], float]:
-    rule = f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-
-    def convert(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (least <= value <= most and value < math.inf):
-            raise argparse.ArgumentTypeError(f"must be a number {rule}, got {text}")
-        return value
-
-    return convert
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """``dropout=0.1`` as a name and a Python value."""
-    name, sign, value = text.partition("=")
-    try:
-        if not (sign and name.isidentifier()):
-            raise ValueError
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        raise argparse.ArgumentTypeError(f"must be like dropout=0.1, a name and a Python value, got {text}") from None
 
 
 class Assignments(argparse.Action):
     """Gathers ``name=value`` into a dict."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, {**getattr(namespace, self.dest), **dict(values)})
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), **dict(values)})
 
 
 def option(group: str, default: Any, text: str, **keywords: Any) -> Any:
@@ -79,22 +46,23 @@ class Options:
         "digits",
         "digits (scikit-learn's, bundled); folder:PATH, with train/ and val/ and in each one folder of images a class; "
         "torchvision:NAME, a classification set such as CIFAR10; or synthetic",
+        type=data_set,
     )
     data_root: Path = option("data", Path("data"), "folder of torchvision's sets", type=Path, metavar="DIR")
     download: bool = option("data", False, "download torchvision's set if it is not there")
     image_size: int | None = option(
         "data",
         None,
-        "side of the square that images are resized and cropped to, in pixels (default: that of the images, but at "
-        "least 32 and at most 224)",
+        "side of the square that images are resized and cropped to, in pixels (default: that of the --weights, if they "
+        "are of this script; else that of the images, but at least 32 and at most 224)",
         type=at_least(1),
         metavar="PIXELS",
     )
     workers: int = option("data", 0, "processes that load images, for each training process; 0: none", type=at_least(0))
 
     model: str = option(
-        "model", "mobilenet_v2", "a name in lazytorch.models.list_models()", choices=lazytorch.models.list_models(),
-        metavar="NAME",
+        "model", "mobilenet_v2", "a name in lazytorch.models.list_models(); --weights of this script have their own",
+        type=model_name, metavar="NAME",
     )  # fmt: skip
     model_option: dict[str, Any] = option(
         "model", {}, "options of the model, such as dropout=0.1 drop_path_rate=0.1", type=assignment, nargs="+",
@@ -103,8 +71,8 @@ class Options:
     weights: str | None = option(
         "model",
         None,
-        "weights to start from: torchvision or timm, also with a tag (timm:a1_in1k); or a .safetensors, .pt or .pth "
-        "file",
+        "weights to start from, or to evaluate: torchvision or timm, also with a tag (timm:a1_in1k); or a "
+        ".safetensors, .pt or .pth file",
     )
     freeze: int | None = option(
         "model", None, "stages to keep as they are, with the stem; 0: the stem alone (default: nothing is frozen)",
@@ -119,19 +87,21 @@ class Options:
         "optimization", 1, "steps whose gradients are averaged for one update", type=at_least(1), metavar="STEPS"
     )
     optimizer: str = option(
-        "optimization", "adamw", "one of timm.optim.list_optimizers()", choices=list_optimizers(),
-        metavar="NAME",
+        "optimization", "adamw", "one of timm.optim.list_optimizers() that runs here", metavar="NAME",
     )  # fmt: skip
     learning_rate: float = option(
         "optimization",
-        0.032,
-        "highest learning rate for 256 images an update. The rate used is this times (batch size x processes x "
-        "accumulate) / 256",
+        RATE,
+        "highest learning rate for 256 images an update; with --weights the default is a tenth. The rate used is this "
+        "times (batch size x processes x accumulate) / 256",
         type=between(0),
         metavar="RATE",
     )
     schedule: str = option(
-        "optimization", "cosine", "how the rate falls after the warm-up, to 0 at the end", choices=["cosine", "poly"]
+        "optimization",
+        "cosine",
+        "how the rate falls after the warm-up, to 0 at the end: cosine or poly",
+        type=one_of("cosine", "poly"),
     )
     warmup: float | None = option(
         "optimization", None, "epochs in which the rate rises linearly, from a hundredth (default: a quarter of all)",
@@ -185,23 +155,31 @@ class Options:
     device: str = option(
         "hardware",
         "auto",
-        "where to train; auto: an accelerator if there is one",
-        choices=["auto", "cpu", "gpu", "mps"],
+        "where to train: auto (an accelerator if there is one), cpu, gpu or mps",
+        type=one_of("auto", "cpu", "gpu", "mps"),
     )
     strategy: str = option(
         "hardware",
         "ddp",
         "how several processes share the work: ddp, each has the whole model; fsdp, each has a part (FSDP2)",
-        choices=["ddp", "fsdp"],
+        type=one_of("ddp", "fsdp"),
     )
-    precision: str = option("hardware", "32-true", "of the arithmetic", choices=["32-true", "bf16-mixed", "16-mixed"])
+    precision: str = option(
+        "hardware", "32-true", "of the arithmetic: 32-true, bf16-mixed or 16-mixed",
+        type=one_of("32-true", "bf16-mixed", "16-mixed"),
+    )  # fmt: skip
     channels_last: bool = option("hardware", False, "keep images and weights with channels last in memory")
     compile: bool = option("hardware", False, "compile the model with torch.compile")
     deterministic: bool = option("hardware", False, "refuse operations whose result differs from run to run")
 
     seed: int = option("run", 0, "of the split, the weights, the order and the augmentation", type=at_least(0))
     output: Path = option(
-        "run", Path("runs/digits"), "folder for everything that the run leaves", type=Path, metavar="DIR"
+        "run",
+        None,
+        "folder for everything that the run leaves (default: runs/NAME, named after the data; with --evaluate, that of "
+        "the weights)",
+        type=Path,
+        metavar="DIR",
     )
     resume: bool = option(
         "run",
@@ -221,17 +199,33 @@ class Options:
     config: Path | None = option(
         "run", None, "YAML file of options by their names here; the command line wins", type=Path, metavar="FILE"
     )
+    given: frozenset[str] = frozenset()  # the options that are not at their default because somebody said so
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(Options)}
+FIELDS = {field.name: field for field in dataclasses.fields(Options) if field.metadata}
 
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+class Parser(argparse.ArgumentParser):
+    """Suggests the option that a misspelt one means."""
+
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [each for action in self._actions for each in action.option_strings]
+            names = [each.partition("=")[0].replace("_", "-") for each in unknown if each.startswith("--")]
+            meant = suggestion(names[0], known) if names else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return parsed
+
+
+def make_parser(description: str) -> Parser:
+    parser = Parser(description=description, allow_abbrev=False)
     groups: dict[str, Any] = {}
     for name, field in FIELDS.items():
         keywords = dict(field.metadata)
@@ -240,33 +234,67 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         default: Any = {} if field.default is dataclasses.MISSING else field.default
         if isinstance(default, bool):
             keywords["action"] = argparse.BooleanOptionalAction
-        elif "type" not in keywords and "choices" not in keywords:
+        else:
             keywords.setdefault("metavar", name.upper())
         if default not in (None, {}, False):
             keywords["help"] += f" (default: {default})"
         keywords["help"] = keywords["help"].replace("%", "%%")
-        groups[group].add_argument(flag(name), dest=name, default=default, **keywords)
+        flags = [flag(each) for each in (name, *(alias for alias, meant in ALIASES.items() if meant == name))]
+        groups[group].add_argument(*flags, dest=name, default=argparse.SUPPRESS, **keywords)
     return parser
 
 
-def parse(description: str, arguments: Sequence[str] | None = None) -> tuple[Options, argparse.ArgumentParser]:
-    """Options from, each over the last: the defaults, the run that is resumed, ``--config``, the command line."""
+def parse(description: str, arguments: Sequence[str] | None = None) -> tuple[Options, Parser]:
+    """Options from, each over the last: the defaults, an earlier run, ``--config``, the command line.
+
+    The earlier run is the one that is resumed, or whose weights are evaluated.
+    """
     parser = make_parser(description)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    first = parser.parse_args(arguments)
-    saved = first.output / "options.yaml"
-    given = [*(from_yaml(saved, parser) if first.resume and saved.is_file() else [])]
-    given += from_yaml(first.config, parser) if first.config is not None else []
-    options = Options(**vars(parser.parse_args([*given, *arguments])))
+    given = parser.parse_args(arguments)
+    if "config" in given:
+        arguments = [*from_yaml(given.config, parser), *arguments]
+        given = parser.parse_args(arguments)
+    options = finished(vars(given))
     if options.evaluate and (options.weights is None or options.resume):
         parser.error("argument --evaluate: needs --weights, and no --resume")
+    run, names = options.output, FIELDS.keys()
+    if options.evaluate:
+        run, names = run_of(Path(options.weights or "")), EVALUATED
+    if (options.resume or options.evaluate) and run is not None and (run / "options.yaml").is_file():
+        earlier = [*from_yaml(run / "options.yaml", parser, names), f"--output={run}"]
+        options = finished(vars(parser.parse_args([*earlier, *arguments])))
     return options, parser
 
 
-def from_yaml(path: Path, parser: argparse.ArgumentParser) -> list[str]:
-    """The options in a YAML file as a command line, so that they are checked as one."""
+def finished(given: Mapping[str, Any]) -> Options:
+    """The options that were given, with the defaults that depend on others."""
+    options = Options(**given, given=frozenset(given))
+    changes: dict[str, Any] = {}
+    if options.output is None:
+        changes["output"] = Path("runs") / named_after(options.data)
+    if options.weights is not None and "learning_rate" not in given:
+        changes["learning_rate"] = FINE_TUNING_RATE
+    return dataclasses.replace(options, **changes)
+
+
+def named_after(data: str) -> str:
+    """The name of a run on the data: that of its folder or set, else that of its kind."""
+    kind, rest = kind_of(data)
+    name = (Path(rest).expanduser().resolve().name if kind == "folder" else rest) or kind
+    return name.encode(errors="backslashreplace").decode()  # TensorBoard takes no other bytes
+
+
+def run_of(weights: Path) -> Path | None:
+    """The folder of the run that has left a file of weights or a checkpoint; None if there is none."""
+    folders = list(weights.parents)[:2] if weights.is_file() else []
+    return next((each for each in folders if (each / "options.yaml").is_file()), None)
+
+
+def from_yaml(path: Path, parser: argparse.ArgumentParser, wanted: Iterable[str] = FIELDS.keys()) -> list[str]:
+    """The ``wanted`` options in a YAML file as a command line, so that they are checked as one."""
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         parser.error(f"argument --config: must be a YAML file, got {path} ({error})")
     if not isinstance(values, dict):
@@ -274,9 +302,11 @@ def from_yaml(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     arguments: list[str] = []
     for key, value in values.items():
         name = str(key).replace("-", "_")
+        name = ALIASES.get(name, name)
         if name not in FIELDS or name in ("config", "resume"):
-            parser.error(f"argument --config: {path} has {key!r}, which is no option of a file")
-        if value is None:
+            meant = suggestion(name, FIELDS)
+            parser.error(f"argument --config: {path} has {key!r}, which is no option of a file{meant}")
+        if value is None or name not in wanted:
             continue
         if isinstance(value, bool):
             arguments.append(flag(name) if value else flag(f"no_{name}"))
@@ -290,7 +320,7 @@ def from_yaml(path: Path, parser: argparse.ArgumentParser) -> list[str]:
 
 def as_dict(options: Options) -> dict[str, Any]:
     """The options as plain values; what a file of options holds."""
-    values = dataclasses.asdict(options)
+    values = {name: getattr(options, name) for name in FIELDS}
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 

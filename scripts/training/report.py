@@ -6,32 +6,35 @@ import io
 import json
 import platform
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
-import matplotlib
 import numpy
-import safetensors.torch
 import sklearn
 import timm
 import torch
 import torchvision
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
-from torch import Tensor
+from lightning.pytorch.loggers import TensorBoardLogger
 
 import lazytorch
-from scripts.training.data import Data
+from scripts.training import pictures
 from scripts.training.files import write_whole
-from scripts.training.module import Classifier, input_shape, unbuilt
+from scripts.training.module import Classifier
 from scripts.training.options import Options, as_dict
+from scripts.training.processes import warn
+from scripts.training.sources import Data
+from scripts.training.weights import input_shape, safetensors_file, unbuilt
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-from matplotlib.figure import Figure
 
-DESCRIPTION = "lazytorch"  # the entry of a weights file's metadata that says what rebuilds its model
-NUMBERED = 20  # classes up to which a confusion matrix has its numbers written in
+class Logger(TensorBoardLogger):
+    """Lightning's, without the ``$NAME`` and ``~`` that it looks for in the names of folders."""
+
+    @property
+    def log_dir(self) -> str:
+        return str(Path(self.save_dir or "", str(self.version)))
 
 
 class Progress(TQDMProgressBar):
@@ -44,6 +47,17 @@ class Progress(TQDMProgressBar):
     def on_train_start(self, *args: Any) -> None:
         super().on_train_start(*args)
         self.since = (time.perf_counter(), self.trainer.fit_loop.total_batch_idx + 1)
+
+    def init_train_tqdm(self) -> Any:
+        """The bar, with epochs counted from one; Lightning sets a description that counts from zero."""
+        bar = super().init_train_tqdm()
+        describe = bar.set_description
+
+        def set_description(desc: str | None = None, refresh: bool | None = True) -> None:
+            describe(f"Epoch {self.trainer.current_epoch + 1}/{self.trainer.max_epochs}", refresh)
+
+        bar.set_description = set_description
+        return bar
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: Any) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
@@ -91,18 +105,10 @@ def weights_file(classifier: Classifier) -> bytes:
     return safetensors_file(classifier.evaluated_state(), classifier.description)
 
 
-def safetensors_file(state: dict[str, Tensor], description: dict[str, Any]) -> bytes:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    return safetensors.torch.save(tensors, {DESCRIPTION: json.dumps(description)})
-
-
 def write_report(folder: Path, classifier: Classifier, data: Data, options: Options) -> dict[str, Any]:
-    """The pictures, and the summary last: where it is, the run is over."""
-    title = f"{options.model} on {options.data}"
+    """The summary, then the pictures; one that cannot be drawn is left out, with a message."""
     history = classifier.history
-    write_pictures(folder, classifier, data, title)
     if history:
-        write_whole(folder / "curves.png", picture(curves(history, title)))
         figures = {
             "epochs": len(history),
             "test_loss": history[-1]["test_loss"],
@@ -137,72 +143,29 @@ def write_report(folder: Path, classifier: Classifier, data: Data, options: Opti
         },
     }
     write_whole(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_pictures(folder, classifier, data, options)
     return summary
 
 
-def write_pictures(folder: Path, classifier: Classifier, data: Data, title: str) -> None:
-    write_whole(folder / "confusion.png", picture(confusion(classifier.confusion.numpy(), data.classes, title)))
-    if len(classifier.mistakes):
-        write_whole(folder / "mistakes.png", picture(mistakes(classifier.mistakes, data, title)))
-    else:
-        (folder / "mistakes.png").unlink(missing_ok=True)
+def write_pictures(folder: Path, classifier: Classifier, data: Data, options: Options) -> None:
+    title = f"{options.model} on {options.data}"
+    history = classifier.history
+    drawings = {
+        "confusion.png": partial(pictures.confusion, classifier.confusion.numpy(), data.classes, title),
+        "mistakes.png": partial(pictures.mistakes, classifier.worst, data, title),
+    }
+    if history:
+        drawings["curves.png"] = partial(pictures.curves, history, title)
+    for name, draw in drawings.items():
+        try:
+            content = pictures.png(draw, [title, *data.classes])
+        except Exception as error:  # a picture is not worth the run
+            (folder / name).unlink(missing_ok=True)
+            warn(f"{folder / name} is left out, as it cannot be drawn ({type(error).__name__}: {error}).")
+        else:
+            write_whole(folder / name, content)
 
 
-def picture(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, format="png")
-    pyplot.close(figure)
-    return buffer.getvalue()
-
-
-def curves(history: list[dict[str, float]], title: str) -> Figure:
-    """Loss and accuracy over the epochs, side by side."""
-    epochs = [row["epoch"] for row in history]
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, metric, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
-        for split, style in (("train", "--"), ("test", "-")):
-            values = [scale * row[f"{split}_{metric}"] for row in history]
-            axis.plot(epochs, values, style, marker="o", markersize=3, label=f"{split} ({values[-1]:.3g} at the end)")
-        axis.set(xlabel="epoch", ylabel="accuracy, %" if metric == "accuracy" else "cross-entropy loss")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.suptitle(f"{title}: {history[-1]['test_accuracy']:.2%} of the test images")
-    return figure
-
-
-def confusion(counts: Any, classes: list[str], title: str) -> Figure:
-    """Shares of each true class that went to each class; with the counts, if there are few."""
-    shares = counts / numpy.maximum(counts.sum(axis=1, keepdims=True), 1)
-    few = len(classes) <= NUMBERED
-    side = min(max(4.5, 0.45 * len(classes) + 2), 12)
-    figure, axis = pyplot.subplots(figsize=(side + 1, side), layout="constrained")
-    drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(drawn, ax=axis, label="share of the true class", shrink=0.8)
-    axis.set(xlabel="predicted", ylabel="true", title=title)
-    if few:
-        short = [name if len(name) <= 14 else f"{name[:13]}…" for name in classes]
-        axis.set_xticks(range(len(classes)), short, rotation=90 if max(map(len, short)) > 3 else 0)
-        axis.set_yticks(range(len(classes)), short)
-        for row, column in numpy.argwhere(counts > 0):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axis.text(column, row, f"{int(counts[row, column])}", ha="center", va="center", color=colour, fontsize=8)
-    return figure
-
-
-def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
-    """The images whose true class was thought least likely, that one first."""
-    columns = min(6, len(worst))
-    rows = -(-len(worst) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(1.7 * columns + 0.4, 2.1 * rows + 0.6), layout="constrained")
-    for axis in numpy.ravel(axes):
-        axis.axis("off")
-    for axis, (loss, index, label, predicted) in zip(numpy.ravel(axes), worst.tolist(), strict=False):
-        pixels = data.val.read(int(index)).permute(1, 2, 0).numpy()
-        top = 255 if pixels.dtype == numpy.uint8 else 1.0
-        axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=top)
-        names = [data.classes[int(each)] for each in (label, predicted)]
-        text = " \N{RIGHTWARDS ARROW} ".join(name if len(name) <= 9 else f"{name[:8]}…" for name in names)
-        axis.set_title(f"{text}\nloss {loss:.2f}", fontsize=8)
-    figure.suptitle(f"{title}: worst mistakes (true \N{RIGHTWARDS ARROW} predicted)", fontsize=9, wrap=True)
-    return figure
+def is_whole(folder: Path) -> bool:
+    """Whether a finished run has written everything."""
+    return all((folder / name).is_file() for name in ("summary.json", "curves.png", "confusion.png", "mistakes.png"))

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from scripts import train
+from scripts.training import running  # noqa: F401  imported before the fork
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.scripts.forks"])

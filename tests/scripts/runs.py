@@ -16,6 +16,8 @@ RUN = [
     *("--accumulate", "2", "--clip", "1", "--seed", "3"),
 ]
 LONG = [*RUN, "--epochs", "12", "--checkpoint-steps", "2"]
+# A folder and its classes as users name them; no font here has the cat.
+FOLDER, PETS = "$HOME & <pets>", ["a $x_{1 & <b>", "\N{CJK UNIFIED IDEOGRAPH-732B}"]
 
 
 def outcome(output: Path) -> dict:

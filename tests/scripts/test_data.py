@@ -1,6 +1,9 @@
 """What scripts/train.py reads from data, and the batches that it makes of them."""
 
+import pickle
 import random
+import re
+import struct
 from pathlib import Path
 
 import numpy
@@ -12,10 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scripts import train
-from scripts.training.data import load, read_image
+from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.loading import EvenBatches, Images, training_transform
+from scripts.training.images import Images, training_transform
+from scripts.training.loading import EvenBatches
 from scripts.training.options import parse
+from scripts.training.reading import read_image
 
 
 def options(*arguments: str):
@@ -63,11 +68,98 @@ def test_grey_folder_has_one_channel(tmp_path):
         Images(data.train, data, options(), training=True)[0, 1]
 
 
-def test_deep_grey_keeps_its_depth(tmp_path):
-    pixels = numpy.array([[0, 257], [2**15, 2**16 - 1]], dtype=numpy.uint16)
-    Image.fromarray(pixels).save(tmp_path / "deep.png")
-    image = read_image(tmp_path / "deep.png")
-    torch.testing.assert_close(torch.Tensor(image), torch.tensor([[[0, 1 / 255], [2**15 / (2**16 - 1), 1]]]))
+def test_hidden_files_and_folders_are_left_out_and_links_followed(flowers, tmp_path):
+    rose = flowers / "train/rose"
+    for name in ("._0.png", "deeper/._1.png", ".ipynb_checkpoints/0.png", "deeper/.Trash/deep/0.png"):
+        save(rose / name)
+    save(flowers / "train/.ipynb_checkpoints/0.png")
+    save(tmp_path / "elsewhere/deep/4.png")
+    (rose / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (rose / "deeper/round").symlink_to(rose, target_is_directory=True)  # into itself
+    (flowers / "val/tulip").rename(tmp_path / "tulips of the test")
+    (flowers / "val/tulip").symlink_to(tmp_path / "tulips of the test", target_is_directory=True)
+    data = load(options("--data", f"folder:{flowers}"))
+    names = [data.train.name(index) for index in range(len(data.train.labels)) if data.train.labels[index] == 0]
+    assert names == [str(rose / name) for name in ("0.png", "2.tiff", "deeper/1.JPG", "link/deep/4.png")]
+    assert len(data.val.labels) == 2
+    assert data.classes == ["rose", "tulip"]
+
+
+def test_a_link_to_a_missing_file_is_named(flowers):
+    (flowers / "train/tulip/9.png").symlink_to(flowers / "nowhere.png")
+    data = load(options("--data", f"folder:{flowers}"))
+    with pytest.raises(RunError, match=r"tulip/9\.png cannot be read as an image \(FileNotFoundError"):
+        data.train.read(list(data.train.labels).index(1) + 2)
+
+
+def tiff(path: Path, bits: int, pixels: list[int]) -> None:
+    """Write an uncompressed grey TIFF file of any depth, of two columns, as microscopes and cameras do."""
+    rows = [pixels[start : start + 2] for start in range(0, len(pixels), 2)]
+    if bits == 12:  # packed, the highest bits first
+        strip = b"".join((one << 12 | other).to_bytes(3, "big") for one, other in rows)
+    else:
+        strip = b"".join(pixel.to_bytes(bits // 8, "little") for pixel in pixels)
+    tags = {256: 2, 257: len(rows), 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: len(rows), 279: len(strip)}
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag == 273 else 3, 1, value) for tag, value in tags.items())
+    folder = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8 + len(strip)) + strip + folder)
+
+
+@pytest.mark.parametrize("bits", [12, 16, 32])
+def test_whole_numbers_are_divided_by_the_largest_of_their_depth(tmp_path, bits):
+    top = 2**bits - 1
+    tiff(tmp_path / "deep.tif", bits, [0, 1, 2 ** (bits - 1), top])
+    image = read_image(tmp_path / "deep.tif")
+    torch.testing.assert_close(torch.Tensor(image), torch.tensor([[[0, 1 / top], [2 ** (bits - 1) / top, 1]]]))
+    if bits == 16:
+        Image.fromarray(numpy.array([[0, 257], [2**15, top]], dtype=numpy.uint16)).save(tmp_path / "deep.png")
+        image = read_image(tmp_path / "deep.png")
+        torch.testing.assert_close(torch.Tensor(image), torch.tensor([[[0, 1 / 255], [2**15 / top, 1]]]))
+
+
+def test_floating_point_pixels_are_from_0_to_1(tmp_path):
+    path = tmp_path / "float.tif"
+    pixels = numpy.array([[0, 0.25], [0.5, 1]], dtype=numpy.float32)
+    Image.fromarray(pixels).save(path)
+    torch.testing.assert_close(torch.Tensor(read_image(path)), torch.from_numpy(pixels)[None])
+    for wrong, found in ((pixels * 1000 - 5, "got -5 to 995"), (pixels * float("nan"), "got nan to nan")):
+        Image.fromarray(wrong).save(path)
+        with pytest.raises(RunError, match=rf"float\.tif .* floating-point pixels must be from 0 to 1, {found}"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_orientation_of_exif_is_applied(tmp_path, suffix):
+    """A photograph that a camera took upright, and stored lying, with 6: turn it clockwise to see it."""
+    pixels = numpy.zeros((16, 32, 3), dtype=numpy.uint8)
+    pixels[:, 16:] = 255  # bright on the right, which is then below
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=exif)
+    image = read_image(tmp_path / f"a.{suffix}").float()
+    assert image.shape == (3, 32, 16)
+    assert image[:, :12].mean() < 20
+    assert image[:, 20:].mean() > 235
+
+
+def test_damaged_exif_costs_no_image(tmp_path):
+    Image.new("RGB", (8, 4), (9, 9, 9)).save(tmp_path / "a.png", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff")
+    assert read_image(tmp_path / "a.png").shape == (3, 4, 8)
+
+
+@pytest.mark.parametrize("kind", ["digits", "synthetic", "folder", "torchvision", "held out"])
+def test_every_data_set_can_be_sent_to_another_process(flowers, kind, monkeypatch):
+    """As macOS, Windows and Python 3.14 do with those that load images."""
+    monkeypatch.setattr(torchvision.datasets.FakeData.__init__, "__defaults__", (50, (1, 28, 28), 5, None, None, 0))
+    monkeypatch.setattr(torchvision.datasets, "SVHN", Splits)
+    names = {"folder": f"folder:{flowers}", "torchvision": "torchvision:SVHN", "held out": "torchvision:FakeData"}
+    given = options("--data", names.get(kind, kind), "--randaugment", "1", "--flip", "0.5", "--erasing", "0.5")
+    data = load(given)
+    for source in (data.train, data.val):
+        images = Images(source, data, given, training=source is data.train)
+        sent = pickle.loads(pickle.dumps(images))
+        torch.testing.assert_close(sent[2, 1], images[2, 1], rtol=0, atol=0)
+        assert sent.source.name(1) == source.name(1)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +214,10 @@ def test_sets_of_torchvision(tmp_path, capsys, monkeypatch):
     assert (len(data.train.labels), len(data.val.labels)) == (40, 10)
     for name, message in (
         ("CIFAR10", "Give --download"),
-        ("Cifar", "has no set of that name"),
+        ("CIFR10", "has no set of that name. Did you mean torchvision:CIFAR10?"),
         ("utils", "has no set"),
     ):
-        with pytest.raises(RunError, match=message):
+        with pytest.raises(RunError, match=re.escape(message)):
             load(options("--data", f"torchvision:{name}", "--data-root", str(tmp_path)))
 
 

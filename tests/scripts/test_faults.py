@@ -20,6 +20,7 @@ import torch
 from scripts import train
 from scripts.training import checkpoints, files
 from scripts.training.checkpoints import MARK, DamagedError
+from scripts.training.images import Images, Key
 from tests.scripts import forks
 from tests.scripts.runs import LONG, RUN, assert_same
 
@@ -48,7 +49,7 @@ def resume(output: Path, *arguments: str) -> None:
 def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, number, exit_code):
     output, log = tmp_path / "run", tmp_path / "log"
     process = forks.start([*LONG, "--checkpoint-steps", "1000", "--output", output], log)
-    forks.wait_for("Epoch 3", process, log)
+    forks.wait_for("Epoch 4/12", process, log)
     before = checkpoints.listed(output)[0]
     os.kill(process.pid, number)
     process.join(60)
@@ -209,7 +210,7 @@ def test_a_really_full_filesystem(whole, tmp_path, capfd):
     try:
         output, log = disk / "run", tmp_path / "log"
         process = forks.start([*LONG, "--output", output], log)
-        forks.wait_for("Epoch 2", process, log)
+        forks.wait_for("Epoch 3/12", process, log)
         with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
                 filler.write(bytes(4096))
@@ -231,17 +232,13 @@ def nan_after(monkeypatch):
     """Have images be no numbers after so many were read."""
 
     def spoil(reads: int) -> None:
-        real, count = train.load, itertools.count()
+        real, count = Images.__getitem__, itertools.count()
 
-        def load(options):
-            data = real(options)
+        def item(images: Images, key: Key) -> tuple[torch.Tensor, int, int]:
+            image, label, index = real(images, key)
+            return image * (float("nan") if images.random and next(count) >= reads else 1), label, index
 
-            def read(index: int) -> torch.Tensor:
-                return data.train.read(index) * (float("nan") if next(count) >= reads else 1)
-
-            return data._replace(train=data.train._replace(read=read))
-
-        monkeypatch.setattr(train, "load", load)
+        monkeypatch.setattr(Images, "__getitem__", item)
 
     return spoil
 

@@ -70,7 +70,7 @@ def test_started_by_torchrun_and_stopped_through_it(whole, tmp_path):
             stderr=file,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        while b"Epoch 1" not in log.read_bytes() and process.poll() is None:
+        while b"Epoch 2/8" not in log.read_bytes() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         process.wait(100)

@@ -2,20 +2,27 @@
 
 import csv
 import json
+import multiprocessing
+import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm.optim
 import torch
 import yaml
 from torch.nn import functional as F
 
 import lazytorch
 from scripts import train
-from scripts.training import checkpoints, options, report
+from scripts.training import checkpoints, options, report, values
 from scripts.training.data import load
-from scripts.training.loading import Images
+from scripts.training.errors import RunError
+from scripts.training.images import Images
+from scripts.training.optimizing import require_optimizer
 
 QUICK = ["--epochs", "2", "--limit-batches", "2", "--batch-size", "8", "--device", "cpu"]
 SMALL = ["--data", "synthetic", *QUICK, "--model-option", "width=0.1", "final_channels=16"]
@@ -161,10 +168,100 @@ def test_same_seed_same_result(digits, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (digits / name).read_bytes()
 
 
-def test_loading_processes_change_nothing(tmp_path):
-    for workers in ("0", "2"):
-        train.main([*SMALL, "--erasing", "0.5", "--workers", workers, "--output", str(tmp_path / workers)])
-    assert (tmp_path / "0/last.safetensors").read_bytes() == (tmp_path / "2/last.safetensors").read_bytes()
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_loading_processes_change_nothing_however_they_are_started(tmp_path):
+    run = [*SMALL, "--erasing", "0.5"]
+    train.main([*run, "--output", str(tmp_path / "none")])
+    default = multiprocessing.get_start_method()
+    try:
+        for method, workers in (("fork", "2"), ("spawn", "1"), ("forkserver", "1")):
+            multiprocessing.set_start_method(method, force=True)
+            train.main([*run, "--workers", workers, "--output", str(tmp_path / method)])
+            for name in ("last.safetensors", "metrics.csv"):
+                assert (tmp_path / method / name).read_bytes() == (tmp_path / "none" / name).read_bytes(), method
+    finally:
+        multiprocessing.set_start_method(default, force=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ([], "digits"),
+        (["--data", "synthetic"], "synthetic"),
+        (["--data", "torchvision:CIFAR10"], "CIFAR10"),
+        (["--data", "folder:/images/flowers/"], "flowers"),
+        (["--data", "folder:flowers/../birds"], "birds"),
+        (["--data", "folder:/"], "folder"),
+    ],
+)
+def test_output_is_named_after_the_data(data, name):
+    assert options.parse("", data)[0].output == Path("runs") / name
+    assert options.parse("", [*data, "--output", "mine"])[0].output == Path("mine")
+
+
+def test_fine_tuning_has_a_tenth_of_the_learning_rate_if_none_is_given():
+    def rate(*arguments: str) -> float:
+        return options.parse("", list(arguments))[0].learning_rate
+
+    assert rate() == 0.032
+    assert rate("--weights", "timm") == pytest.approx(0.0032)
+    assert rate("--weights", "timm", "--learning-rate", "0.5") == 0.5
+    assert rate("--lr", "0.5") == 0.5
+
+
+def test_files_of_options_take_lr_and_suggest(tmp_path, capsys):
+    (tmp_path / "options.yaml").write_text("lr: 0.25\n")
+    assert options.parse("", ["--config", str(tmp_path / "options.yaml")])[0].learning_rate == 0.25
+    (tmp_path / "options.yaml").write_text("epoch: 3\n")
+    with pytest.raises(SystemExit):
+        options.parse("", ["--config", str(tmp_path / "options.yaml")])
+    assert "which is no option of a file. Did you mean epochs?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["--modle", "resnet18"], "--model"),
+        (["--model", "resnet81"], "resnet18"),
+        (["--data", "floder:flowers"], "folder:flowers"),
+    ],
+)
+def test_what_is_misspelt_is_suggested_within_two_seconds(arguments, meant, tmp_path):
+    """Of the processor, as others use this machine; what makes it possible is that PyTorch is not imported."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, train.__file__, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"Did you mean {meant}?\n")
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_model_is_known_before_pytorch_is():
+    assert set(values.public_names()) >= set(lazytorch.models.list_models())
+
+
+def test_optimizers_that_cannot_run_here_are_refused_before_data_is_read(tmp_path, capsys):
+    for name, message in (
+        ("adahessian", "--optimizer: adahessian does not run here (RuntimeError: "),
+        ("adamv", "--optimizer: must be one of the "),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            train.main(["--data", f"folder:{tmp_path / 'nowhere'}", "--optimizer", name, "--device", "cpu"])
+        assert caught.value.code == 1
+        assert message in capsys.readouterr().err
+
+
+def test_every_optimizer_of_timm_runs_or_is_refused():
+    refused = {}
+    for name in timm.optim.list_optimizers():
+        try:
+            require_optimizer(options.parse("", ["--optimizer", name, "--device", "cpu"])[0])
+        except RunError as error:
+            refused[name] = str(error)
+    assert all(f"--optimizer: {name} does not run here (" in message for name, message in refused.items())
+    assert "adahessian" in refused
+    assert not {"adamw", "sgd", "lamb", "lion", "muon"} & refused.keys()
 
 
 def test_an_earlier_run_is_kept_and_other_folders_are_untouched(tmp_path, capsys):
@@ -211,19 +308,25 @@ def test_evaluates_weights(small, tmp_path, capsys):
         (["--batch-size", "many"], "--batch-size: must be a whole number of at least 2, got many"),
         (["--batch-size", "1"], "--batch-size: must be a whole number of at least 2, got 1"),
         (["--seed", "-1"], "--seed"),
-        (["--learning-rate", "nan"], "--learning-rate: must be a number of at least 0, got nan"),
+        (["--learning-rate", "nan"], "--learning-rate/--lr: must be a number of at least 0, got nan"),
         (["--weight-decay", "none"], "--weight-decay: must be a number of at least 0, got none"),
         (["--label-smoothing", "2"], "--label-smoothing: must be a number from 0 to 1, got 2"),
         (["--output", "/proc/run"], "--output: must be where a folder can be made, got /proc/run"),
-        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
-        (["--model", "mobilenet_v9"], "invalid choice: 'mobilenet_v9'"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3. Did you mean --epochs?"),
+        (
+            ["--model", "mobilenet_v9"],
+            "must be a name in lazytorch.models.list_models(), got mobilenet_v9. Did you mean",
+        ),
+        (["--precision", "bf16"], "must be one of 32-true, bf16-mixed, 16-mixed, got bf16. Did you mean bf16-mixed?"),
         (["--model-option", "dropout"], "must be like dropout=0.1"),
         (["--model-option", "width=wide"], "must be like dropout=0.1"),
         (["--model-option", "dropuot=0.1"], "Did you mean 'dropout'?"),
         (["--weights", "/nowhere.safetensors"], "weights: file not found"),
         (["--freeze", "9"], "there are 7 stages to freeze, got 9"),
         (["--batch-size", "2000"], "--batch-size must be at most the 1437 training images"),
-        (["--data", "mnist"], "--data must be digits, folder:PATH, torchvision:NAME or synthetic, got mnist"),
+        (["--data", "mnist"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got mnist"),
+        (["--data", "folder"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got folder"),
+        (["--data", "digits:8"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got digits:8"),
         (["--evaluate"], "--evaluate: needs --weights"),
     ],
 )

@@ -1,0 +1,79 @@
+"""Images of a split as a model gets them. Loading processes import this file, so it needs no Lightning."""
+
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import v2 as transforms
+
+from scripts.training.errors import RunError
+from scripts.training.options import Options
+from scripts.training.sources import Data, Source
+
+Key = tuple[int, int]  # an epoch and an image's index
+
+
+def seed_for(*numbers: int) -> int:
+    """A seed of its own for each combination of numbers."""
+    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> numpy.uint64(1))
+
+
+def training_transform(options: Options, size: int) -> transforms.Compose:
+    bilinear = InterpolationMode.BILINEAR
+    steps: list[Any] = []
+    if options.crop < 1:
+        steps.append(transforms.RandomResizedCrop(size, scale=(options.crop, 1), antialias=True))
+    else:
+        steps += [transforms.Resize(size, antialias=True), transforms.CenterCrop(size)]
+        steps.append(
+            transforms.RandomAffine((-10, 10), translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=bilinear)
+        )
+    if options.flip:
+        steps.append(transforms.RandomHorizontalFlip(options.flip))
+    if options.randaugment:
+        steps.append(transforms.RandAugment(options.randaugment, options.randaugment_magnitude, interpolation=bilinear))
+    return transforms.Compose(steps)
+
+
+class Images(Dataset[tuple[Tensor, int, int]]):
+    """Images of one split, ready for a model, with their labels and indices.
+
+    What is random is drawn from a seed of the run's seed, the epoch and the index, so it depends neither on what was
+    read before nor on the process that reads.
+    """
+
+    def __init__(self, source: Source, data: Data, options: Options, *, training: bool) -> None:
+        self.source = source
+        self.channels = data.channels
+        self.seed = options.seed
+        self.random = training_transform(options, data.image_size) if training else None
+        if self.random is None:
+            self.shape = transforms.Compose(
+                [transforms.Resize(data.image_size, antialias=True), transforms.CenterCrop(data.image_size)]
+            )
+        normalize = transforms.Normalize(data.mean, data.deviation)
+        finish: list[Any] = [transforms.ToDtype(torch.float32, scale=True), normalize]
+        if training and options.erasing:
+            finish.append(transforms.RandomErasing(options.erasing))
+        self.finish = transforms.Compose(finish)
+
+    def __len__(self) -> int:
+        return len(self.source.labels)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
+        epoch, index = key
+        image = self.source.read(index)
+        if image.size(0) > self.channels:
+            raise RunError(
+                f"{self.source.name(index)} is in colour, but the first images of all classes are grey. Convert it."
+            )
+        image = image.expand(self.channels, -1, -1)
+        if self.random is not None:
+            torch.manual_seed(seed_for(self.seed, epoch, index))
+            image = self.random(image)
+        else:
+            image = self.shape(image)
+        return self.finish(image).as_subclass(Tensor), self.source.labels[index], index
