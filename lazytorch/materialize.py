@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy as is_uninitialized
 
 from lazytorch import _torch
 from lazytorch._init.initialize import InitFunction, Initialization, initialize, is_known, known, postpone, postponing
-from lazytorch._lazy.inputs import require_dims, require_input
+from lazytorch._lazy.inputs import require_call, require_dims, require_input
 from lazytorch._lazy.scopes import all_or_nothing, outside_modes, undo_on_failure, watching_builds
 from lazytorch._lazy.state import HOOKS, Adoption, Snapshot
 from lazytorch._shapes.mode import ShapeMode, map_tensors
@@ -120,7 +120,7 @@ def materialize(module: M, /, *inputs: Any, spatial_dims: int | None = None, **k
         ``module`` itself.
 
     Raises:
-        TypeError: If ``module`` is not a module.
+        TypeError: If ``module`` is not a module, or its forward takes other arguments.
         ShapeInferenceError: If a layer cannot infer what it needs, or the forward depends on the values of the input.
         RuntimeError: If the forward does not reach a lazy module.
 
@@ -134,6 +134,7 @@ def materialize(module: M, /, *inputs: Any, spatial_dims: int | None = None, **k
     if not isinstance(module, nn.Module):
         raise TypeError(f"materialize: the first argument must be a module, got {module!r}.")
     mode = ShapeMode(f"materialize({type(module).__name__})")
+    require_call(mode.owner, module, inputs, kwargs)
     run_on_shapes(module, survey(module), inputs, kwargs, mode, spatial_dims=spatial_dims)
     return module
 

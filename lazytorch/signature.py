@@ -5,10 +5,11 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
-from typing import Any, TypeVar, get_overloads
+from typing import TypeVar, get_overloads
 
 from torch import nn
 
+from lazytorch.arguments import close_to, rules_of, with_signature
 from lazytorch.lazy_module import target_class
 
 __all__ = ["create_lazy_signature"]
@@ -23,7 +24,8 @@ def create_lazy_signature(
     """Give a lazy class its target's signature, and check the arguments of its constructor against it.
 
     ``inspect.signature``, ``help()`` and Jupyter then show the target's parameters, with their annotations and
-    defaults. A wrong argument fails when the lazy module is constructed, with the ``TypeError`` of the target.
+    defaults. A wrong argument fails when the lazy module is constructed, with the ``TypeError`` of the target. If the
+    target is a layer of lazytorch, or of torch.nn, wrong values fail then as well.
     Parameters that the lazy class's own ``__init__`` names come first.
 
     Args:
@@ -47,7 +49,7 @@ def create_lazy_signature(
         >>> LazyLinear(8, biass=False)
         Traceback (most recent call last):
         ...
-        TypeError: Linear.__init__() got an unexpected keyword argument 'biass'
+        TypeError: Linear.__init__() got an unexpected keyword argument 'biass'. Did you mean 'bias'?
     """
     if isinstance(exclude, type):
         raise TypeError("create_lazy_signature takes the names to leave out: @create_lazy_signature(exclude=[...]).")
@@ -61,7 +63,8 @@ def create_lazy_signature(
             )
         init = inspect.unwrap(cls.__init__)
         signature = lazy_signature(init, built_class, excluded, optional)
-        with_signature(cls, init, signature, built_class.__qualname__)
+        rules = rules_of(built_class)
+        with_signature(cls, init, signature, built_class.__qualname__, rules, [*excluded, *optional])
         cls.__init__.inferred = (*excluded, *optional)  # pyright: ignore[reportFunctionMemberAccess]
         cls.__doc__ = with_sections_of(cls.__doc__ or "", built_class.__doc__ or "", excluded, optional)
         return cls
@@ -78,8 +81,10 @@ def lazy_signature(
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in of_target.values())
     unknown = [name for name in excluded if name not in of_target and not takes_any]
     if unknown:
+        close = close_to(unknown[0], of_target)
+        meant = f" Did you mean {close!r}?" if close else ""
         raise TypeError(
-            f"{built_class.__name__} takes {', '.join(of_target)}; it has no parameter {unknown[0]!r} to infer."
+            f"{built_class.__name__} takes {', '.join(of_target)}; it has no parameter {unknown[0]!r} to infer.{meant}"
         )
     for name in optional:
         parameter = of_target.get(name) or Parameter(name, Parameter.KEYWORD_ONLY, annotation=int)
@@ -100,39 +105,6 @@ def constructor_signature(module_cls: type[nn.Module]) -> Signature:
     if overloads and all(each.kind in VARIADIC for each in signature.parameters.values()):
         return inspect.signature(functools.partial(overloads[0], None))
     return signature
-
-
-def with_signature(cls: T, init: Callable[..., None], signature: Signature, named: str) -> T:
-    """Give ``cls`` the constructor ``init`` with ``signature``; arguments that do not fit it are a ``TypeError``.
-
-    It stands on the constructor, not on the class, where a subclass with a constructor of its own would inherit it.
-    """
-    check = stub(signature, f"{named}.__init__")
-
-    @functools.wraps(init)
-    def constructor(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-        check(self, *args, **kwargs)
-        init(self, *args, **kwargs)
-
-    constructor.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
-    type.__setattr__(cls, "__init__", constructor)
-    return cls
-
-
-def stub(signature: Signature, qualname: str) -> Callable[..., None]:
-    """A function of that signature that does nothing but raise Python's own ``TypeError`` for wrong arguments."""
-    # Only names and whether there is a default go into the source; annotations and values stay out of it.
-    bare = [
-        parameter.replace(annotation=Parameter.empty, default=None)
-        if parameter.default is not Parameter.empty
-        else parameter.replace(annotation=Parameter.empty)
-        for parameter in signature.parameters.values()
-    ]
-    namespace: dict[str, Any] = {}
-    exec(f"def check{Signature(bare)}: pass", namespace)  # noqa: S102 - as dataclasses do
-    check = namespace["check"]
-    check.__qualname__ = qualname
-    return check
 
 
 def with_sections_of(doc: str, target_doc: str, excluded: Iterable[str], optional: Iterable[str] = ()) -> str:

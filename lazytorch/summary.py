@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as is_uninitialized
 
 from lazytorch._init.initialize import known, seeds_from, skipping_init
-from lazytorch._lazy.inputs import LAYOUTS
+from lazytorch._lazy.inputs import LAYOUTS, require_call
 from lazytorch._lazy.scopes import only_tensors, outside_modes, path_in_running_model
 from lazytorch._lazy.state import HOOKS, MODULE_STATE
 from lazytorch._lazy.unbuilt import PLACEHOLDER
@@ -166,7 +166,7 @@ def summary(
         kwargs: The forward's keyword arguments, likewise.
 
     Raises:
-        TypeError: If ``module`` is no module.
+        TypeError: If ``module`` is not a module, or its forward takes other arguments.
         ShapeInferenceError: If a layer cannot infer what it needs.
 
     Example:
@@ -188,6 +188,9 @@ def summary(
     if not isinstance(module, nn.Module):
         raise TypeError(f"summary: the first argument must be a module, got {module!r}.")
     owner = f"summary({type(module).__name__})"
+    if depth is not None and (type(depth) is not int or depth < 0):
+        raise ValueError(f"summary: depth must be a whole number of at least 0, or None, got {depth!r}.")
+    require_call(owner, module, inputs, kwargs)
     layers, trainable = recorded(module, inputs, kwargs, owner, spatial_dims=spatial_dims)
     shapes = [tuple(each.shape if isinstance(each, Tensor) else each) for each in inputs if has_shape(each)]
     return Summary(layers, trainable, depth, shapes)

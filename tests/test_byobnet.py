@@ -268,9 +268,9 @@ def test_a_lazy_network_stays_lazy_where_groups_do_not_fit():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ByobNet(stages=[]), "ByobNet: stages must be a table of at least one row, got none"),
-        (lambda: ByobNet(stages=ROWS, stem=()), r"ByobNet: stem must be the channels of one .*, got \(\)"),
-        (lambda: ByobNet(stages=ROWS, stem=32), "ByobNet: stem must be the channels of one .*, got 32"),
+        (lambda: ByobNet(stages=[]), r"ByobNet: stages must be a sequence of at least one value, .*, got \[\]"),
+        (lambda: ByobNet(stages=ROWS, stem=()), r"ByobNet: stem must be a sequence of at least .*, got \(\)"),
+        (lambda: ByobNet(stages=ROWS, stem=32), "ByobNet: stem must be a sequence of at least .*, got 32"),
         (lambda: ByobNet(stages=ROWS, final_channels=0), "final_channels must be a positive whole number, got 0"),
         (lambda: ByobNet(stages=ROWS, output_stride=4), "output_stride must be 8, 16 or 32, got 4"),
         (lambda: RegNet(**WIDTHS, expansion_ratio=0), "expansion_ratio must be positive, got 0"),

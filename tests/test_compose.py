@@ -102,9 +102,8 @@ def test_dilation_replaces_strides(calls):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stages": []}, "there must be stages, of at least one block each"),
-        ({"stages": [[]]}, "there must be stages, of at least one block each"),
-        ({"stages": [[Row(STEM, 8, repeats=0)]]}, "there must be stages, of at least one block each"),
+        ({"stages": []}, r"Network: stages must be a sequence of at least one value, such as .*, got \[\]"),
+        ({"stages": [[]]}, r"Network: stages\[0\] must be a sequence of at least one value, such as .*, got \[\]"),
         (
             {"stages": [[Row(STEM, 8), Row(STEM, 8, stride=2)]]},
             "the first row of a stage may have a stride, got 2",

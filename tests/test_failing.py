@@ -228,16 +228,6 @@ def test_error_of_the_user_says_what_was_built_from_which_input(monkeypatch):
             "LazyInvertedBottleneck: shapes are inferred from a tensor, got list as its first",
         ),
         (
-            LazySqueezeExcitation(0),
-            torch.zeros(1, 3, 8, 8),
-            "SqueezeExcitation: reduction_ratio must be positive, got 0",
-        ),
-        (
-            LazyConvNormActivation(8.0),
-            torch.zeros(1, 3, 8, 8),
-            r"ConvNormActivation: out_channels must be a positive whole number, got 8\.0",
-        ),
-        (
             LazyConvNormActivation(8, (3, 3, 3)),
             torch.zeros(1, 3, 8, 8),
             r"ConvNormActivation: kernel_size must be one number or 2 of them, got \(3, 3, 3\)",

@@ -18,7 +18,10 @@ from lazytorch.layers import (
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ConvNormActivation(3, 8, padding="same"), "padding must be one number or 2 of them, got 'same'"),
+        (
+            lambda: ConvNormActivation(3, 8, padding="full"),
+            "padding must be a whole number, 'same' or 'valid', got 'full'",
+        ),
         (lambda: ConvNormActivation(3, 8, padding=-1), "padding must be a whole number of at least 0, got -1"),
         (lambda: ConvNormActivation(3, 8, padding=(1,)), r"padding must be one number or 2 of them, got \(1,\)"),
         (lambda: ConvNormActivation(0, 8), "in_channels must be a positive whole number, got 0"),

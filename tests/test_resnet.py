@@ -141,10 +141,10 @@ def test_takes_any_channels_and_rank(name, shape):
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"num_classes": -1}, "num_classes must be a whole number of at least 0, got -1"),
         ({"global_pool": None, "num_classes": 10}, "num_classes must be 0 without pooling, .* got 10"),
-        ({"depths": (), "widths": ()}, r"there must be stages, .* got \[\]"),
+        ({"depths": (), "widths": ()}, r"depths must be a sequence of at least one value, .* got \(\)"),
         ({"drop_path_rate": 1.5}, "drop_path_rate must be from 0 to below 1, got 1.5"),
-        ({"depths": (0, 1, 1, 1)}, r"stages, of at least one block each, got \[0, 1, 1, 1\]"),
-        ({"stem": ()}, r"stem must be the channels of one convolution or of several, got \(\)"),
+        ({"depths": (0, 1, 1, 1)}, r"depths\[0\] must be a positive whole number, got 0"),
+        ({"stem": ()}, r"stem must be a sequence of at least one value, such as \(64,\), got \(\)"),
         ({"dropout": 2.0}, "dropout must be from 0 to 1, got 2.0"),
     ],
 )

@@ -1,11 +1,15 @@
 """How the shape of an input is read: its number of spatial dimensions, and images without a batch dimension."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
 
 from lazytorch._lazy.scopes import is_first_input, warn
 from lazytorch.errors import ShapeInferenceError
 
-__all__ = ["LAYOUTS", "require_dims", "require_input"]
+__all__ = ["LAYOUTS", "require_call", "require_dims", "require_input"]
 
 LAYOUTS = {
     1: "(batch, channels, length)",
@@ -18,6 +22,38 @@ def require_dims(owner: str, spatial_dims: int | None) -> None:
     """Refuse a number of spatial dimensions that is not 1, 2, 3 or None."""
     if spatial_dims is not None and (type(spatial_dims) is not int or spatial_dims not in LAYOUTS):
         raise ValueError(f"{owner}: spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
+
+
+def require_call(owner: str, module: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments that are no shapes, or that the forward of ``module`` does not take.
+
+    Args:
+        owner: The function that was called, and in parentheses the module's class.
+        module: The module.
+        inputs: The positional arguments of the forward, or their shapes.
+        kwargs: The keyword arguments, likewise.
+    """
+    if len(inputs) > 1 and all(type(each) is int for each in inputs):
+        raise TypeError(
+            f"{owner}: the shape of an input must be one tuple, got {len(inputs)} numbers. Pass {tuple(inputs)}."
+        )
+    for each in (*inputs, *kwargs.values()):
+        if isinstance(each, (tuple, list)) and all(type(size) is int for size in each) and min(each, default=0) < 0:
+            raise ValueError(f"{owner}: the sizes of a shape must be at least 0, got {each}.")
+    own = vars(module).get("forward")
+    if module._forward_pre_hooks or not getattr(getattr(own, "__self__", None), "runs_forward_of_class", own is None):
+        return  # the arguments are not those of the class's forward
+    signature = inspect.signature(type(module).forward)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    unknown = [name for name in kwargs if name not in signature.parameters and not takes_any]
+    names = ", ".join([*signature.parameters][1:])
+    remedy = f"Pass the input or its shape by position: {owner.partition('(')[0]}(model, (1, 3, 224, 224))."
+    if unknown:
+        raise TypeError(f"{owner}: the forward takes {names or 'nothing'}, got an argument {unknown[0]!r}. {remedy}")
+    try:
+        signature.bind(module, *inputs, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{owner}: the forward takes {names or 'nothing'}, got others: {error}. {remedy}") from None
 
 
 def require_input(owner: str, shape: Sequence[int], spatial_dims: int | None) -> None:

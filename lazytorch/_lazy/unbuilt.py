@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from lazytorch._shapes.mode import map_tensors
 from lazytorch.errors import UninitializedAttributeError, UninitializedModuleError, not_yet
 
 PLACEHOLDER = "_placeholder"
+LONG = 100  # a table of so many characters is shown by the number of its rows
 # Attributes of tensors that need values or a shape.
 NEED_VALUES = {"H", "T", "data", "imag", "mH", "mT", "nbytes", "ndim", "real"}
 # Methods of tensors that do not.
@@ -279,11 +280,25 @@ class Placeholder(UninitializedParameter):
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def show(value: Any) -> str:
-    """``repr``, but classes and functions by name, as in code."""
+def show(value: object) -> str:
+    """``repr``, but classes and functions by name, as in code, and a long table by the number of its rows."""
     if isinstance(value, functools.partial):
-        arguments = [show(each) for each in value.args] + [
-            f"{key}={show(each)}" for key, each in value.keywords.items()
-        ]
+        arguments = [*map(show, value.args), *(f"{key}={show(each)}" for key, each in value.keywords.items())]
         return f"partial({', '.join([show(value.func), *arguments])})"
-    return value.__name__ if isinstance(value, (type, FunctionType)) else repr(value)
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
+        return value.__name__
+    if type(value) in (list, tuple):
+        first: Any = value
+        while type(first) in (list, tuple) and first:
+            first = first[0]
+        if hasattr(first, "_asdict"):
+            return f"<{len(value)} rows>"  # pyright: ignore[reportArgumentType]
+        rows = ", ".join(map(show, value))  # pyright: ignore[reportArgumentType]
+        if len(rows) > LONG:
+            return f"<{len(value)} rows>"  # pyright: ignore[reportArgumentType]
+        return f"[{rows}]" if isinstance(value, list) else f"({rows}{',' * (len(value) == 1)})"  # pyright: ignore[reportArgumentType]
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return f"{type(value).__name__}({', '.join(map(show, value))})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{show(key)}: {show(each)}' for key, each in value.items())}}}"
+    return f"<{type(value).__name__}>" if type(value).__repr__ is object.__repr__ else repr(value)

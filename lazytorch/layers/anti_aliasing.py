@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, each, positive_whole
+from lazytorch.layers.checks import Sizes, choice, each, odd_number
 from lazytorch.layers.rank import of_rank
+from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["BlurPool", "LazyBlurPool", "average_blur"]
@@ -17,6 +18,7 @@ __all__ = ["BlurPool", "LazyBlurPool", "average_blur"]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
+@checked(kernel_size=odd_number, padding_mode=choice("constant", "reflect", "replicate", "circular"))
 class BlurPool(nn.Module):
     """Convolves each channel with a binomial kernel, and keeps every ``stride``-th pixel.
 
@@ -59,12 +61,10 @@ class BlurPool(nn.Module):
     ) -> None:
         super().__init__()
         self.padding_mode = padding_mode
-        self.in_channels = positive_whole("in_channels", in_channels, self)
-        steps = tuple(positive_whole("stride", value, self) for value in each(stride))
+        self.in_channels = in_channels
+        steps = each(stride)
         self.stride = steps[0] if isinstance(stride, int) else steps
-        self.kernel_size = positive_whole("kernel_size", kernel_size, self)
-        if kernel_size % 2 == 0:
-            raise ValueError(f"{type(self).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
+        self.kernel_size = kernel_size
         sides = tuple(kernel_size if value > 1 or max(steps) == 1 else 1 for value in steps)
         sides *= spatial_dims // len(sides)
         self.register_buffer("kernel", torch.empty(in_channels, 1, *sides), persistent=False)

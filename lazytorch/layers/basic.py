@@ -6,9 +6,10 @@ from functools import partial
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, largest
+from lazytorch.layers.checks import Sizes, divides, largest, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
-from lazytorch.layers.residual import ResidualBlock, require_residual, squeeze
+from lazytorch.layers.residual import ResidualBlock, squeeze
+from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
@@ -16,6 +17,11 @@ from lazytorch.signature import create_lazy_signature
 __all__ = ["BasicBlock", "LazyBasicBlock"]
 
 
+@checked(
+    {("mid_channels", "groups"): divides, ("out_channels", "groups"): divides},
+    kernel_size=odd,
+    shortcut=shortcut_layer,
+)
 class BasicBlock(ResidualBlock):
     """A residual block of two convolutions.
 
@@ -79,7 +85,6 @@ class BasicBlock(ResidualBlock):
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
-        require_residual(self, kernel_size, stride)
         input_dilation = dilation if input_dilation is None else input_dilation
         fits = largest(stride) == 1 and in_channels == out_channels and input_dilation == dilation
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)

@@ -6,10 +6,11 @@ from functools import partial
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, largest, positive_whole
+from lazytorch.layers.checks import Sizes, divides, largest, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
-from lazytorch.layers.residual import ResidualBlock, require_residual, squeeze
+from lazytorch.layers.residual import ResidualBlock, squeeze
+from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
@@ -17,6 +18,7 @@ from lazytorch.signature import create_lazy_signature
 __all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
 
 
+@checked({("mid_channels", "groups"): divides}, kernel_size=odd, shortcut=shortcut_layer)
 class BottleneckBlock(ResidualBlock):
     """A residual block that computes its convolution on fewer channels: 1x1 to reduce, convolution, 1x1 to restore.
 
@@ -28,9 +30,10 @@ class BottleneckBlock(ResidualBlock):
         out_channels: Channels of the output.
         kernel_size: Size of the middle kernel, in pixels.
         stride: Stride of the middle kernel, in pixels; one number, or one for each spatial dimension.
-        reduce_ratio: Channels of the middle convolution over those of the first.
         groups: Number of groups of the middle convolution.
         dilation: Spacing between the pixels of the middle kernel.
+        activation: Called without arguments, after each convolution and after the sum; None for no activations.
+        reduce_ratio: Channels of the middle convolution over those of the first.
         input_dilation: The dilation of the block before, where this one begins to dilate; the middle kernel has it. By
             default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
@@ -44,7 +47,6 @@ class BottleneckBlock(ResidualBlock):
             instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
         drop_path_rate: Fraction of the examples for which training leaves the branch out.
         norm_layer: Called with the channels; None for no norms.
-        activation: Called without arguments, after each convolution and after the sum; None for no activations.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
@@ -74,10 +76,11 @@ class BottleneckBlock(ResidualBlock):
         out_channels: int,
         kernel_size: Sizes = 3,
         stride: Sizes = 1,
-        *,
-        reduce_ratio: int = 1,
         groups: int = 1,
         dilation: Sizes = 1,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+        *,
+        reduce_ratio: int = 1,
         input_dilation: Sizes | None = None,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
@@ -86,13 +89,10 @@ class BottleneckBlock(ResidualBlock):
         anti_aliasing: Callable[..., nn.Module] | None = None,
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
-        activation: Callable[[], nn.Module] | None = nn.ReLU,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
-        require_residual(self, kernel_size, stride)
-        positive_whole("mid_channels", mid_channels, self)
-        first = mid_channels // positive_whole("reduce_ratio", reduce_ratio, self)
+        first = mid_channels // reduce_ratio
         input_dilation = dilation if input_dilation is None else input_dilation
         fits = largest(stride) == 1 and in_channels == out_channels and input_dilation == dilation
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)

@@ -5,13 +5,15 @@ import math
 from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import odd_number
 from lazytorch.layers.rank import of_rank
+from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["EfficientChannelAttention", "LazyEfficientChannelAttention"]
 
 
+@checked(kernel_size=odd_number)
 class EfficientChannelAttention(nn.Module):
     """Weighs each channel by a gate computed from the averages of the channels next to it.
 
@@ -39,12 +41,9 @@ class EfficientChannelAttention(nn.Module):
 
     def __init__(self, in_channels: int, kernel_size: int | None = None, *, spatial_dims: int = 2) -> None:
         super().__init__()
-        positive_whole("in_channels", in_channels, self)
         if kernel_size is None:
             # Equation 12, with its gamma = 2 and b = 1; an even number becomes the odd one above it.
             kernel_size = max(3, int((math.log2(in_channels) + 1) / 2) | 1)
-        if positive_whole("kernel_size", kernel_size, self) % 2 == 0:
-            raise ValueError(f"{type(self).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
         self.conv = of_rank(nn.Conv1d, 1)(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.gate = nn.Sigmoid()

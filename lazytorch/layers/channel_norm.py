@@ -3,13 +3,15 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import positive
+from lazytorch.layers.rules import checked
 from lazytorch.lazify import lazify
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["ChannelNorm", "LazyChannelNorm"]
 
 
+@checked(eps=positive)
 class ChannelNorm(nn.LayerNorm):
     """``nn.LayerNorm`` over the channels of each pixel, for any number of spatial dimensions.
 
@@ -38,7 +40,7 @@ class ChannelNorm(nn.LayerNorm):
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__(positive_whole("channels", channels, self), eps)
+        super().__init__(channels, eps)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in torch.nn
         """Shape: ``(N, channels, *spatial)`` in and out."""

@@ -1,13 +1,54 @@
-"""Checks of the numbers that layers are constructed with."""
+"""Rules for the arguments of layers and models: what kind of value each must have.
+
+A rule is called with the name, the value and the owner of an argument; it returns the value, or raises an error.
+``lazytorch.layers.rules.checked`` gives a class the rules of its constructor. A lazy class has the rules of the class
+that it builds, so its arguments are checked when it is constructed.
+"""
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TypeVar
+from typing import Any
 
-__all__ = ["Sizes", "each", "largest", "positive", "positive_whole", "whole"]
+from torch import nn
 
-T = TypeVar("T", int, float)
+from lazytorch._lazy.unbuilt import show
+from lazytorch.arguments import Rule
+
+__all__ = [
+    "Padding",
+    "Sizes",
+    "above",
+    "at_least",
+    "choice",
+    "divides",
+    "each",
+    "flag",
+    "fraction",
+    "fraction_below_one",
+    "largest",
+    "module",
+    "number",
+    "odd",
+    "odd_number",
+    "optional",
+    "padding",
+    "positive",
+    "positive_sizes",
+    "positive_whole",
+    "several",
+    "sizes",
+    "strided_same",
+    "who",
+    "whole",
+]
+
 Sizes = int | Sequence[int]  # one number, or one for each spatial dimension
+Padding = Sizes | str | None
+
+
+def who(owner: object) -> str:
+    """What messages call the owner of an argument."""
+    return owner if isinstance(owner, str) else owner.__name__ if isinstance(owner, type) else type(owner).__name__
 
 
 def each(value: Sizes) -> tuple[int, ...]:
@@ -20,23 +61,189 @@ def largest(value: Sizes) -> int:
     return max(each(value))
 
 
-def positive(name: str, value: T, owner: object, kind: type = Real) -> T:
+def is_number(value: object, kind: type = Real) -> bool:
+    return type(value) is int or (type(value) is float and kind is Real) or is_other_number(value, kind)
+
+
+def is_other_number(value: object, kind: type) -> bool:
+    """Whether ``value`` is one of NumPy's numbers or the like, which takes longer to find out."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def number(name: str, value: Any, owner: object) -> Any:
+    """``value``, which must be a number."""
+    if not is_number(value):
+        raise ValueError(f"{who(owner)}: {name} must be a number, got {value!r}.")
+    return value
+
+
+def positive(name: str, value: Any, owner: object) -> Any:
     """``value``, which must be a positive number."""
-    if type(value) is int and value > 0:
-        return value
-    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
-        what = "a positive whole number" if kind is Integral else "positive"
-        raise ValueError(f"{type(owner).__name__.removeprefix('Lazy')}: {name} must be {what}, got {value!r}.")
+    if not is_number(value) or not 0 < value < float("inf"):
+        raise ValueError(f"{who(owner)}: {name} must be positive, got {value!r}.")
     return value
 
 
-def whole(name: str, value: int, owner: object) -> int:
-    """``value``, which must be a whole number of at least 0: padding, classes."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise ValueError(f"{type(owner).__name__}: {name} must be a whole number of at least 0, got {value!r}.")
-    return value
-
-
-def positive_whole(name: str, value: int, owner: object) -> int:
+def positive_whole(name: str, value: Any, owner: object) -> Any:
     """``value``, which must be a positive whole number: channels, pixels."""
-    return positive(name, value, owner, Integral)
+    if not is_number(value, Integral) or value <= 0:
+        raise ValueError(f"{who(owner)}: {name} must be a positive whole number, got {value!r}.")
+    return value
+
+
+def whole(name: str, value: Any, owner: object) -> Any:
+    """``value``, which must be a whole number of at least 0: padding, classes."""
+    if not is_number(value, Integral) or value < 0:
+        raise ValueError(f"{who(owner)}: {name} must be a whole number of at least 0, got {value!r}.")
+    return value
+
+
+def at_least(lowest: float) -> Rule:
+    """The rule of a number from ``lowest``."""
+
+    def of_value(name: str, value: Any, owner: object) -> Any:
+        if number(name, value, owner) < lowest:
+            raise ValueError(f"{who(owner)}: {name} must be at least {lowest}, got {value!r}.")
+        return value
+
+    return of_value
+
+
+def above(bound: float) -> Rule:
+    """The rule of a number above ``bound``."""
+
+    def of_value(name: str, value: Any, owner: object) -> Any:
+        if number(name, value, owner) <= bound:
+            raise ValueError(f"{who(owner)}: {name} must be above {bound}, got {value!r}.")
+        return value
+
+    return of_value
+
+
+def fraction(name: str, value: Any, owner: object) -> Any:
+    """``value``, which must be a number from 0 to 1."""
+    if not is_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"{who(owner)}: {name} must be from 0 to 1, got {value!r}.")
+    return value
+
+
+def fraction_below_one(name: str, value: Any, owner: object) -> Any:
+    """``value``, which must be a number from 0 to below 1."""
+    if not is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"{who(owner)}: {name} must be from 0 to below 1, got {value!r}.")
+    return value
+
+
+def flag(name: str, value: Any, owner: object) -> Any:
+    """``value``, which must be True or False."""
+    if not isinstance(value, Integral) or value not in (0, 1):
+        raise TypeError(f"{who(owner)}: {name} must be True or False, got {show(value)}.")
+    return value
+
+
+def module(name: str, value: Any, owner: object) -> Any:
+    """``value``, which must be a module."""
+    if not isinstance(value, nn.Module):
+        what = f" Call it: {value.__name__}(...)." if isinstance(value, type) else ""
+        raise TypeError(f"{who(owner)}: {name} must be a module, got {show(value)}.{what}")
+    return value
+
+
+def optional(rule: Rule) -> Rule:
+    """The rule of a value that may also be None."""
+
+    def of_value(name: str, value: Any, owner: object) -> Any:
+        return None if value is None else rule(name, value, owner)
+
+    return of_value
+
+
+def sizes(rule: Rule) -> Rule:
+    """The rule of one number, or one for each spatial dimension."""
+
+    def of_each(name: str, value: Any, owner: object) -> Any:
+        if type(value) is int or not isinstance(value, Sequence) or isinstance(value, str):
+            return rule(name, value, owner)
+        if not 1 <= len(value) <= 3:
+            raise ValueError(f"{who(owner)}: {name} must be one number, or one for each dimension, got {value!r}.")
+        for number in value:
+            rule(name, number, owner)
+        return value
+
+    return of_each
+
+
+_each_positive_whole = sizes(positive_whole)
+
+
+def positive_sizes(name: str, value: Any, owner: object) -> Any:
+    """``value``, which must be a positive whole number, or one for each spatial dimension."""
+    return value if type(value) is int and value > 0 else _each_positive_whole(name, value, owner)
+
+
+def odd(name: str, value: Any, owner: object) -> Any:
+    """``value``, the size of a kernel that must keep the size of the input, as an even one does not."""
+    if any(size % 2 == 0 for size in each(positive_sizes(name, value, owner))):
+        raise ValueError(f"{who(owner)}: {name} must be odd to keep the size, got {value}.")
+    return value
+
+
+def padding(name: str, value: Any, owner: object) -> Any:
+    """``value``, which must be pixels, ``"same"`` or ``"valid"``."""
+    if not isinstance(value, str):
+        return sizes(whole)(name, value, owner)
+    if value not in ("same", "valid"):
+        raise ValueError(f"{who(owner)}: {name} must be a whole number, 'same' or 'valid', got {value!r}.")
+    return value
+
+
+def odd_number(name: str, value: Any, owner: object) -> Any:
+    """``value``, one number for the sizes of a kernel, likewise."""
+    return odd(name, positive_whole(name, value, owner), owner)
+
+
+def choice(*values: object) -> Rule:
+    """The rule of one of these values."""
+    *most, last = map(repr, values)
+
+    def of_value(name: str, value: Any, owner: object) -> Any:
+        if not any(value is one or (type(value) is type(one) and value == one) for one in values):
+            raise ValueError(f"{who(owner)}: {name} must be {', '.join(most)} or {last}, got {value!r}.")
+        return value
+
+    return of_value
+
+
+def several(rule: Rule, example: str) -> Rule:
+    """The rule of a sequence of at least one value.
+
+    Args:
+        rule: That of the values.
+        example: A right value, for messages.
+    """
+
+    def of_each(name: str, value: Any, owner: object) -> Any:
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value or hasattr(value, "_fields"):
+            raise ValueError(
+                f"{who(owner)}: {name} must be a sequence of at least one value, such as {example}, got {show(value)}."
+            )
+        for index, part in enumerate(value):
+            rule(f"{name}[{index}]", part, owner)
+        return value
+
+    return of_each
+
+
+def divides(owner: object, channels: int, groups: int) -> None:
+    """The rule of a number of groups, together with channels."""
+    if channels % groups:
+        raise ValueError(f"{who(owner)}: groups must divide the channels, got {groups} for {channels}.")
+
+
+def strided_same(owner: object, padding: Padding, stride: Sizes) -> None:
+    """The rule of a padding, together with the stride."""
+    if padding == "same" and largest(stride) > 1:
+        raise ValueError(
+            f"{who(owner)}: padding='same' needs a stride of 1, as in torch.nn, got {stride!r}. Leave padding out for "
+            "half of the kernel on every side, or pass conv_layer=SameConv2d for TensorFlow's padding."
+        )

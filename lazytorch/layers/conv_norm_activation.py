@@ -5,14 +5,16 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import positive_whole, whole
+from lazytorch.layers.checks import Padding, Sizes, divides, strided_same
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
+from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["ConvNormActivation", "LazyConvNormActivation"]
 
 
+@checked({("out_channels", "groups"): divides, ("padding", "stride"): strided_same})
 class ConvNormActivation(NamedSequential):
     """A convolution, then a norm, then an activation.
 
@@ -21,14 +23,15 @@ class ConvNormActivation(NamedSequential):
         out_channels: Channels of the output.
         kernel_size: Size of the kernel, in pixels; one number, or one for each spatial dimension.
         stride: Stride of the kernel, in pixels; likewise.
-        padding: Pixels added on every side; by default as many as keep the size of the input at stride 1, for a
-            kernel of odd size.
-        groups: Number of groups of channels.
-        dilation: Spacing between the pixels of the kernel, likewise.
-        bias: Whether the convolution has a bias; by default only if no norm follows.
         norm_layer: Called with the channels; None for no norm. A class of torch.nn is replaced by its
             sibling for ``spatial_dims``.
         activation: Called without arguments; None for no activation.
+        bias: Whether the convolution has a bias; by default only if no norm follows.
+        padding: Pixels added on every side, likewise; or ``"same"`` or ``"valid"``, as in torch.nn. By default as many
+            as keep the size of the input at stride 1, for a kernel of odd size.
+        padding_mode: What is added: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        groups: Number of groups of channels.
+        dilation: Spacing between the pixels of the kernel, likewise.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
@@ -37,8 +40,9 @@ class ConvNormActivation(NamedSequential):
         - Output: ``(N, out_channels, *ceil(spatial / stride))`` for an odd kernel and the default padding
 
     Raises:
-        TypeError: If ``norm_layer`` or ``activation`` is no class or function, but a module, say.
-        ValueError: If a number is not a positive whole one, or ``groups`` does not divide the channels.
+        TypeError: If ``norm_layer``, ``activation`` or ``conv_layer`` is not a class or function, or needs other
+            arguments.
+        ValueError: If a number is not a positive whole number, or ``groups`` does not divide the channels.
 
     Source:
         Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167.
@@ -54,42 +58,37 @@ class ConvNormActivation(NamedSequential):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int] = 3,
-        stride: int | Sequence[int] = 1,
-        *,
-        padding: int | Sequence[int] | None = None,
-        groups: int = 1,
-        dilation: int | Sequence[int] = 1,
-        bias: bool | None = None,
+        kernel_size: Sizes = 3,
+        stride: Sizes = 1,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        bias: bool | None = None,
+        *,
+        padding: Padding = None,
+        padding_mode: str = "zeros",
+        groups: int = 1,
+        dilation: Sizes = 1,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
-        for name, value in {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}.items():
-            positive_whole(name, value, self)
-        for name, layer in {"norm_layer": norm_layer, "activation": activation, "conv_layer": conv_layer}.items():
-            if layer is not None and (isinstance(layer, nn.Module) or not callable(layer)):
-                raise TypeError(
-                    f"{type(self).__name__}: {name} must be a class or function that makes it, got {layer!r}."
-                )
         kernel = self._each("kernel_size", kernel_size, spatial_dims)
-        step = self._each("stride", stride, spatial_dims)
         dilations = self._each("dilation", dilation, spatial_dims)
         if padding is None:
             padding = tuple(distance * (side - 1) // 2 for side, distance in zip(kernel, dilations, strict=True))
-        else:
-            padding = self._each("padding", padding, spatial_dims, whole)
+        elif not isinstance(padding, str):
+            padding = self._each("padding", padding, spatial_dims)
         parts = {
             "conv": of_rank(conv_layer, spatial_dims)(
                 in_channels,
                 out_channels,
                 kernel,
-                step,
+                self._each("stride", stride, spatial_dims),
                 padding,
                 dilations,
                 groups,
-                bias=norm_layer is None if bias is None else bias,
+                bias=norm_layer is None if bias is None else bool(bias),
+                # A function need not take what has no effect.
+                **({} if padding_mode == "zeros" else {"padding_mode": padding_mode}),
             )
         }
         if norm_layer is not None:
@@ -98,19 +97,13 @@ class ConvNormActivation(NamedSequential):
             parts["activation"] = activation()
         super().__init__(**parts)
 
-    def _each(
-        self,
-        name: str,
-        value: int | Sequence[int],
-        spatial_dims: int,
-        check: Callable[[str, int, object], int] = positive_whole,
-    ) -> tuple[int, ...]:
+    def _each(self, name: str, value: Sizes, spatial_dims: int) -> tuple[int, ...]:
         values = tuple(value) if isinstance(value, Sequence) else (value,) * spatial_dims
         if len(values) != spatial_dims:
             raise ValueError(
                 f"{type(self).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."
             )
-        return tuple(check(name, each, self) for each in values)
+        return values
 
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])

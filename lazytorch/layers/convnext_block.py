@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.channel_norm import ChannelNorm
-from lazytorch.layers.checks import Sizes, each, positive, positive_whole
+from lazytorch.layers.checks import Sizes, each, number, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.layer_scale import LayerScale
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
-from lazytorch.layers.residual import require_residual
+from lazytorch.layers.rules import checked
+from lazytorch.layers.rules import norm_layer as norm_rule
 from lazytorch.layers.same_padding import SamePadding
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.signature import create_lazy_signature
@@ -19,6 +20,7 @@ from lazytorch.signature import create_lazy_signature
 __all__ = ["ConvNeXtBlock", "LazyConvNeXtBlock"]
 
 
+@checked(kernel_size=odd, hidden_norm=norm_rule, layer_scale=number)
 class ConvNeXtBlock(nn.Module):
     """A residual block of a depthwise convolution, a norm, and two 1x1 convolutions with more channels between them.
 
@@ -80,9 +82,7 @@ class ConvNeXtBlock(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        require_residual(self, kernel_size, stride)
-        positive_whole("out_channels", out_channels, self)
-        expanded = round(out_channels * positive("expansion_ratio", expansion_ratio, self))
+        expanded = round(out_channels * expansion_ratio)
         common = {"bias": True, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         plain = {"norm_layer": None, **common}
         self.downsample = downsampling(
@@ -139,7 +139,7 @@ def downsampling(
     """
 
     def along(name: str, value: Sizes) -> tuple[int, ...]:
-        values = tuple(positive_whole(name, number, block) for number in each(value))
+        values = each(value)
         if len(values) not in (1, spatial_dims):
             raise ValueError(
                 f"{type(block).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."

@@ -7,17 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, largest, positive_whole
+from lazytorch.layers.checks import Sizes, fraction, largest, odd, positive_sizes, positive_whole, who
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import PointwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
-from lazytorch.layers.residual import require_residual
+from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["DenseLayer", "LazyDenseLayer", "LazyNormActivation", "NormActivation"]
 
 
+@checked()
 class NormActivation(NamedSequential):
     """A norm, then an activation, which does not change the input in place.
 
@@ -73,6 +74,13 @@ class LazyNormActivation(LazyConvInChannelModule, NormActivation):
     """
 
 
+def stride_of_one(name: str, value: Sizes, owner: object) -> None:
+    """The rule of a stride that cannot be another."""
+    if largest(positive_sizes(name, value, owner)) != 1:
+        raise ValueError(f"{who(owner)}: {name} must be 1, as the output contains the input, got {value}.")
+
+
+@checked(kernel_size=odd, stride=stride_of_one, expansion_ratio=positive_whole, dropout=fraction)
 class DenseLayer(nn.Module):
     """Computes new channels by a 1x1 and a 3x3 convolution, each after a norm and an activation, and adds them.
 
@@ -126,15 +134,12 @@ class DenseLayer(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        require_residual(self, kernel_size, stride)
-        if largest(stride) != 1:
-            raise ValueError(f"DenseLayer: stride must be 1, as the output contains the input, got {stride}.")
-        if positive_whole("out_channels", out_channels, self) <= in_channels:
+        if out_channels <= in_channels:
             raise ValueError(
                 f"DenseLayer: out_channels must be more than the {in_channels} of the input, got {out_channels}."
             )
         growth = out_channels - in_channels
-        mid_channels = growth * positive_whole("expansion_ratio", expansion_ratio, self)
+        mid_channels = growth * expansion_ratio
         layer = {"norm_layer": norm_layer, "activation": activation, "spatial_dims": spatial_dims}
         self.layers = NamedSequential(
             preactivation=NormActivation(in_channels, **layer),

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from torch import nn
 
 from lazytorch.layers.bases import LazyConv2dInChannelModule, LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes
+from lazytorch.layers.checks import Padding, Sizes, divides, strided_same
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import two_dimensional
+from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 
+@checked({("padding", "stride"): strided_same})
 class DepthwiseConv(ConvNormActivation):
     """A convolution of each channel by itself, then a norm, then an activation.
 
@@ -34,7 +36,11 @@ class DepthwiseConv(ConvNormActivation):
         channels: Channels of the input and of the output.
         kernel_size: Size of the kernel, in pixels.
         stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
+        padding: Pixels added on every side, likewise; or ``"same"`` or ``"valid"``, as in torch.nn. By default as many
+            as keep the size of the input at stride 1, for a kernel of odd size.
+        padding_mode: What is added: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
         dilation: Spacing between the pixels of the kernel.
+        bias: Whether the convolution has a bias; by default only if no norm follows.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
@@ -63,7 +69,10 @@ class DepthwiseConv(ConvNormActivation):
         kernel_size: Sizes = 3,
         stride: Sizes = 1,
         *,
+        padding: Padding = None,
+        padding_mode: str = "zeros",
         dilation: Sizes = 1,
+        bias: bool | None = None,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
@@ -74,15 +83,19 @@ class DepthwiseConv(ConvNormActivation):
             channels,
             kernel_size,
             stride,
+            norm_layer,
+            activation,
+            bias,
+            padding=padding,
+            padding_mode=padding_mode,
             groups=channels,
             dilation=dilation,
-            norm_layer=norm_layer,
-            activation=activation,
             conv_layer=conv_layer,
             spatial_dims=spatial_dims,
         )
 
 
+@checked({("out_channels", "groups"): divides})
 class PointwiseConv(ConvNormActivation):
     """A convolution of each pixel by itself, then a norm, then an activation.
 
@@ -90,6 +103,11 @@ class PointwiseConv(ConvNormActivation):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
+        padding: Pixels added on every side, likewise, which the kernel of one pixel does not need.
+        padding_mode: What is added: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        groups: Number of groups of channels.
+        dilation: Has no effect on a kernel of one pixel.
+        bias: Whether the convolution has a bias; by default only if no norm follows.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
@@ -100,7 +118,7 @@ class PointwiseConv(ConvNormActivation):
         - Output: ``(N, out_channels, *ceil(spatial / stride))``
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: If a number is not positive, or ``groups`` does not divide the channels.
 
     Source:
         Howard et al. 2017, section 3.1, https://arxiv.org/abs/1704.04861.
@@ -118,6 +136,11 @@ class PointwiseConv(ConvNormActivation):
         out_channels: int,
         stride: Sizes = 1,
         *,
+        padding: Padding = 0,
+        padding_mode: str = "zeros",
+        groups: int = 1,
+        dilation: Sizes = 1,
+        bias: bool | None = None,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
@@ -128,13 +151,19 @@ class PointwiseConv(ConvNormActivation):
             out_channels,
             1,
             stride,
-            norm_layer=norm_layer,
-            activation=activation,
+            norm_layer,
+            activation,
+            bias,
+            padding=padding,
+            padding_mode=padding_mode,
+            groups=groups,
+            dilation=dilation,
             conv_layer=conv_layer,
             spatial_dims=spatial_dims,
         )
 
 
+@checked({("padding", "stride"): strided_same})
 class DepthSepConv(NamedSequential):
     """A depthwise convolution, then a pointwise one, each followed by a norm and an activation.
 
@@ -143,9 +172,13 @@ class DepthSepConv(NamedSequential):
         out_channels: Channels of the output.
         kernel_size: Size of the depthwise kernel, in pixels.
         stride: Stride of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
+        norm_layer: Called with the channels; None for no norms.
+        activation: Called without arguments; None for no activations.
+        padding: Pixels added on every side by the depthwise convolution, likewise; or ``"same"`` or ``"valid"``, as in
+            torch.nn. By default as many as keep the size of the input at stride 1, for a kernel of odd size.
+        padding_mode: What it adds: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
         dilation: Spacing between the pixels of the depthwise kernel.
-        norm_layer: Called with the channels; None for no norm.
-        activation: Called without arguments; None for no activation.
+        bias: Whether both convolutions have a bias; by default only if no norms follow.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
@@ -172,32 +205,27 @@ class DepthSepConv(NamedSequential):
         out_channels: int,
         kernel_size: Sizes = 3,
         stride: Sizes = 1,
-        *,
-        dilation: Sizes = 1,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        *,
+        padding: Padding = None,
+        padding_mode: str = "zeros",
+        dilation: Sizes = 1,
+        bias: bool | None = None,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
+        common = {
+            "norm_layer": norm_layer,
+            "activation": activation,
+            "bias": bias,
+            "conv_layer": conv_layer,
+            "spatial_dims": spatial_dims,
+        }
+        kernel = {"padding": padding, "padding_mode": padding_mode, "dilation": dilation}
         super().__init__(
-            depthwise=DepthwiseConv(
-                in_channels,
-                kernel_size,
-                stride,
-                dilation=dilation,
-                norm_layer=norm_layer,
-                activation=activation,
-                conv_layer=conv_layer,
-                spatial_dims=spatial_dims,
-            ),
-            pointwise=PointwiseConv(
-                in_channels,
-                out_channels,
-                norm_layer=norm_layer,
-                activation=activation,
-                conv_layer=conv_layer,
-                spatial_dims=spatial_dims,
-            ),
+            depthwise=DepthwiseConv(in_channels, kernel_size, stride, **kernel, **common),
+            pointwise=PointwiseConv(in_channels, out_channels, **common),
         )
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, largest, positive, positive_whole
+from lazytorch.layers.checks import Sizes, flag, largest, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
-from lazytorch.layers.residual import require_residual, squeeze
+from lazytorch.layers.residual import squeeze
+from lazytorch.layers.rules import checked
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
@@ -46,12 +47,13 @@ class LinearResidual(nn.Module):
 
 
 def require_groups(block: nn.Module, channels: int, group_size: int) -> None:
-    if channels % positive_whole("group_size", group_size, block):
+    if channels % group_size:
         raise ValueError(
             f"{type(block).__name__}: group_size must divide the {channels} expanded channels, got {group_size}."
         )
 
 
+@checked(kernel_size=odd, shortcut=flag)
 class InvertedBottleneck(LinearResidual):
     """A residual block that computes its convolution on more channels: 1x1 to expand, depthwise, 1x1 to project.
 
@@ -131,8 +133,7 @@ class InvertedBottleneck(LinearResidual):
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
-        require_residual(self, kernel_size, stride)
-        expands = positive("expansion_ratio", expansion_ratio, self) != 1
+        expands = expansion_ratio != 1
         counted = out_channels if expand_from_output else in_channels
         mid_channels = rounding(counted * expansion_ratio) if expands else counted
         require_groups(self, mid_channels, group_size)
@@ -163,6 +164,7 @@ class InvertedBottleneck(LinearResidual):
         )
 
 
+@checked(kernel_size=odd, shortcut=flag)
 class FusedInvertedBottleneck(LinearResidual):
     """An inverted bottleneck whose expansion is a convolution of all channels, in place of 1x1 and depthwise.
 
@@ -235,8 +237,7 @@ class FusedInvertedBottleneck(LinearResidual):
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
-        require_residual(self, kernel_size, stride)
-        projects = positive("expansion_ratio", expansion_ratio, self) != 1 or project_always
+        projects = expansion_ratio != 1 or project_always
         expanded = rounding((out_channels if expand_from_output else in_channels) * expansion_ratio)
         mid_channels = expanded if projects else out_channels
         require_groups(self, mid_channels, group_size or mid_channels)

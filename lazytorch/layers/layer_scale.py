@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import number
+from lazytorch.layers.rules import checked
 from lazytorch.lazify import lazify
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LayerScale", "LazyLayerScale"]
 
 
+@checked(initial_value=number)
 class LayerScale(nn.Module):
     """Multiplies each channel by a learned factor.
 
@@ -41,7 +43,7 @@ class LayerScale(nn.Module):
     def __init__(self, channels: int, initial_value: float = 1e-6) -> None:
         super().__init__()
         self.initial_value = initial_value
-        self.weight = nn.Parameter(torch.full((positive_whole("channels", channels, self),), float(initial_value)))
+        self.weight = nn.Parameter(torch.full((channels,), float(initial_value)))
 
     def reset_parameters(self) -> None:
         """Set all factors to ``initial_value``."""

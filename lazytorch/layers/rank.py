@@ -10,8 +10,10 @@ from typing import Any, ClassVar, TypeVar
 from torch import nn
 
 from lazytorch._init.initialize import skip_init
+from lazytorch.arguments import rules_of, with_signature
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.signature import create_lazy_signature, with_sections_of, with_signature
+from lazytorch.layers.rules import RULES
+from lazytorch.signature import create_lazy_signature, with_sections_of
 
 __all__ = [
     "LazyAdaptiveAvgPool",
@@ -45,8 +47,7 @@ def of_rank(layer: Callable[..., nn.Module], spatial_dims: int) -> Callable[...,
         >>> of_rank(nn.GroupNorm, 3).__name__
         'GroupNorm'
     """
-    if isinstance(spatial_dims, bool) or spatial_dims not in (1, 2, 3):
-        raise ValueError(f"of_rank: spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
+    RULES["spatial_dims"]("spatial_dims", spatial_dims, "of_rank")
     if isinstance(layer, functools.partial):
         return functools.partial(of_rank(layer.func, spatial_dims), *layer.args, **layer.keywords)
     return skip_init(sibling(layer, spatial_dims)) if isinstance(layer, type) else layer
@@ -67,7 +68,8 @@ def two_dimensional(cls: T) -> T:
     signature = inspect.signature(cls.__init__)
     kept = [each for name, each in signature.parameters.items() if name != "spatial_dims"]
     cls.__doc__ = with_sections_of(cls.__doc__ or "", cls.__base__.__doc__ or "", ["spatial_dims"])
-    return with_signature(cls, cls.__init__, signature.replace(parameters=kept), cls.__qualname__)
+    init, rules = inspect.unwrap(cls.__init__), rules_of(cls)
+    return with_signature(cls, init, signature.replace(parameters=kept), cls.__qualname__, rules)
 
 
 class _LazyOfRank(LazyConvInChannelModule):

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lazytorch.layers.checks import Sizes, each, positive, positive_whole
+from lazytorch.layers.checks import positive
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
 
-__all__ = ["ResidualBlock", "require_residual", "squeeze"]
+__all__ = ["ResidualBlock", "squeeze"]
 
 
 class ResidualBlock(nn.Module):
@@ -39,14 +39,6 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
         return self.activation(self.layers(x) + self.shortcut(x))
-
-
-def require_residual(block: nn.Module, kernel_size: Sizes, stride: Sizes) -> None:
-    """A residual sum needs the size kept, which an even kernel changes, and one stride to know whether it is."""
-    for value in each(stride):
-        positive_whole("stride", value, block)
-    if any(positive_whole("kernel_size", value, block) % 2 == 0 for value in each(kernel_size)):
-        raise ValueError(f"{type(block).__name__}: kernel_size must be odd to keep the size, got {kernel_size}.")
 
 
 def squeeze(

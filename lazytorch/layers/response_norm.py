@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import positive
+from lazytorch.layers.rules import checked
 from lazytorch.lazify import lazify
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LazyResponseNorm", "ResponseNorm"]
 
 
+@checked(eps=positive)
 class ResponseNorm(nn.Module):
     """Multiplies each channel by its norm over all pixels, relative to the mean of all channels, and adds the input.
 
@@ -39,7 +41,7 @@ class ResponseNorm(nn.Module):
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(positive_whole("channels", channels, self)))
+        self.weight = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.eps = eps
 

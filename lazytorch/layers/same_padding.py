@@ -30,7 +30,12 @@ class SamePadding(nn.Module):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
     ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(
+                f"{type(self).__name__}: padding_mode must be 'zeros', as it is TensorFlow's, got {padding_mode!r}."
+            )
         super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)  # pyright: ignore[reportCallIssue]
         spans = [spacing * (size - 1) for size, spacing in zip(self.kernel_size, self.dilation, strict=True)]
         if max(self.stride) == 1 and not any(span % 2 for span in spans):
@@ -74,10 +79,14 @@ class SameConv2d(SamePadding, nn.Conv2d):
         dilation: Spacing between the pixels of the kernel; likewise.
         groups: Number of groups of channels.
         bias: Whether a bias is added.
+        padding_mode: ``"zeros"``, the only one.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``
         - Output: ``(N, out_channels, ceil(H / stride), ceil(W / stride))``
+
+    Raises:
+        ValueError: If ``padding_mode`` is another one.
 
     Source:
         https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2

@@ -1,17 +1,27 @@
 """Squeeze-and-excitation: weigh each channel by what the whole image holds."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import positive, positive_whole
+from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.factories import factory
 from lazytorch.layers.rank import of_rank
+from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LazySqueezeExcitation", "SqueezeExcitation"]
 
 
+def whole_or_function(name: str, value: Any, owner: object) -> None:
+    """The rule of a number of channels, or a function of the channels of the input."""
+    rule = factory("in_channels", example="round_channels") if callable(value) else positive_whole
+    rule(name, value, owner)
+
+
+@checked(squeeze_channels=whole_or_function)
 class SqueezeExcitation(nn.Module):
     """Weighs each channel by a gate computed from the averages of all channels.
 
@@ -52,13 +62,10 @@ class SqueezeExcitation(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        positive_whole("in_channels", in_channels, self)
-        positive("reduction_ratio", reduction_ratio, self)
         if squeeze_channels is None:
             squeeze_channels = max(1, int(in_channels / reduction_ratio))
         elif callable(squeeze_channels):
-            squeeze_channels = squeeze_channels(in_channels)
-        positive_whole("squeeze_channels", squeeze_channels, self)
+            squeeze_channels = positive_whole("squeeze_channels", squeeze_channels(in_channels), self)
         conv = of_rank(nn.Conv2d, spatial_dims)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
         self.reduce = conv(in_channels, squeeze_channels, kernel_size=1)

@@ -3,9 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from lazytorch.layers.checks import fraction_below_one
+from lazytorch.layers.rules import checked
+
 __all__ = ["StochasticDepth"]
 
 
+@checked(rate=fraction_below_one)
 class StochasticDepth(nn.Module):
     """Sets whole examples to zero at random in training, and scales the others up so that the mean stays.
 
@@ -35,8 +39,6 @@ class StochasticDepth(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"{type(self).__name__}: rate must be from 0 to below 1, got {rate!r}.")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,16 +5,38 @@ from collections.abc import Callable
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, each, largest, positive, whole
+from lazytorch.layers.checks import Sizes, flag, largest, odd, sizes, who, whole
 from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
 from lazytorch.layers.inverted_bottleneck import LinearResidual
-from lazytorch.layers.residual import require_residual, squeeze
+from lazytorch.layers.residual import squeeze
+from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]
 
 
+def odd_or_none(name: str, value: Sizes, owner: object) -> None:
+    """The rule of a kernel that 0 leaves out."""
+    sizes(whole)(name, value, owner)
+    if value != 0:
+        odd(name, value, owner)
+
+
+def strided_convolution(owner: object, stride: Sizes, kernel_size: Sizes, start_kernel_size: Sizes) -> None:
+    """The rule of a stride, which a depthwise convolution must take."""
+    if largest(stride) > 1 and not kernel_size and not start_kernel_size:
+        raise ValueError(
+            f"{who(owner)}: a stride must be taken by a depthwise convolution, got stride={stride} and no kernel."
+        )
+
+
+@checked(
+    {("stride", "kernel_size", "start_kernel_size"): strided_convolution},
+    kernel_size=odd_or_none,
+    start_kernel_size=odd_or_none,
+    shortcut=flag,
+)
 class UniversalInvertedBottleneck(LinearResidual):
     """An inverted bottleneck with a depthwise convolution before the expansion, after it, both or none.
 
@@ -81,14 +103,7 @@ class UniversalInvertedBottleneck(LinearResidual):
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
-        for name, sizes in {"kernel_size": kernel_size, "start_kernel_size": start_kernel_size}.items():
-            require_residual(self, [whole(name, side, self) or 1 for side in each(sizes)], stride)
-        if largest(stride) > 1 and not kernel_size and not start_kernel_size:
-            raise ValueError(
-                f"{type(self).__name__}: a stride must be taken by a depthwise convolution, got stride={stride} and no "
-                "kernel."
-            )
-        mid_channels = rounding(in_channels * positive("expansion_ratio", expansion_ratio, self))
+        mid_channels = rounding(in_channels * expansion_ratio)
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
         step = stride if blur is None else 1

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch._init.initialize import known
+from lazytorch._lazy.unbuilt import show
+from lazytorch.arguments import Rule
 from lazytorch.errors import UninitializedModuleError, listed, not_yet
-from lazytorch.layers.checks import whole
+from lazytorch.layers.checks import flag, fraction, module, positive_whole, who, whole
+from lazytorch.layers.factories import factory, maker
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import LazyAdaptiveAvgPool
+from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import lazy_twin
 from lazytorch.materialize import is_lazy, materialize, survey
 from lazytorch.models._weights.names import Rules
@@ -22,9 +26,28 @@ from lazytorch.models.freezing import Freezing
 from lazytorch.models.initial_weights import initialize_again, without_initial_values
 from lazytorch.models.trunk import Blocks, Trunk, note_call
 
-__all__ = ["Backbone"]
+__all__ = ["OPTIONS", "Backbone"]
+
+# The rules of the options that every network has.
+OPTIONS: dict[str, Rule] = {
+    "num_classes": whole,
+    "dropout": fraction,
+    "pool_size": positive_whole,
+    "global_pool": factory("output_size", example="LazyAdaptiveAvgPool"),
+    "gradient_checkpointing": flag,
+    "initialize": maker("a function of a module"),
+}
+PARTS = ("stem_pool", "final", "pooled", "hidden")
 
 
+def stages_of_modules(name: str, value: object, owner: object) -> None:
+    """The rule of the stages of a backbone: modules, or the blocks of each."""
+    stages = value if isinstance(value, Sequence) else [value]
+    if not isinstance(value, Iterable) or not all(isinstance(each, (nn.Module, Iterable)) for each in stages):
+        raise TypeError(f"{who(owner)}: {name} must be modules, or the blocks of each stage, got {show(value)}.")
+
+
+@checked(stem=module, stages=stages_of_modules, **dict.fromkeys(PARTS, module), **OPTIONS)
 class Backbone(Trunk):
     """A convolutional network: a stem, stages of blocks, and a head that classifies.
 
@@ -89,10 +112,6 @@ class Backbone(Trunk):
         initialize: Callable[[nn.Module], None] | None = None,
         reference_names: Mapping[str, Rules] | None = None,
     ) -> None:
-        if isinstance(global_pool, nn.Module) or not (global_pool is None or callable(global_pool)):
-            raise TypeError(f"Backbone: global_pool must be a class or function that makes it, got {global_pool!r}.")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"Backbone: dropout must be from 0 to 1, got {dropout!r}.")
         super().__init__(
             stem,
             nn.Identity() if stem_pool is None else stem_pool,

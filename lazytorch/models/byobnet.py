@@ -15,11 +15,12 @@ and does not dilate.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
 from lazytorch._init.initialize import Fill, InitFunction, default_fills, known_function
+from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     EfficientChannelAttention,
     LazyBasicBlock,
@@ -28,13 +29,15 @@ from lazytorch.layers import (
     LazyPointwiseConv,
     SqueezeExcitation,
 )
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import flag, positive_whole, several
+from lazytorch.layers.factories import maker
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import quarter, sixteenth
 from lazytorch.models.stems import convolutions, max_pool, strided_convolution
+from lazytorch.models.tables import table_of
 
 __all__ = [
     "ByobNet",
@@ -123,6 +126,14 @@ class ByobNet(Network):
         torch.Size([2, 10])
     """
 
+    rules: ClassVar[ValueRules] = {
+        "stages": table_of(Row),
+        "stem": several(positive_whole, "(32,)"),
+        "stem_pool": maker("max_pool"),
+        "final_channels": positive_whole,
+        "zero_init": flag,
+    }
+
     def __init__(
         self,
         num_classes: int | None = None,
@@ -134,15 +145,9 @@ class ByobNet(Network):
         zero_init: bool = True,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        if not stages:
-            raise ValueError("ByobNet: stages must be a table of at least one row, got none.")
-        if not isinstance(stem, Sequence) or not stem:
-            raise ValueError(f"ByobNet: stem must be the channels of one convolution or of several, got {stem!r}.")
         table = [[row] for row in stages]
         if final_channels is not None:
-            table[-1].append(
-                Row(final_convolution, positive_whole("final_channels", final_channels, self), residual=False)
-            )
+            table[-1].append(Row(final_convolution, final_channels, residual=False))
         if len(stem) > 1 and stem_pool is None:
             stem, stem_pool = stem[:-1], partial(strided_convolution, stem[-1])
         elif stem_pool is not None:

@@ -8,21 +8,33 @@ from typing import ClassVar, NamedTuple, TypedDict, TypeVar, get_type_hints
 from torch import nn
 
 from lazytorch._init.initialize import known
+from lazytorch.arguments import INPUT_CHANNELS, ValueRules, with_signature
 from lazytorch.layers import LazyAdaptiveAvgPool
-from lazytorch.layers.checks import Sizes, largest
+from lazytorch.layers.checks import (
+    Sizes,
+    choice,
+    flag,
+    largest,
+    positive_sizes,
+    positive_whole,
+    several,
+)
+from lazytorch.layers.factories import maker
+from lazytorch.layers.rules import RULES, checked
 from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.loading import load_weights
 from lazytorch.models._weights.names import Rules
 from lazytorch.models._weights.sources import Weights
-from lazytorch.models.backbone import Backbone
+from lazytorch.models.backbone import OPTIONS, Backbone
 from lazytorch.models.layout import branch_rates, places
+from lazytorch.models.tables import table_of
 from lazytorch.models.trunk import Blocks
-from lazytorch.signature import with_signature
 
 __all__ = ["RELU", "Network", "NetworkOptions", "Row", "family"]
 
 RELU = partial(nn.ReLU, inplace=True)
 Layer = Callable[..., nn.Module]
+output_stride = choice(8, 16, 32)
 F = TypeVar("F", bound="type[Network]")
 
 
@@ -69,6 +81,7 @@ class NetworkOptions(TypedDict, total=False):
     weights: Weights | None
 
 
+@checked(block=maker("LazyBottleneckBlock"), repeats=positive_whole, residual=flag)
 class Row(NamedTuple):
     """A row of a network's table: ``repeats`` blocks, the first of them with ``stride``.
 
@@ -98,6 +111,17 @@ class Row(NamedTuple):
     residual: bool = True
 
 
+@checked(
+    stem=maker("LazyConvNormActivation"),
+    stem_pool=maker("LazyMaxPool"),
+    stem_reduction=positive_sizes,
+    stages=several(table_of(Row), "[[Row(...)], [Row(...)]]"),
+    final=maker("LazyPointwiseConv"),
+    hidden=maker("a function that returns layers by name"),
+    rates_end=flag,
+    output_stride=output_stride,
+    **OPTIONS,
+)
 class Network(Backbone):
     """A backbone made of a stem, rows of blocks and a head.
 
@@ -142,6 +166,8 @@ class Network(Backbone):
         [2, 4]
     """
 
+    # The rules of a family's own options, where those of ``RULES`` are not right.
+    rules: ClassVar[ValueRules] = {}
     # A family's defaults of the options of every network, where they differ; its constructor passes them on.
     defaults: ClassVar[NetworkOptions] = {}
 
@@ -232,7 +258,9 @@ def family(cls: F) -> F:
     entries = (NetworkOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n    Example:")[0]
     cls.__doc__ = f"{before}{entries}\n{after}" if after else before
     known.add(cls)
-    return with_signature(cls, cls.__init__, own.replace(parameters=[*parameters, *shared]), cls.__name__)
+    rules = {**RULES, **OPTIONS, "output_stride": output_stride, **cls.rules}
+    shown = own.replace(parameters=[*parameters, *shared])
+    return with_signature(cls, cls.__init__, shown, cls.__name__, rules, INPUT_CHANNELS)
 
 
 known.add(Network)

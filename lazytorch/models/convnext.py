@@ -14,14 +14,16 @@ from typing import Any, ClassVar, Unpack
 from torch import nn
 
 from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_function
+from lazytorch.arguments import ValueRules
 from lazytorch.layers import ChannelNorm, LazyConvNeXtBlock, LazyConvNormActivation, LazyNormActivation, ResponseNorm
-from lazytorch.layers.checks import Sizes, positive_whole
+from lazytorch.layers.checks import Sizes, flag, number, odd, positive_whole, several
 from lazytorch.layers.named_sequential import NamedSequential
-from lazytorch.layers.residual import require_residual
+from lazytorch.layers.rules import norm_layer
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.mobile import linear
 from lazytorch.models.registry import model
+from lazytorch.models.tables import as_many
 
 __all__ = [
     "ConvNeXt",
@@ -160,6 +162,17 @@ class ConvNeXt(Network):
         torch.Size([2, 10])
     """
 
+    rules: ClassVar[ValueRules] = {
+        ("depths", "widths"): as_many,
+        "depths": several(positive_whole, "(3, 3, 9, 3)"),
+        "widths": several(positive_whole, "(96, 192, 384, 768)"),
+        "kernel_size": odd,
+        "overlap_channels": positive_whole,
+        "layer_scale": number,
+        "hidden_norm": norm_layer,
+        "norm_first": flag,
+        "hidden_channels": positive_whole,
+    }
     defaults: ClassVar[NetworkOptions] = {"norm_layer": ChannelNorm, "activation": nn.GELU}
 
     def __init__(
@@ -177,16 +190,6 @@ class ConvNeXt(Network):
         names: Mapping[str, Rules] | None = NAMES,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        if len(depths) != len(widths) or not widths:
-            raise ValueError(
-                f"ConvNeXt: depths and widths must be of the same stages, got {len(depths)} and {len(widths)}."
-            )
-        given = [("widths", width) for width in widths]
-        given += [("overlap_channels", overlap_channels), ("hidden_channels", hidden_channels)]
-        for name, value in given:
-            if value is not None:
-                positive_whole(name, value, self)
-        require_residual(self, kernel_size, 1)
         block = partial(LazyConvNeXtBlock, kernel_size=kernel_size, layer_scale=layer_scale, hidden_norm=hidden_norm)
         super().__init__(
             num_classes,

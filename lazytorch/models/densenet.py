@@ -8,13 +8,15 @@ are timm's. All are of the kind BC: with 1x1 convolutions in the layers, and tra
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import sqrt
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
 from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_function
+from lazytorch.arguments import ValueRules
 from lazytorch.layers import LazyAvgPool, LazyConvNormActivation, LazyDenseLayer, LazyNormActivation
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import fraction, positive_whole, several
+from lazytorch.layers.factories import maker
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
@@ -112,6 +114,15 @@ class DenseNet(Network):
         torch.Size([2, 10])
     """
 
+    rules: ClassVar[ValueRules] = {
+        "depths": several(positive_whole, "(6, 12, 24, 16)"),
+        "growth_rate": positive_whole,
+        "stem": several(positive_whole, "(64,)"),
+        "stem_pool": maker("max_pool"),
+        "expansion_ratio": positive_whole,
+        "layer_dropout": fraction,
+    }
+
     def __init__(
         self,
         num_classes: int | None = None,
@@ -124,26 +135,20 @@ class DenseNet(Network):
         layer_dropout: float = 0.0,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        if not isinstance(stem, Sequence) or not stem:
-            raise ValueError(f"DenseNet: stem must be the channels of one convolution or of several, got {stem!r}.")
-        positive_whole("growth_rate", growth_rate, self)
-        if not 0 <= layer_dropout <= 1:
-            raise ValueError(f"DenseNet: layer_dropout must be from 0 to 1, got {layer_dropout!r}.")
         layer = partial(
             LazyDenseLayer,
-            expansion_ratio=positive_whole("expansion_ratio", expansion_ratio, self),
+            expansion_ratio=expansion_ratio,
             dropout=layer_dropout,
         )
         channels, stages = stem[-1], []
         for index, depth in enumerate(depths):
             channels //= 1 if index == 0 else 2
             rows = [Row(stem_pool if index == 0 else transition, channels, stride=2, residual=False)]
-            for _ in range(positive_whole("depths", depth, self)):
+            for _ in range(depth):
                 channels += growth_rate
                 rows.append(Row(layer, channels, residual=False))
             stages.append(rows)
-        if stages:
-            stages[-1].append(Row(last_norm, channels, residual=False))
+        stages[-1].append(Row(last_norm, channels, residual=False))
         super().__init__(
             num_classes,
             stem=partial(convolutions, stem),

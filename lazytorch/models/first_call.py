@@ -31,6 +31,8 @@ class FirstCall:
         shape: The shape of the last call's input.
     """
 
+    runs_forward_of_class = True
+
     def __init__(self, module: nn.Module) -> None:
         self.reference = weakref.ref(module)  # the module refers to this
         self.compile: tuple[Any, Any] | None = None

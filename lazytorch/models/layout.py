@@ -13,14 +13,9 @@ __all__ = ["Place", "branch_rates", "places"]
 def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
     """The stochastic depth of each block, in proportion to its place, up to ``drop_path_rate`` at the place ``last``.
 
-    Raises:
-        ValueError: If ``drop_path_rate`` is not from 0 to below 1.
-
     Source:
         Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
     """
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"Backbone: drop_path_rate must be from 0 to below 1, got {drop_path_rate!r}.")
     return [drop_path_rate * index / max(1, last) for index in range(blocks)]
 
 
@@ -53,12 +48,8 @@ def places(
         output_stride: The largest reduction: 8, 16 or 32.
 
     Raises:
-        ValueError: If ``output_stride`` is none of these.
+        ValueError: If the strides are for different numbers of dimensions.
     """
-    if type(output_stride) is not int or output_stride not in (8, 16, 32):
-        raise ValueError(f"Backbone: output_stride must be 8, 16 or 32, got {output_stride!r}.")
-    if not repeats or not all(isinstance(count, int) and count > 0 for count in repeats):
-        raise ValueError(f"Backbone: there must be stages, of at least one block each, got {list(repeats)}.")
     lengths = {len(value) for value in (stem_reduction, *strides) if not isinstance(value, int)}
     if len(lengths) > 1:
         raise ValueError(f"Backbone: strides must be for one number of dimensions, got {[stem_reduction, *strides]}.")

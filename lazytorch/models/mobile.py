@@ -6,11 +6,12 @@ The tables stand in a file for each family; what the families share is here.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Unpack
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 from torch import nn
 
 from lazytorch._init.initialize import known_function
+from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     LazyConvNormActivation,
     LazyFusedInvertedBottleneck,
@@ -21,11 +22,14 @@ from lazytorch.layers import (
     SqueezeExcitation,
     round_channels,
 )
-from lazytorch.layers.checks import Sizes
+from lazytorch.layers.checks import Sizes, flag, positive, positive_sizes, positive_whole, sizes, whole
+from lazytorch.layers.factories import factory, maker
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.tables import one_or_several, table_of
 
 __all__ = ["MobileNet", "Stage"]
 
@@ -78,6 +82,7 @@ TORCHVISION = Rules("""
 """)
 
 
+@checked(repeats=positive_whole, kernel_size=sizes(whole), block=maker("LazyInvertedBottleneck"))
 class Stage(NamedTuple):
     """A row of a network's table: ``repeats`` blocks, the first of them with ``stride``.
 
@@ -201,6 +206,18 @@ class MobileNet(Network):
         torch.Size([2, 10])
     """
 
+    rules: ClassVar[ValueRules] = {
+        "stages": table_of(Stage, several_rows=True),
+        "width": positive,
+        "depth": one_or_several(positive),
+        "round_depth": factory("blocks", example="math.ceil"),
+        "fixed_ends": flag,
+        **dict.fromkeys(("stem_channels", "final_channels", "hidden_channels"), positive_whole),
+        **dict.fromkeys(("stem_kernel_size", "stem_stride"), positive_sizes),
+        **dict.fromkeys(("stem_width", "final_width"), factory("channels", "width", example="scaled")),
+        "hidden": maker("pointwise"),
+    }
+
     def __init__(
         self,
         num_classes: int | None = None,
@@ -224,8 +241,6 @@ class MobileNet(Network):
         names: Mapping[str, Rules] | None = None,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        if not stages:
-            raise ValueError("MobileNet: stages must be a table of at least one row, got none.")
         table = blocks(stages, width, depth, rounding, round_depth, fixed_ends)
         stem = stem_width(stem_channels, width)
         final = None if final_channels is None else final_width(final_channels, width)
@@ -275,7 +290,7 @@ def blocks(
 ) -> list[list[Stage]]:
     """The table with one row for each block, in each stage, of the channels and blocks that they have."""
     groups = [[each] if isinstance(each, Stage) else list(each) for each in stages]
-    depths = [depth] * len(groups) if isinstance(depth, (int, float)) else list(depth)
+    depths = list(depth) if isinstance(depth, Sequence) else [depth] * len(groups)
     if len(depths) != len(groups):
         raise ValueError(f"MobileNet: depth must be one number or one a stage, got {len(depths)} for {len(groups)}.")
     if fixed_ends:

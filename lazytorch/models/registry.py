@@ -1,6 +1,5 @@
 """The registry: every model of the zoo by its name."""
 
-import difflib
 import functools
 import inspect
 import re
@@ -9,6 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from lazytorch._lazy.unbuilt import show
+from lazytorch.arguments import INPUT_CHANNELS, close_to, explained
+from lazytorch.layers.checks import flag
 from lazytorch.models._weights.sources import Reference
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import Features
@@ -17,26 +18,6 @@ __all__ = ["get_model", "list_models", "model", "references"]
 
 P = ParamSpec("P")
 N = TypeVar("N", bound=Backbone)
-
-
-# What timm and torchvision call options of ours.
-OPTIONS_ELSEWHERE = {
-    "act_layer": "activation",
-    "aa_layer": "anti_aliasing",
-    "attn_layer": "se_layer",
-    "block_config": "depths",
-    "bn_size": "expansion_ratio",
-    "activation_layer": "activation",
-    "drop_rate": "dropout",
-    "grad_checkpointing": "gradient_checkpointing",
-    "layers": "depths",
-    "memory_efficient": "gradient_checkpointing",
-    "pretrained": "weights",
-    "proj_drop_rate": "layer_dropout",
-    "stochastic_depth_prob": "drop_path_rate",
-    "zero_init_last": "zero_init",
-    "zero_init_residual": "zero_init",
-}
 
 
 class Entry(NamedTuple):
@@ -78,13 +59,13 @@ def model(
         try:
             options = {**config, **check.bind(*args, **kwargs).arguments}
         except TypeError as error:
-            raise TypeError(f"{name}() {error}{suggestion(error, check.parameters)}") from None
+            raise TypeError(f"{name}() {explained(error, check, INPUT_CHANNELS)}") from None
         weights = options.get("weights")
         if isinstance(weights, str) and weights.partition(":")[0] in ("torchvision", "timm"):
             options["weights"] = Reference(name, references, *weights.split(":", 1))
         return family(**options)  # pyright: ignore[reportCallIssue]
 
-    shown = ", ".join(f"{key}={brief(value)}" for key, value in config.items())
+    shown = ", ".join(f"{key}={show(value)}" for key, value in config.items())
     example = f">>> import lazytorch\n    >>> model = lazytorch.models.{name}(num_classes=10)"
     build.__module__ = "lazytorch.models"
     build.__name__ = build.__qualname__ = name
@@ -99,13 +80,6 @@ def model(
 def about(family: Callable[..., Backbone]) -> tuple[inspect.Signature, str]:
     """The signature of a family, and what its docstring says of arguments, shapes, errors and source."""
     return inspect.signature(family), (inspect.getdoc(family) or "").partition("\n\n")[2].partition("Example:")[0]
-
-
-def brief(value: object) -> str:
-    """A value as code shows it; a table of stages, which is a page long, by its length alone."""
-    if isinstance(value, Sequence) and isinstance(next(iter(value), None), tuple):
-        return f"<{len(value)} stages>"
-    return show(value)
 
 
 def list_models(include: str | Iterable[str] | None = None, exclude: str | Iterable[str] | None = None) -> list[str]:
@@ -173,6 +147,7 @@ def get_model(
         ...
         ValueError: get_model: no model is named 'resnet19'. Did you mean 'resnet18'? ...
     """
+    flag("features_only", features_only, "get_model")
     if out_indices is not None and not features_only:
         raise TypeError(f"get_model: out_indices are of feature maps, got {out_indices!r}. Pass features_only=True.")
     backbone = entry(name, "get_model").build(**config)
@@ -194,23 +169,13 @@ def references(name: str) -> dict[str, str]:
 
 
 def entry(name: str, asked: str) -> Entry:
-    if name not in _entries:
-        known, _, tag = str(name).partition(".")
+    if not isinstance(name, str) or name not in _entries:
+        if not isinstance(name, str):
+            raise TypeError(f"{asked}: the name of a model must be a string, got {show(name)}.")
+        known, _, tag = name.partition(".")
         if known in _entries:
             raise ValueError(f"{asked}: a name has no tag, got {name!r}. Pass weights='timm:{tag}' to {known!r}.")
-        close = difflib.get_close_matches(str(name), _entries, n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
+        close = close_to(name, _entries) or close_to(name.lower(), _entries)
+        meant = f" Did you mean {close!r}?" if close else ""
         raise ValueError(f"{asked}: no model is named {name!r}.{meant} lazytorch.models.list_models() lists them all.")
     return _entries[name]
-
-
-def suggestion(error: TypeError, known: Iterable[str]) -> str:
-    """Which option is meant by the one that an error of ``Signature.bind`` names."""
-    unknown = re.search("unexpected keyword argument '(.+)'", str(error))
-    if unknown is None:
-        return ""
-    if unknown[1] in ("in_chans", "in_channels"):
-        return ". Input channels are inferred from the first input."
-    elsewhere = OPTIONS_ELSEWHERE.get(unknown[1])
-    close = [elsewhere] if elsewhere else difflib.get_close_matches(unknown[1], known, n=1)
-    return f". Did you mean {close[0]!r}?" if close else ""

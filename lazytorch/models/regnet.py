@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from torch import nn
 
 from lazytorch._init.initialize import Fill, InitFunction, known_function
+from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     LazyBottleneckBlock,
     LazyConvNormActivation,
@@ -22,7 +23,8 @@ from lazytorch.layers import (
     LazyPointwiseConv,
     SqueezeExcitation,
 )
-from lazytorch.layers.checks import positive, positive_whole
+from lazytorch.layers.checks import above, at_least, flag, positive_whole
+from lazytorch.layers.factories import factory
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU, Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
@@ -119,6 +121,14 @@ class RegNet(Network):
         torch.Size([2, 10])
     """
 
+    rules: ClassVar[ValueRules] = {
+        **dict.fromkeys(("depth", "first_width", "stem_channels", "final_channels"), positive_whole),
+        "slope": at_least(0),
+        "factor": above(1),
+        "rounding": factory("width", "group_size", example="nearest"),
+        **dict.fromkeys(("inverted", "zero_init", "fan_per_group"), flag),
+    }
+
     def __init__(
         self,
         num_classes: int | None = None,
@@ -138,10 +148,9 @@ class RegNet(Network):
         fan_per_group: bool = True,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        positive("expansion_ratio", expansion_ratio, self)
         final = activated if inverted else None
         if final_channels is not None:
-            final = partial(LazyPointwiseConv, positive_whole("final_channels", final_channels, self))
+            final = partial(LazyPointwiseConv, final_channels)
         activation = options.get("activation", RELU) or nn.Identity
         se_layer = None if squeeze_ratio is None else partial(SqueezeExcitation, activation=activation)
         rows = []

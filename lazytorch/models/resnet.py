@@ -7,11 +7,12 @@ bottleneck is in its 3x3 convolution, where torchvision and timm have it.
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import sqrt
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from torch import nn
 
 from lazytorch._init.initialize import Fill, InitFunction, Normal, known_function
+from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     ConvNormActivation,
     LazyBottleneckBlock,
@@ -19,11 +20,14 @@ from lazytorch.layers import (
     projection,
     round_channels,
 )
-from lazytorch.layers.checks import Sizes
+from lazytorch.layers.checks import Sizes, flag, positive_sizes, positive_whole, several
+from lazytorch.layers.factories import maker
+from lazytorch.layers.rules import shortcut_layer
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import zero_last_norm
 from lazytorch.models.stems import convolutions, max_pool
+from lazytorch.models.tables import a_stride_each, as_many
 
 __all__ = ["ResNet"]
 
@@ -117,6 +121,24 @@ class ResNet(Network):
         torch.Size([2, 10])
     """
 
+    rules: ClassVar[ValueRules] = {
+        ("depths", "widths"): as_many,
+        ("depths", "strides"): a_stride_each,
+        "depths": several(positive_whole, "(3, 4, 6, 3)"),
+        "widths": several(positive_whole, "(64, 128, 256, 512)"),
+        "strides": several(positive_sizes, "(1, 2, 2, 2)"),
+        "block": maker("LazyBottleneckBlock"),
+        "expansion": positive_whole,
+        "cardinality": positive_whole,
+        "base_width": positive_whole,
+        "stem": several(positive_whole, "(64,)"),
+        "stem_kernel_size": positive_sizes,
+        "stem_stride": positive_sizes,
+        "stem_pool": maker("max_pool"),
+        "shortcut": shortcut_layer,
+        "zero_init": flag,
+    }
+
     def __init__(
         self,
         num_classes: int | None = None,
@@ -138,13 +160,7 @@ class ResNet(Network):
         zero_init: bool = False,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        if len(depths) != len(widths):
-            raise ValueError(f"ResNet: depths and widths must be as many, got {len(depths)} and {len(widths)}.")
         strides = [1 if index == 0 else 2 for index in range(len(depths))] if strides is None else list(strides)
-        if len(depths) != len(strides):
-            raise ValueError(f"ResNet: depths and strides must be as many, got {len(depths)} and {len(strides)}.")
-        if not isinstance(stem, Sequence) or not stem:
-            raise ValueError(f"ResNet: stem must be the channels of one convolution or of several, got {stem!r}.")
         common = {
             "groups": cardinality,
             "shortcut": shortcut,

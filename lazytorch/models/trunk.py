@@ -156,6 +156,9 @@ class Trunk(nn.Module):
         names = self.map_names()
         if indices is None:
             return names
+        numbers = list(indices) if isinstance(indices, Sequence) else [indices]
+        if any(type(each) is not int for each in numbers):
+            raise TypeError(f"Backbone: the indices of feature maps must be whole numbers, got {indices!r}.")
         places = list(range(-indices, 0)) if isinstance(indices, int) else list(indices)
         missing = [place for place in places if not -len(names) <= place < len(names)]
         if missing or not places:

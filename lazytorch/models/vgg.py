@@ -7,18 +7,20 @@ moves these over a larger map, as a convolution of 7x7 pixels, and then pools.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from torch import nn
 
 from lazytorch._init.initialize import InitFunction
+from lazytorch.arguments import ValueRules
 from lazytorch.layers import LazyConvNormActivation, LazyLinear, LazyMaxPool
-from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.checks import positive_whole, several
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal
 from lazytorch.models.registry import model
+from lazytorch.models.tables import as_many
 
 __all__ = ["VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
 
@@ -116,6 +118,14 @@ class VGG(Network):
         torch.Size([2, 10])
     """
 
+    rules: ClassVar[ValueRules] = {
+        ("depths", "widths"): as_many,
+        "depths": several(positive_whole, "(1, 1, 2, 2, 2)"),
+        "widths": several(positive_whole, "(64, 128, 256, 512, 512)"),
+        "pool_size": positive_whole,
+        "hidden_channels": positive_whole,
+    }
+
     def __init__(
         self,
         num_classes: int | None = None,
@@ -126,13 +136,6 @@ class VGG(Network):
         hidden_channels: int = 4096,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        if len(depths) != len(widths) or not depths:
-            raise ValueError(
-                f"VGG: depths and widths must be as many, at least one, got {len(depths)} and {len(widths)}."
-            )
-        for name, value in [*(("depths", depth) for depth in depths), ("hidden_channels", hidden_channels)]:
-            positive_whole(name, value, self)
-        positive_whole("pool_size", pool_size, self)
         rows = [
             [Row(max_pool, width, stride=2, residual=False), Row(convolution, width, depth, residual=False)]
             for depth, width in zip(depths[1:], widths[1:], strict=True)

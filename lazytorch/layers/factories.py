@@ -1,0 +1,101 @@
+"""Rules for arguments that are classes or functions: a layer of torch.nn, one's own, or a ``functools.partial``."""
+
+import contextlib
+import functools
+import inspect
+import weakref
+from typing import Any
+
+from torch import nn
+
+from lazytorch._lazy.unbuilt import show
+from lazytorch.arguments import Rule
+from lazytorch.layers.checks import who
+from lazytorch.lazy_module import LazyModule
+
+__all__ = ["factory", "maker", "refusal_of_call"]
+
+
+def maker(example: str) -> Rule:
+    """The rule of a class or function that makes a part, by any arguments.
+
+    Args:
+        example: A right value, for messages.
+    """
+
+    def of_maker(name: str, value: Any, owner: object) -> Any:
+        if callable(value) and not isinstance(value, nn.Module):
+            return value
+        meant = f"nn.{type(value).__name__}" if type(value).__module__.startswith("torch.nn.") else example
+        if isinstance(value, str):
+            meant = next((f"nn.{each}" for each in vars(nn) if each.lower() == value.lower()), example)
+        raise TypeError(
+            f"{who(owner)}: {name} must be a class or function that makes it, got {value!r}. Pass one such as {meant}, "
+            "or a functools.partial of it."
+        )
+
+    return of_maker
+
+
+def factory(*positional: str, example: str, **keywords: str) -> Rule:
+    """The rule of a class or function that makes a part.
+
+    Args:
+        positional: The names of the positional arguments with which it is called.
+        example: A right value, for messages.
+        keywords: The names of its keyword arguments; the values have no meaning.
+    """
+    names = ", ".join([*positional, *(f"{name}=..." for name in keywords)])
+    called = f"called with ({names})" if names else "called without arguments"
+    is_made = maker(example)
+    last: Any = lambda: None  # noqa: E731 - the last right value, by weak reference: a network gives it to all blocks
+
+    def of_factory(name: str, value: Any, owner: object) -> Any:
+        nonlocal last
+        if last() is value is not None:
+            return value
+        is_made(name, value, owner)
+        refusal = refusal_of_call(value, len(positional), tuple(keywords))
+        if refusal is not None:
+            partial = f" functools.partial({show(value)}, ...)," if "missing" in refusal else ""
+            raise TypeError(
+                f"{who(owner)}: {name} must be a class or function that makes it when {called}, got {show(value)}: "
+                f"{refusal}. Pass{partial} a function that calls it, or one such as {example}."
+            )
+        with contextlib.suppress(TypeError):  # it has no weak references
+            last = weakref.ref(value)
+        return value
+
+    return of_factory
+
+
+# Why a class or function cannot be called, by how it would be called.
+_refusals: weakref.WeakKeyDictionary[Any, dict[Any, str | None]] = weakref.WeakKeyDictionary()
+
+
+def refusal_of_call(value: Any, positional: int, keywords: tuple[str, ...]) -> str | None:
+    """Why ``value`` cannot be called with so many arguments and these keywords; None if it can, or nobody knows."""
+    given: list[str] = []
+    while isinstance(value, functools.partial):
+        positional += len(value.args)
+        given += value.keywords
+        value = value.func
+    if isinstance(value, type) and issubclass(value, LazyModule):
+        return None  # the class that it builds replaces it, in another order of arguments
+    call = positional, keywords, tuple(given)
+    try:
+        return _refusals[value][call]
+    except KeyError:
+        pass
+    except TypeError:  # it has no hash, or no weak references
+        return None
+    try:
+        names = dict.fromkeys((*given, *keywords))
+        inspect.signature(value).bind(*range(positional), **names)
+    except TypeError as error:
+        refusal = str(error)
+    except ValueError:  # it has no signature
+        refusal = None
+    else:
+        refusal = None
+    return _refusals.setdefault(value, {}).setdefault(call, refusal)

@@ -1,0 +1,105 @@
+"""The rules of the arguments of layers and models, and the decorator of the classes that have them."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from lazytorch.arguments import Rule, ValueRules, of_torch, with_signature
+from lazytorch.layers.checks import (
+    choice,
+    flag,
+    fraction_below_one,
+    optional,
+    padding,
+    positive,
+    positive_sizes,
+    positive_whole,
+    sizes,
+)
+from lazytorch.layers.factories import factory, refusal_of_call
+
+__all__ = ["RULES", "activation_layer", "checked", "norm_layer", "shortcut_layer"]
+
+T = TypeVar("T", bound=type)
+
+norm_layer = factory("channels", example="nn.BatchNorm2d")
+activation_layer = factory(example="nn.ReLU")
+conv_layer = factory(
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    example="nn.Conv2d",
+    bias="",
+)
+shortcut_layer = factory(
+    *("in_channels", "out_channels", "stride"),
+    example="projection",
+    **dict.fromkeys(("dilation", "input_dilation", "norm_layer", "conv_layer", "spatial_dims"), ""),
+)
+
+attention = factory("channels", example="SqueezeExcitation", spatial_dims="")
+
+
+def se_layer(name: str, value: Any, owner: object) -> Any:
+    """The rule of an attention, which is called with ``squeeze_channels`` as well if there is a ``squeeze_ratio``."""
+    if (
+        not isinstance(value, nn.Module)
+        and callable(value)
+        and refusal_of_call(value, 1, ("spatial_dims", "squeeze_channels")) is None
+    ):
+        return value
+    return attention(name, value, owner)
+
+
+# The rules of parameters by name, which have one meaning everywhere.
+RULES: dict[str | tuple[str, ...], Rule] = {
+    **dict.fromkeys(("in_channels", "out_channels", "mid_channels", "channels", "groups"), positive_whole),
+    **dict.fromkeys(("reduce_ratio", "group_size"), positive_whole),
+    **dict.fromkeys(("kernel_size", "stride", "dilation", "input_dilation"), positive_sizes),
+    **dict.fromkeys(("expansion_ratio", "reduction_ratio", "squeeze_ratio"), positive),
+    "padding": padding,
+    "padding_mode": choice("zeros", "reflect", "replicate", "circular"),
+    "bias": flag,
+    "drop_path_rate": fraction_below_one,
+    "spatial_dims": choice(1, 2, 3),
+    "norm_layer": norm_layer,
+    "activation": activation_layer,
+    "project_activation": activation_layer,
+    "gate": activation_layer,
+    "conv_layer": conv_layer,
+    "se_layer": se_layer,
+    "anti_aliasing": factory("channels", "stride", example="BlurPool", spatial_dims=""),
+    "rounding": factory("channels", example="round_channels"),
+    **dict.fromkeys(("se_last", "expand_from_output", "expand_always", "project_always", "ceil_mode"), flag),
+}
+# Those of parameters of torch.nn's classes.
+of_torch.update(
+    {name: RULES[name] for name in ("out_channels", "kernel_size", "dilation", "groups", "padding_mode", "ceil_mode")}
+)
+of_torch.update(
+    {
+        **dict.fromkeys(("out_features", "num_groups", "hidden_size", "num_layers", "num_heads"), positive_whole),
+        "bias": optional(flag),
+        "stride": positive_sizes,
+        "padding": padding,
+        "output_size": sizes(optional(positive_whole)),
+        "divisor_override": positive_whole,
+        **dict.fromkeys(("return_indices", "count_include_pad", "batch_first", "bidirectional"), flag),
+    }
+)
+
+
+def checked(together: ValueRules | None = None, /, **rules: Rule) -> Callable[[T], T]:
+    """The decorator of a class whose constructor checks its arguments.
+
+    Args:
+        together: The rules of several parameters, by their names; they are called with the owner and the values.
+        rules: The rules of parameters for which those of ``RULES`` are not right, by name.
+    """
+
+    def decorate(cls: T) -> T:
+        method = "__new__" if issubclass(cls, tuple) else "__init__"
+        init, of_class = getattr(cls, method), {**RULES, **rules, **(together or {})}
+        return with_signature(cls, init, inspect.signature(init), cls.__name__, of_class, method=method)
+
+    return decorate
