@@ -3,6 +3,7 @@
 import pickle
 from functools import partial
 
+import huggingface_hub
 import pytest
 import safetensors.torch
 import timm
@@ -553,3 +554,28 @@ def test_long_lists_of_entries_show_five_and_a_count(tmp_path):
 def test_other_weights_are_an_error(wrong):
     with pytest.raises(ValueError, match=r"weights must be a file that ends in .*, a state dict, one of torchvision's"):
         resnet18(weights=wrong)
+
+
+class Hub(nn.Module, huggingface_hub.PyTorchModelHubMixin):
+    def __init__(self):
+        super().__init__()
+        self.conv = LazyConvNormActivation(8)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def test_loaders_that_need_the_state_of_a_lazy_model_name_the_one_that_works(tmp_path):
+    x, built = torch.randn(2, 3, 8, 8), Hub()
+    expected = built(x)
+    built.save_pretrained(tmp_path)
+    message = "To load weights, call load_state_dict, which needs no input"
+    with pytest.raises(UninitializedModuleError, match=message):
+        Hub.from_pretrained(tmp_path)
+    lazy = Hub()
+    with pytest.raises(UninitializedModuleError, match=message):
+        safetensors.torch.load_model(lazy, tmp_path / "model.safetensors")
+    with pytest.raises(UninitializedModuleError, match=message):
+        safetensors.torch.load_model(resnet18(), tmp_path / "model.safetensors")
+    lazy.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
+    torch.testing.assert_close(lazy(x), expected)
