@@ -2,10 +2,13 @@
 
 import copy
 import pickle
+import threading
+from collections import OrderedDict
 
 import pytest
 import timm
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from lazytorch import is_lazy, materialize
@@ -361,16 +364,15 @@ def test_reset_classifier_removes_the_pooling_as_timm_does(name, build):
     theirs.reset_classifier(0, "")
     x = image()
     features = ours.eval().forward_features(x)
-    torch.testing.assert_close(ours(x), features)
+    torch.testing.assert_close(ours(x), ours.head[:-1](features))
     assert not is_lazy(ours)
-    if name != "mobilenetv3_small_050":  # timm keeps the layer after the pooling there
-        assert ours(x).shape == theirs.eval()(x).shape
+    assert ours(x).shape == theirs.eval()(x).shape
     with pytest.raises(ValueError, match=r"num_classes must be 0 without pooling.*, got 5"):
         ours.reset_classifier(5)
     ours.reset_classifier(5, LazyAdaptiveMaxPool)
-    assert [key for key, each in ours.head.named_children() if is_lazy(each)] == ["classifier"]
-    logits = ours(x)
-    torch.testing.assert_close(logits, ours.get_classifier()(features.amax(dim=(2, 3))))
+    assert not is_lazy(ours)
+    pooled = ours.head[1:-1](features.amax(dim=(2, 3), keepdim=True))
+    torch.testing.assert_close(ours(x), ours.get_classifier()(pooled))
     for wrong in ("avg", LazyAdaptiveMaxPool(1), 3):
         with pytest.raises(TypeError, match="global_pool must be a class or function that makes the pooling, such as"):
             ours.reset_classifier(5, wrong)
@@ -392,3 +394,156 @@ def test_feature_maps_of_a_network_that_depends_on_values():
     with pytest.raises(RuntimeError) as error:
         _ = model.feature_info
     assert "while the stem and stages ran on the shape of an image" in "".join(error.value.__notes__)
+
+
+def test_feature_maps_of_stages_with_other_names_or_sizes():
+    model = built(resnet10t(num_classes=0))
+    model.stages.append(nn.Upsample(scale_factor=1))
+    assert len(model.forward_intermediates(image(), intermediates_only=True)) == 5
+    model.stages[4] = nn.Upsample(scale_factor=0.5)
+    assert model.feature_info.module_name()[-2:] == ["stages.3", "stages.4"]
+    assert len(model.forward_intermediates(image(), intermediates_only=True)) == 6
+    model.stages[4].scale_factor = 1
+    assert len(model.forward_intermediates(image(), intermediates_only=True)) == 5
+    model.stages = nn.Sequential(OrderedDict(zip("abcde", model.stages, strict=True)))
+    maps = model.forward_intermediates(image(), intermediates_only=True)
+    assert [info.channels for info in model.feature_info] == [each.shape[1] for each in maps]
+    torch.testing.assert_close(Features(model, (-1,))(image()), maps[-1:])
+
+
+def test_a_container_of_stages_with_its_own_forward_is_refused():
+    model = built(resnet10t(num_classes=0))
+    model.stages = Halving(*model.stages)
+    for run in (model.forward_intermediates, Features(model)):
+        with pytest.raises(TypeError, match=r"model.stages must be an nn.Sequential without a forward of its own, as"):
+            run(image())
+
+
+def test_slices_of_a_dilated_stage_are_dilated():
+    model = get_model("mobilenetv2_035", output_stride=16)
+    expected = model.feature_info.reduction()
+    model.stages[5] = model.stages[5][:1]
+    assert model.feature_info.reduction() == expected
+    assert not model.stages[5][1:].dilated
+
+
+@pytest.mark.parametrize("call", ["forward_features", "forward_intermediates"])
+def test_a_first_call_of_another_method_is_one_of_the_whole_network(call):
+    model = resnet10t(num_classes=3)
+    model.stages[2] = nn.Sequential(nn.Conv2d(7, 8, 1))
+    with pytest.raises(RuntimeError, match="to have 7 channels") as error:
+        getattr(model, call)(torch.randn(1, 5, 64, 64))
+    assert error.value.__notes__[0] == "at stages.2.0"
+    assert all(map(is_lazy, (model.stem, model.stages[0], model.get_classifier())))
+    del model.stages[2]
+    with pytest.warns(UserWarning, match=r"the input \(3, 64, 64\) was read as"):
+        getattr(resnet10t().eval(), call)(torch.zeros(3, 64, 64))
+    getattr(model, call)(image())
+    assert not is_lazy(model)
+    for run in (getattr(model, call), model, Features(model)):
+        with pytest.raises(RuntimeError, match="to have 3 channels, but got 5") as error:
+            run(torch.zeros(2, 5, 64, 64))
+        assert "was built from input (2, 3, 64, 64), and called with (2, 5, 64, 64)" in error.value.__notes__[-1]
+
+
+def test_feature_info_during_the_first_call_of_another_thread():
+    for _ in range(5):
+        model, failed = resnet10t(num_classes=3), []
+
+        def run(call, failed=failed):
+            try:
+                call()
+            except Exception as error:
+                failed.append(error)
+
+        calls = (
+            lambda m=model: m(image()),
+            lambda m=model: m.feature_info,
+            lambda m=model: m.forward_intermediates(image()),
+        )
+        threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert failed == []
+        assert not is_lazy(model)
+
+
+class Positions(nn.Module):
+    """A stage that takes inputs of one size alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(1, 512, 2, 2))
+
+    def forward(self, x):
+        return x + self.values
+
+
+def test_feature_info_of_a_network_that_takes_one_size_or_unshuffles():
+    model = built(resnet10t(num_classes=3))
+    expected = [tuple(info) for info in model.feature_info[:4]]
+    model.stages.append(Positions())
+    assert [tuple(info) for info in model.feature_info] == [*expected, (512, 32, "stages.4")]
+    stem = nn.Sequential(nn.PixelUnshuffle(4), LazyConvNormActivation(8))
+    unshuffled = Backbone(stem=stem, stages=[[LazyInvertedBottleneck(8, stride=2)]], num_classes=5)
+    unshuffled(torch.randn(2, 1, 64, 64))
+    assert [tuple(info) for info in unshuffled.feature_info] == [(8, 4, "stem"), (8, 8, "stages.0")]
+
+
+class Wrong(nn.Module):
+    def forward(self, x):
+        return self.missing(x)
+
+
+def test_an_error_in_a_stage_is_not_hidden_by_the_property():
+    model = resnet10t()
+    model.stages.append(Wrong())
+    with pytest.raises(RuntimeError, match="'Wrong' object has no attribute 'missing'"):
+        _ = model.feature_info
+
+
+@pytest.mark.parametrize("change", ["prune", "parametrize", "adapter"])
+def test_freezing_is_undone_after_changes_of_the_frozen_part(change):
+    model = resnet10t(num_classes=3)
+    model.freeze_stages(1)
+    materialize(model, SHAPE)
+    conv = model.stages[0][0].layers.conv1.conv
+    if change == "prune":
+        nn.utils.prune.l1_unstructured(conv, "weight", 0.5)
+    elif change == "parametrize":
+        nn.utils.parametrizations.weight_norm(conv)
+    else:
+        model.stages[0][0].adapter = nn.Linear(2, 2).requires_grad_(False)
+    model.freeze_stages(None)
+    adapter = {name for name, _ in model.named_parameters() if ".adapter." in name}
+    assert frozen(model) == adapter
+
+
+def test_what_the_user_put_on_a_lazy_part_stays_frozen():
+    model = resnet10t(num_classes=3)
+    model.stages[0][0].register_parameter("extra", nn.Parameter(torch.zeros(1), requires_grad=False))
+    model.freeze_stages(1)
+    model.freeze_stages(None)
+    assert not model.stages[0][0].extra.requires_grad
+    materialize(model, SHAPE)
+    assert frozen(model) == {"stages.0.0.extra"}
+
+
+class Both(nn.Module):
+    """A pooling that doubles the channels."""
+
+    def __init__(self, output_size):
+        super().__init__()
+        self.average, self.largest = nn.AdaptiveAvgPool2d(output_size), nn.AdaptiveMaxPool2d(output_size)
+
+    def forward(self, x):
+        return torch.cat([self.average(x), self.largest(x)], dim=1)
+
+
+def test_reset_classifier_fits_the_channels_of_the_new_pooling():
+    model = built(resnet10t(num_classes=3))
+    model.reset_classifier(7, Both)
+    assert model.get_classifier().in_features == model.hidden_channels == 1024
+    assert model(image()).shape == (2, 7)

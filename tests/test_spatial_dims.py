@@ -14,7 +14,7 @@ from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.models import Backbone, Features, MobileNet, ResNet, Stage, get_model, resnet10t
 from tests.catalogue import LAYERS
 
-INPUTS = {1: (2, 24, 64), 2: (2, 24, 64, 64), 3: (2, 24, 32, 32, 32)}
+INPUTS = {1: (2, 6, 64), 2: (2, 6, 64, 64), 3: (2, 6, 32, 32, 32)}
 LAYOUTS = {
     1: r"\(batch, channels, length\)",
     2: r"\(batch, channels, height, width\)",

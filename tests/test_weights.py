@@ -579,3 +579,29 @@ def test_loaders_that_need_the_state_of_a_lazy_model_name_the_one_that_works(tmp
         safetensors.torch.load_model(resnet18(), tmp_path / "model.safetensors")
     lazy.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
     torch.testing.assert_close(lazy(x), expected)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+    ],
+)
+def test_averaged_weights_below_other_names(wrap):
+    source = materialize(resnet10t(num_classes=3), SHAPE)
+    randomize(source)
+    averaged = torch.optim.swa_utils.AveragedModel(source).state_dict()
+    model = resnet10t(num_classes=3, weights=wrap(averaged))
+    assert same(model.state_dict(), source.state_dict())
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "resnet10t"])
+@pytest.mark.parametrize("prefix", ["features", "classifier", "stem", "model"])
+def test_a_wrapper_whose_attribute_has_a_name_of_another_zoo(name, prefix):
+    source = materialize(get_model(name, num_classes=3), SHAPE)
+    randomize(source)
+    model = get_model(
+        name, num_classes=3, weights={f"{prefix}.{key}": each for key, each in source.state_dict().items()}
+    )
+    assert same(model.state_dict(), source.state_dict())

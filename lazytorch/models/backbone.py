@@ -24,7 +24,7 @@ from lazytorch.models.elsewhere import replacement_of
 from lazytorch.models.first_call import waiting
 from lazytorch.models.freezing import Freezing
 from lazytorch.models.initial_weights import initialize_again, without_initial_values
-from lazytorch.models.trunk import Blocks, Trunk, note_call
+from lazytorch.models.trunk import Blocks, Trunk, called_with_input, note_call
 
 __all__ = ["OPTIONS", "Backbone"]
 
@@ -173,12 +173,14 @@ class Backbone(Trunk):
             note_call(self, error, x)
             raise
 
+    @called_with_input
     def forward_features(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_features, *reduced)``, before pooling."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self.final(self.run(x)[0])
         return self.final(self.stages(self.stem_pool(self.call_stem(x))))
 
+    @called_with_input
     def forward_intermediates(
         self,
         x: Tensor,
@@ -299,7 +301,7 @@ class Backbone(Trunk):
         Args:
             num_classes: Number of classes.
             global_pool: Called with 1; returns the layer that replaces the pooling. ``""``, as in timm, removes the
-                pooling, and the layers between it and the classifier. By default it stays.
+                pooling, and a hidden layer on vectors after it. By default it stays.
 
         Raises:
             ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 without pooling.
@@ -323,8 +325,8 @@ class Backbone(Trunk):
             if is_lazy(pool) and not is_lazy(self):
                 materialize(pool, self.output_shapes(self.final)[-1])
             self.head.pool, self.head.flatten = pool, nn.Flatten() if global_pool else nn.Identity()
-            for name in () if global_pool else ("pooled", "hidden"):
-                self.head._modules.pop(name, None)
+            if not global_pool:
+                self.head._modules.pop("hidden", None)
         self.num_classes = num_classes
         if num_classes == 0:
             self.head.classifier = nn.Identity()
@@ -336,7 +338,9 @@ class Backbone(Trunk):
             classifier.to(device, dtype)
         if self.initialize is not None:
             classifier.apply(self.initialize)
-        features = getattr(self.get_classifier(), "in_features", None) if not is_lazy(self) else None
+        features = None
+        if not is_lazy(self):
+            features = self.hidden_channels if global_pool else getattr(self.get_classifier(), "in_features", None)
         self.head.classifier = classifier if features is None else materialize(classifier, (1, features))
 
 

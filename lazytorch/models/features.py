@@ -56,6 +56,7 @@ class Features(Trunk):
             backbone.spatial_dims,
         )
         self.names = names
+        self.built_from = backbone.built_from
 
     @property
     def feature_info(self) -> FeatureInfo:

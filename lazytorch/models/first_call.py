@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -54,19 +54,29 @@ class FirstCall:
         self.shape = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(type(self.module).forward, args, kwargs, (args, kwargs))
+
+    def call(self, method: Callable[..., Any], args: Any, kwargs: Any, forward_args: tuple[Any, Any]) -> Any:
+        """Build the network, and call a method of its class.
+
+        Args:
+            method: The method, which is called with the network first.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            forward_args: Those of the network's ``forward``, from which it is built.
+        """
         module = self.module
-        forward = type(module).forward
         if torch.compiler.is_compiling():
-            return forward(module, *args, **kwargs)
+            return method(module, *args, **kwargs)
         inputs = (each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor))
         self.shape = next((tuple(each.shape) for each in inputs), None)
         with all_or_nothing(is_first_call=True):
             undo_on_failure(self)
             if current_mode() is not None:
                 with self.lock:
-                    return forward(module, *args, **kwargs)
-            self.build(args, kwargs)
-            return forward(module, *args, **kwargs)
+                    return method(module, *args, **kwargs)
+            self.build(*forward_args)
+            return method(module, *args, **kwargs)
 
     def build(self, args: Any, kwargs: Any) -> None:
         """Build the network from the shape of the input, if no other code than lazytorch's and torch.nn's runs."""
@@ -82,6 +92,7 @@ class FirstCall:
         if waiting(self.module) is self and not is_lazy(self.module):
             vars(self.module).pop("forward", None)
             vars(self.module)["built_from"] = self.shape
+            vars(self.module)["freezing"].name_built()
             if self.compile is not None:
                 self.module.compile(*self.compile[0], **self.compile[1])
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from lazytorch._init.initialize import known
+from lazytorch._lazy.unbuilt import PLACEHOLDER
 from lazytorch.lazy_module import LazyModule
 
 __all__ = ["Freezing"]
@@ -15,29 +16,45 @@ class Freezing:
 
     Attributes:
         parts: The frozen modules.
-        changed: The parameters that had gradients before: their modules and names. A module that was lazy is here
-            without a name, for all parameters that it has since then.
+        changed: The parameters that had gradients before: their modules and names.
     """
 
     def __init__(self) -> None:
         self.parts: list[nn.Module] = []
-        self.changed: list[tuple[nn.Module, str | None]] = []
+        self.changed: list[tuple[nn.Module, str]] = []
 
     def freeze(self, parts: Iterable[nn.Module]) -> None:
         """Freeze these parts, and no others."""
+        self.name_built()
         for module, name in self.changed:
-            named = module._parameters.get(name) if name is not None else None
-            if named is not None:
-                named.requires_grad_(True)
-            elif name is None:
-                module.requires_grad_(True)
+            moved = (f"{name}_", f"parametrizations.{name}.")  # by pruning, weight_norm and parametrizations
+            for each, parameter in module.named_parameters():
+                if each == name or each.startswith(moved):
+                    parameter.requires_grad_(True)
         self.parts, self.changed = list(parts), []
         for each in dict.fromkeys(each for part in self.parts for each in part.modules()):
             for name, parameter in each._parameters.items():
                 if parameter is not None and parameter.requires_grad:
-                    self.changed.append((each, None if isinstance(each, LazyModule) else name))
+                    self.changed.append((each, name))
                     parameter.requires_grad_(False)
         self.evaluate()
+
+    def name_built(self) -> None:
+        """Replace the placeholder of a module that was lazy by the parameters that it has now."""
+        self.changed = [
+            entry
+            for module, name in self.changed
+            for entry in (
+                [(module, name)]
+                if name != PLACEHOLDER or isinstance(module, LazyModule)
+                else [
+                    (each, key)
+                    for each in module.modules()
+                    for key, parameter in each._parameters.items()
+                    if parameter is not None and not parameter.requires_grad
+                ]
+            )
+        ]
 
     def evaluate(self) -> None:
         """Set the frozen parts to evaluation."""

@@ -1,7 +1,10 @@
 """Trunk: a stem and stages, which are called one after the other; the base class of Backbone and Features."""
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Self
+import contextlib
+import functools
+import weakref
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +17,13 @@ from lazytorch.layers.checks import Sizes, largest, whole
 from lazytorch.materialize import is_lazy, modules_of
 from lazytorch.models.building import examples_for
 from lazytorch.models.feature_info import FeatureInfo, StageInfo
-from lazytorch.models.first_call import FirstCall
+from lazytorch.models.first_call import FirstCall, waiting
 from lazytorch.models.freezing import Freezing
 from lazytorch.summary import output_shapes
 
 __all__ = ["Blocks", "Trunk", "note_call"]
 
+F = TypeVar("F", bound=Callable[..., Any])
 SIDE = 3840  # pixels: whole after strides of 2, 3 and 5, and so large that padding does not change a ratio
 
 
@@ -42,6 +46,29 @@ class Blocks(nn.Sequential):
         for block in self:
             x = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)  # pyright: ignore[reportAssignmentType]
         return x
+
+    def __getitem__(self, idx: Any) -> Any:
+        part: Any = super().__getitem__(idx)
+        if isinstance(idx, slice) and [*part][:1] == [*self][:1]:
+            vars(part)["dilated"] = self.dilated
+        return part
+
+
+def called_with_input(method: F) -> F:
+    """A method of a ``Trunk`` that is called with an input: the first call builds the network; errors get notes."""
+
+    @functools.wraps(method)
+    def called(self: "Trunk", x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        first_call = None if torch.compiler.is_compiling() else waiting(self)
+        try:
+            if first_call is None:
+                return method(self, x, *args, **kwargs)
+            return first_call.call(method, (x, *args), kwargs, ((x,), {}))
+        except Exception as error:
+            note_call(self, error, x)
+            raise
+
+    return called  # pyright: ignore[reportReturnType]
 
 
 class Trunk(nn.Module):
@@ -91,25 +118,34 @@ class Trunk(nn.Module):
         """
         return FeatureInfo(self.maps())
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"known_names": (None, [])}  # weak references do not pickle
+
     def outputs(self) -> list[StageInfo]:
         """The outputs of the stem, of its pooling, and of every stage."""
         names = ["stem", "stem_pool", *(f"stages.{name}" for name in self.stages._modules)]
+        example, *shapes = self.output_shapes()
         return [
-            StageInfo(shape[1], reduction_of(shape[2:]), name)
-            for name, shape in zip(names, self.output_shapes(), strict=True)
+            StageInfo(shape[1], reduction_of(example[2:], shape[2:]), name)
+            for name, shape in zip(names, shapes, strict=True)
         ]
 
     def output_shapes(self, *after: nn.Module) -> list[tuple[int, ...]]:
-        """The shapes of the outputs of the stem, of its pooling, of every stage, and of the modules ``after`` them."""
-        parts = Parts([self.stem, self.stem_pool, *self.stages, *after])
+        """The shapes of an input, and of the outputs of stem, pooling, every stage, and the modules ``after`` them."""
+        first_call = waiting(self)
         refused: Exception | None = None
-        for example in examples_for(self, SIDE):
-            try:
-                return output_shapes(parts, example)
-            except Exception as error:
-                refused = refused or error
+        with contextlib.nullcontext() if first_call is None else first_call.lock:
+            parts = Parts([self.stem, self.stem_pool, *self.stages, *after])
+            examples = examples_for(self, SIDE)
+            for example in examples if self.built_from is None else [*examples, self.built_from]:
+                try:
+                    return [example, *output_shapes(parts, example)]
+                except Exception as error:
+                    refused = refused or error
         assert refused is not None
-        refused.add_note("while the stem and stages ran on the shape of an image; a sharded network cannot be copied")
+        refused.add_note("while the stem and stages ran on the shape of an image")
+        if isinstance(refused, AttributeError):  # which a property would hide
+            raise RuntimeError(str(refused)) from refused
         raise refused
 
     def maps(self) -> list[StageInfo]:
@@ -128,8 +164,9 @@ class Trunk(nn.Module):
         """The modules whose outputs are the feature maps; computed again if a module or a stride has changed."""
         if is_lazy(self):
             return self.feature_info.module_name()
-        modules = modules_of(nn.ModuleList([self.stem, self.stem_pool, self.stages]))
-        key = [(type(each), len(each._modules), vars(each).get("stride")) for each in modules]
+        modules = modules_of(nn.ModuleList([self.stem, self.stem_pool, self.stages]))[1:]
+        key = [(weakref.ref(each), *filter(is_plain, vars(each).values())) for each in modules]
+        key += [(name, getattr(stage, "dilated", False)) for name, stage in self.stages._modules.items()]
         if self.known_names[0] != key:
             try:
                 self.known_names = key, self.feature_info.module_name()
@@ -182,6 +219,12 @@ class Trunk(nn.Module):
             stop_early: Whether to call nothing after the last of them.
         """
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
+        if type(self.stages).forward is not nn.Sequential.forward:
+            raise TypeError(
+                f"{type(self).__name__}: for feature maps and gradient checkpointing, model.stages must be an "
+                "nn.Sequential without a forward of its own, as each stage is called, got "
+                f"{type(self.stages).__name__}."
+            )
         x = self.call_stem(x)
         maps = [x] if "stem" in names else []
         if stop_early and len(maps) == len(names):
@@ -257,9 +300,14 @@ def has_stride(part: nn.Module | None) -> bool:
     )
 
 
-def reduction_of(sizes: Sequence[int]) -> Sizes:
-    """The size of the input over these; one number if they are equal."""
-    ratios = [max(1, round(SIDE / size)) for size in sizes]
+def is_plain(value: object) -> bool:
+    """Whether an attribute may be a stride or the like."""
+    return type(value) in (int, float, tuple)
+
+
+def reduction_of(before: Sequence[int], after: Sequence[int]) -> Sizes:
+    """The sizes of the input over those of an output; one number if they are equal."""
+    ratios = [max(1, round(size / reduced)) for size, reduced in zip(before, after, strict=True)]
     return tuple(ratios) if len({*ratios}) > 1 else ratios[0]
 
 
@@ -267,6 +315,8 @@ def note_call(model: Trunk, error: Exception, x: Any) -> None:
     """Add notes to ``error``: the module of ``model`` that raised it, and what ``model`` was built from."""
     note_path(model, error)
     shape = list(getattr(x, "shape", ()))
+    if any("was built from" in note for note in getattr(error, "__notes__", ())):
+        return
     if model.built_from and (len(shape), shape[1:2]) != (len(model.built_from), list(model.built_from[1:2])):
         error.add_note(
             f"{type(model).__name__} was built from input {model.built_from}, and called with {tuple(shape)}"

@@ -110,15 +110,19 @@ def path_of(weights: object) -> Path:
 
 def without_prefix(model: Backbone, given: State) -> State:
     """``given`` without the names of modules that contain the model, as DistributedDataParallel and others add them."""
-    given = {name: value for name, value in given.items() if name != "n_averaged"}  # of torch.optim.swa_utils
     own = dict(model.named_children())
-    while given and all("." in name for name in given):
-        firsts = {name.partition(".")[0] for name in given}
-        first = firsts.pop()
-        if firsts or first in own or any(rules.contains(first) for rules in model.reference_names.values()):
-            break
-        given = {name.partition(".")[2]: value for name, value in given.items()}
-    return given
+
+    def known(firsts: set[str]) -> bool:
+        layouts = model.reference_names.values()
+        return all(first in own or any(rules.contains(first) for rules in layouts) for first in firsts)
+
+    while True:
+        given = {name: value for name, value in given.items() if name != "n_averaged"}  # of torch.optim.swa_utils
+        inner = {name.partition(".")[2]: value for name, value in given.items()}
+        firsts, then = ({name.partition(".")[0] for name in names} for names in (given, inner))
+        if len(firsts) != 1 or "" in inner or (known(firsts) and not known(then)):
+            return given
+        given = inner
 
 
 def lazy_again(stem: nn.Module, built: nn.Module) -> nn.Module:
