@@ -192,7 +192,8 @@ def summary(
         raise ValueError(f"summary: depth must be a whole number of at least 0, or None, got {depth!r}.")
     require_call(owner, module, inputs, kwargs)
     layers, trainable = recorded(module, inputs, kwargs, owner, spatial_dims=spatial_dims)
-    shapes = [tuple(each.shape if isinstance(each, Tensor) else each) for each in inputs if has_shape(each)]
+    given = filter(has_shape, (*inputs, *kwargs.values()))
+    shapes = [tuple(each.shape if isinstance(each, Tensor) else each) for each in given]
     return Summary(layers, trainable, depth, shapes)
 
 

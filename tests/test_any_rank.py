@@ -34,8 +34,13 @@ def test_parameters_follow_from_the_volumes_of_the_kernels(name):
                 of_attention = kind == "Conv1d" and each.in_channels == each.out_channels == 1
                 assert of_attention or kind.endswith(f"{rank}d")
     assert shapes[1].keys() == shapes[2].keys() == shapes[3].keys()
+    pool_size = model.pool_size
     for key, shape in shapes[2].items():
         is_kernel = len(shape) == 4
+        if pool_size > 1 and key == "head.hidden.linear1.weight":  # it follows the pooled pixels
+            sizes = {rank: (shape[0], shape[1] // pool_size**2 * pool_size**rank) for rank in (1, 2, 3)}
+            assert {rank: shapes[rank][key] for rank in (1, 2, 3)} == sizes
+            continue
         assert shapes[1][key] == (shape[:3] if is_kernel else shape)
         assert shapes[3][key] == ((*shape, shape[3]) if is_kernel else shape)
     assert any(len(shape) == 4 for shape in shapes[2].values())

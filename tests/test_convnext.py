@@ -300,10 +300,10 @@ def test_blocks_in_a_network_of_another_stem():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (1, 1)}, "depths and widths must be of the same stages, got 2 and 3"),
-        ({"depths": (), "widths": ()}, "depths and widths must be of the same stages, got 0 and 0"),
-        ({"widths": (8, 0, 8)}, "widths must be a positive whole number, got 0"),
-        ({"depths": (1, 0, 1)}, "stages, of at least one block each"),
+        ({"depths": (1, 1)}, "depths and widths must be as many, got 2 and 3"),
+        ({"depths": (), "widths": ()}, "depths must be a sequence of at least one value"),
+        ({"widths": (8, 0, 8)}, r"widths\[1\] must be a positive whole number, got 0"),
+        ({"depths": (1, 0, 1)}, r"depths\[1\] must be a positive whole number, got 0"),
         ({"kernel_size": 4}, "kernel_size must be odd to keep the size, got 4"),
         ({"kernel_size": 0}, "kernel_size must be a positive whole number, got 0"),
         ({"overlap_channels": 0}, "overlap_channels must be a positive whole number, got 0"),

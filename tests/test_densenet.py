@@ -66,7 +66,7 @@ def test_an_activation_in_place_leaves_the_input_as_it_is(norm_layer):
         ({"stride": 2}, "DenseLayer: stride must be 1, as the output contains the input, got 2"),
         ({"kernel_size": 2}, "DenseLayer: kernel_size must be odd to keep the size, got 2"),
         ({"expansion_ratio": 0}, "DenseLayer: expansion_ratio must be a positive whole number, got 0"),
-        ({"dropout": -1}, "dropout probability has to be between 0 and 1, but got -1"),
+        ({"dropout": -1}, "DenseLayer: dropout must be from 0 to 1, got -1"),
     ],
 )
 def test_wrong_options_of_a_layer(options, message):
@@ -233,13 +233,13 @@ def test_the_first_call_builds_it_without_running_its_layers(options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": ()}, r"there must be stages, .* got \[\]"),
-        ({"depths": (1, 0)}, "DenseNet: depths must be a positive whole number, got 0"),
+        ({"depths": ()}, "DenseNet: depths must be a sequence of at least one value"),
+        ({"depths": (1, 0)}, r"DenseNet: depths\[1\] must be a positive whole number, got 0"),
         ({"growth_rate": 0}, "DenseNet: growth_rate must be a positive whole number, got 0"),
         ({"expansion_ratio": 1.5}, "DenseNet: expansion_ratio must be a positive whole number, got 1.5"),
         ({"layer_dropout": 2}, "DenseNet: layer_dropout must be from 0 to 1, got 2"),
-        ({"stem": ()}, r"DenseNet: stem must be the channels of one convolution or of several, got \(\)"),
-        ({"stem": 64}, "DenseNet: stem must be the channels of one convolution or of several, got 64"),
+        ({"stem": ()}, r"DenseNet: stem must be a sequence of at least one value, .*, got \(\)"),
+        ({"stem": 64}, r"DenseNet: stem must be a sequence of at least one value, .*, got 64"),
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"drop_path_rate": 0.1}, "DenseNet: drop_path_rate must be 0 without residual branches, got 0.1"),
     ],

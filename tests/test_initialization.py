@@ -698,7 +698,7 @@ def test_a_refusal_is_that_of_the_constructor():
         lazily(nn.Conv2d, 6, 1, groups=3)
     with pytest.raises(TypeError, match="unexpected keyword argument 'biass'"):
         lazily(nn.Conv2d, 6, 1, biass=3)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="kernel_size must be a positive whole number, got 'x'"):
         lazily(nn.Conv2d, 6, "x")
 
 

@@ -53,7 +53,10 @@ def test_what_was_asked_for_is_there():
 
 
 def test_no_table():
-    with pytest.raises(ValueError, match="stages must be a table of at least one row, got none"):
+    with pytest.raises(
+        ValueError,
+        match=r"MobileNet: stages must be a sequence of at least one value, such as \[Stage\(...\), Stage\(...\)\]",
+    ):
         MobileNet(3)
 
 

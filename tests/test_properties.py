@@ -95,6 +95,10 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "input_dilation": st.none() | SIDE,
         "project_activation": ACTIVATIONS,
     },
+    "DenseLayer": {"out_channels": st.integers(1, 12), "expansion_ratio": SIDE, "dropout": st.sampled_from([0.0, 1.0])}
+    | COMMON,
+    # A lazy layer with a norm that has no entries lists them as missing in a checkpoint, so only BatchNorm is here.
+    "NormActivation": {"activation": COMMON["activation"]},
     "LayerScale": {"initial_value": st.sampled_from([0, 0.5])},
     "PointwiseConv": OUT | COMMON | {"stride": SIDE},
     "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},

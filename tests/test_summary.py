@@ -108,7 +108,8 @@ def test_nothing_is_allocated():
 
 def test_as_text_html_and_rich_table():
     table = summary(resnet10t(num_classes=3), (1, 3, 64, 64), depth=2)
-    lines = str(table).splitlines()
+    header, *lines = str(table).splitlines()
+    assert header == "input: (1, 3, 64, 64), read as (batch, channels, height, width)"
     assert lines[0].split() == ["layer", "output", "shape", "parameters", "multiply-adds"]
     assert lines[1].split() == ["ResNet", "(1,", "3)", f"{table.parameters:,}", f"{table.macs:,}"]
     assert any(line.startswith("    conv1: ConvNormActivation") for line in lines)
@@ -151,7 +152,7 @@ def test_every_form_shows_the_same_cells_and_totals():
         ("  last: Flatten", "(2, 256)", "0", "0"),
     ]
     totals = "parameters: 116 (116 trainable), multiply-adds: 13,824"
-    *lines, below = str(table).splitlines()
+    above, *lines, below = str(table).splitlines()
     starts = [lines[0].index(column) for column in ("layer", "output shape")]
     assert below == totals
     for line, (layer, shape, *numbers) in zip(lines, rows, strict=True):
@@ -161,7 +162,7 @@ def test_every_form_shows_the_same_cells_and_totals():
     assert len({len(line) for line in lines}) == 1
     page = ElementTree.fromstring(f"<div>{table._repr_html_()}</div>")
     assert [tuple("".join(cell.itertext()) for cell in row) for row in page.iter("tr")] == rows
-    assert [part.text for part in page.iter("p")] == [totals]
+    assert [part.text for part in page.iter("p")] == [above, totals]
     for row in page.iter("tr"):
         styles = [cell.get("style", "") for cell in row]
         assert "white-space: pre" in styles[0]  # or the depth is not seen

@@ -227,15 +227,15 @@ def test_summary_needs_no_memory_for_weights():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (1, 1)}, "VGG: depths and widths must be as many, at least one, got 2 and 5"),
-        ({"depths": (), "widths": ()}, "VGG: depths and widths must be as many, at least one, got 0 and 0"),
-        ({"depths": (0, 1, 1, 1, 1)}, "VGG: depths must be a positive whole number, got 0"),
-        ({"depths": (1, 1, 0, 1, 1)}, "VGG: depths must be a positive whole number, got 0"),
+        ({"depths": (1, 1)}, "VGG: depths and widths must be as many, got 2 and 5"),
+        ({"depths": (), "widths": ()}, "VGG: depths must be a sequence of at least one value"),
+        ({"depths": (0, 1, 1, 1, 1)}, r"VGG: depths\[0\] must be a positive whole number, got 0"),
+        ({"depths": (1, 1, 0, 1, 1)}, r"VGG: depths\[2\] must be a positive whole number, got 0"),
         ({"pool_size": 0}, "VGG: pool_size must be a positive whole number, got 0"),
         ({"hidden_channels": 2.5}, "VGG: hidden_channels must be a positive whole number, got 2.5"),
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"drop_path_rate": 0.1}, "drop_path_rate must be 0 without residual branches, got 0.1"),
-        ({"dropout": 2.0}, "dropout probability has to be between 0 and 1, but got 2.0"),
+        ({"dropout": 2.0}, "VGG: dropout must be from 0 to 1, got 2.0"),
         ({"num_classes": 10, "global_pool": None}, "num_classes must be 0 without pooling, .* got 10"),
     ],
 )
