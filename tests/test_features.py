@@ -4,6 +4,7 @@ import pytest
 import timm
 import timm.optim
 import torch
+from timm.models._features import FeatureGetterNet, FeatureHookNet, FeatureListNet
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -193,3 +194,21 @@ def test_feature_info_has_timms_keys(name):
     assert tuple(ours[0]) == (ours[0]["num_chs"], ours[0]["reduction"], ours[0]["module"])
     with pytest.raises(KeyError, match="the key must be 'num_chs' or 'reduction' or 'module', got 'channels'"):
         ours[0]["channels"]
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "options"),
+    [(FeatureGetterNet, {}), (FeatureHookNet, {}), (FeatureListNet, {"flatten_sequential": True})],
+)
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_035"])
+def test_timms_feature_wrappers_take_a_network(wrapper, options, name):
+    model = materialize(get_model(name), (1, 3, 64, 64)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    indices = (1, 2, 4)  # FeatureListNet takes a stem of several convolutions apart
+    expected = model.forward_intermediates(x, indices, intermediates_only=True)
+    wrapped = wrapper(model, out_indices=indices, **options)
+    torch.testing.assert_close(list(wrapped(x)), expected)
+    assert wrapped.feature_info.channels() == [each.shape[1] for each in expected]
+    info = model.feature_info[0]
+    assert all(key in info for key in ("num_chs", "reduction", "module"))
+    assert "index" not in info

@@ -41,6 +41,13 @@ class StageInfo(NamedTuple):
             raise KeyError(f"StageInfo: the key must be {' or '.join(map(repr, TIMM))}, got {key!r}.")
         return getattr(self, TIMM[key])
 
+    def __contains__(self, key: object) -> bool:
+        return key in TIMM or tuple.__contains__(self, key)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value of a key, or ``default``, which is not kept: timm's feature wrappers call this."""
+        return self[key] if key in TIMM else default
+
 
 class FeatureInfo(list[StageInfo]):
     """The feature maps of a network, from the finest to the coarsest, with timm's methods."""
