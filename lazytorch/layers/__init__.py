@@ -16,20 +16,8 @@ from lazytorch.layers.channel_norm import ChannelNorm, LazyChannelNorm
 from lazytorch.layers.conv_norm_activation import ConvNormActivation, LazyConvNormActivation
 from lazytorch.layers.convnext_block import ConvNeXtBlock, LazyConvNeXtBlock
 from lazytorch.layers.dense import DenseLayer, LazyDenseLayer, LazyNormActivation, NormActivation
-from lazytorch.layers.depthwise_separable import (
-    DepthSepConv,
-    DepthSepConv2d,
-    DepthwiseConv,
-    DepthwiseConv2d,
-    LazyDepthSepConv,
-    LazyDepthSepConv2d,
-    LazyDepthwiseConv,
-    LazyDepthwiseConv2d,
-    LazyPointwiseConv,
-    LazyPointwiseConv2d,
-    PointwiseConv,
-    PointwiseConv2d,
-)
+from lazytorch.layers.depthwise import DepthwiseConv, DepthwiseConv2d, LazyDepthwiseConv, LazyDepthwiseConv2d
+from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d, LazyDepthSepConv, LazyDepthSepConv2d
 from lazytorch.layers.expansion_reduction import (
     LazyExpansionConv,
     LazyExpansionConv2d,
@@ -53,6 +41,7 @@ from lazytorch.layers.inverted_bottleneck import (
 from lazytorch.layers.layer_scale import LayerScale, LazyLayerScale
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.pointwise import LazyPointwiseConv, LazyPointwiseConv2d, PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
 from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
 from lazytorch.layers.rounding import round_channels

@@ -8,7 +8,7 @@ from torch import nn
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, divides, largest, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
-from lazytorch.layers.depthwise_separable import PointwiseConv
+from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.residual import ResidualBlock, squeeze
 from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection

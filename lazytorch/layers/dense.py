@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, fraction, largest, odd, positive_sizes, positive_whole, who
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
-from lazytorch.layers.depthwise_separable import PointwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature

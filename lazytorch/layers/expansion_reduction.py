@@ -10,7 +10,8 @@ from lazytorch.layers.bases import (
     LazyConvExpansionModule,
     LazyConvReductionModule,
 )
-from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d, PointwiseConv, PointwiseConv2d
+from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d
+from lazytorch.layers.pointwise import PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import of_rank
 from lazytorch.signature import create_lazy_signature
 

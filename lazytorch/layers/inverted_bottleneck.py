@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, flag, largest, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
-from lazytorch.layers.depthwise_separable import DepthwiseConv, PointwiseConv
+from lazytorch.layers.depthwise import DepthwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.residual import squeeze
 from lazytorch.layers.rules import checked
 from lazytorch.layers.stochastic_depth import StochasticDepth

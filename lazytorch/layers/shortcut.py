@@ -6,8 +6,8 @@ from torch import nn
 
 from lazytorch.layers.checks import Sizes, each, largest
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
-from lazytorch.layers.depthwise_separable import PointwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import of_rank
 
 __all__ = ["pooled_projection", "projection"]
