@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 
 from torch import nn
 
-from lazytorch._lazy.unbuilt import show
+from lazytorch._lazy.show import show
 
 __all__ = [
     "INPUT_CHANNELS",

@@ -184,7 +184,7 @@ INTERPRETER = {
 # Functions that read frames or modules, and what for.
 READERS = {
     ("_lazy/scopes.py", "path_in_running_model"): "the place of a module in the message of an error",
-    ("models/trunk.py", "note_path"): "the place of a module in the message of an error",
+    ("models/notes.py", "note_path"): "the place of a module in the message of an error",
     ("_lazy/scopes.py", "warn"): "the line that a warning shows",
 }
 

@@ -5,7 +5,6 @@ import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -14,11 +13,11 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils.hooks import RemovableHandle
 
 from lazytorch._lazy.deferred import Deferred, DeferredLoad
+from lazytorch._lazy.show import show
 from lazytorch._shapes.mode import map_tensors
 from lazytorch.errors import UninitializedAttributeError, UninitializedModuleError, not_yet
 
 PLACEHOLDER = "_placeholder"
-LONG = 100  # a table of so many characters is shown by the number of its rows
 # Attributes of tensors that need values or a shape.
 NEED_VALUES = {"H", "T", "data", "imag", "mH", "mT", "nbytes", "ndim", "real"}
 # Methods of tensors that do not.
@@ -278,27 +277,3 @@ class Placeholder(UninitializedParameter):
         if not attribute and func not in ALLOWED:
             raise placeholders[0].refuse(f"calling {getattr(func, '__name__', func)}")
         return super().__torch_function__(func, types, args, kwargs)
-
-
-def show(value: object) -> str:
-    """``repr``, but classes and functions by name, as in code, and a long table by the number of its rows."""
-    if isinstance(value, functools.partial):
-        arguments = [*map(show, value.args), *(f"{key}={show(each)}" for key, each in value.keywords.items())]
-        return f"partial({', '.join([show(value.func), *arguments])})"
-    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
-        return value.__name__
-    if type(value) in (list, tuple):
-        first: Any = value
-        while type(first) in (list, tuple) and first:
-            first = first[0]
-        if hasattr(first, "_asdict"):
-            return f"<{len(value)} rows>"  # pyright: ignore[reportArgumentType]
-        rows = ", ".join(map(show, value))  # pyright: ignore[reportArgumentType]
-        if len(rows) > LONG:
-            return f"<{len(value)} rows>"  # pyright: ignore[reportArgumentType]
-        return f"[{rows}]" if isinstance(value, list) else f"({rows}{',' * (len(value) == 1)})"  # pyright: ignore[reportArgumentType]
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return f"{type(value).__name__}({', '.join(map(show, value))})"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{show(key)}: {show(each)}' for key, each in value.items())}}}"
-    return f"<{type(value).__name__}>" if type(value).__repr__ is object.__repr__ else repr(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch._lazy.unbuilt import show
+from lazytorch._lazy.show import show
 from lazytorch.arguments import Rule
 
 __all__ = [

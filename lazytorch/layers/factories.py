@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch._lazy.unbuilt import show
+from lazytorch._lazy.show import show
 from lazytorch.arguments import Rule
 from lazytorch.layers.checks import who
 from lazytorch.lazy_module import LazyModule

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch._init.initialize import known
-from lazytorch._lazy.unbuilt import show
+from lazytorch._lazy.show import show
 from lazytorch.arguments import Rule
 from lazytorch.errors import UninitializedModuleError, listed, not_yet
 from lazytorch.layers.checks import flag, fraction, module, positive_whole, who, whole
@@ -24,7 +24,8 @@ from lazytorch.models.elsewhere import replacement_of
 from lazytorch.models.first_call import waiting
 from lazytorch.models.freezing import Freezing
 from lazytorch.models.initial_weights import initialize_again, without_initial_values
-from lazytorch.models.trunk import Blocks, Trunk, called_with_input, note_call
+from lazytorch.models.notes import note_call
+from lazytorch.models.trunk import Blocks, Trunk, called_with_input
 
 __all__ = ["OPTIONS", "Backbone"]
 

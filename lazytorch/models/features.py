@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lazytorch._init.initialize import known
 from lazytorch.models.feature_info import FeatureInfo
-from lazytorch.models.trunk import Trunk, note_call
+from lazytorch.models.notes import note_call
+from lazytorch.models.trunk import Trunk
 
 if TYPE_CHECKING:
     from lazytorch.models.backbone import Backbone

@@ -38,7 +38,7 @@ class FirstCall:
         self.compile: tuple[Any, Any] | None = None
         self.shape: tuple[int, ...] | None = None
         self.lock = threading.RLock()
-        vars(module)["forward"] = self.forward
+        vars(module).update(forward=self.forward, built_from=None)
 
     @property
     def module(self) -> nn.Module:

@@ -37,24 +37,18 @@ class Freezing:
                 if parameter is not None and parameter.requires_grad:
                     self.changed.append((each, name))
                     parameter.requires_grad_(False)
-        self.evaluate()
 
     def name_built(self) -> None:
         """Replace the placeholder of a module that was lazy by the parameters that it has now."""
-        self.changed = [
-            entry
-            for module, name in self.changed
-            for entry in (
-                [(module, name)]
-                if name != PLACEHOLDER or isinstance(module, LazyModule)
-                else [
-                    (each, key)
-                    for each in module.modules()
-                    for key, parameter in each._parameters.items()
-                    if parameter is not None and not parameter.requires_grad
-                ]
-            )
-        ]
+        named: list[tuple[nn.Module, str]] = []
+        for module, name in self.changed:
+            if name != PLACEHOLDER or isinstance(module, LazyModule):
+                named.append((module, name))
+                continue
+            for each in module.modules():
+                parameters = each._parameters.items()
+                named += [(each, key) for key, value in parameters if value is not None and not value.requires_grad]
+        self.changed = named
 
     def evaluate(self) -> None:
         """Set the frozen parts to evaluation."""

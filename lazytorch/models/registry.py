@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
-from lazytorch._lazy.unbuilt import show
+from lazytorch._lazy.show import show
 from lazytorch.arguments import INPUT_CHANNELS, close_to, explained
 from lazytorch.layers.checks import flag
 from lazytorch.models._weights.sources import Reference

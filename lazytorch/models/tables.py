@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lazytorch._lazy.unbuilt import show
+from lazytorch._lazy.show import show
 from lazytorch.arguments import Rule
 from lazytorch.layers.checks import Sizes, several, who
 

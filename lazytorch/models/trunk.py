@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self, TypeVar
 
 import torch
@@ -12,19 +12,18 @@ from torch.utils.checkpoint import checkpoint
 
 from lazytorch import _torch
 from lazytorch._init.initialize import known
-from lazytorch._lazy.inputs import require_dims, require_input
-from lazytorch.layers.checks import Sizes, largest, whole
+from lazytorch._lazy.inputs import require_input
+from lazytorch.layers.checks import whole
 from lazytorch.materialize import is_lazy, modules_of
-from lazytorch.models.building import examples_for
 from lazytorch.models.feature_info import FeatureInfo, StageInfo
 from lazytorch.models.first_call import FirstCall, waiting
 from lazytorch.models.freezing import Freezing
-from lazytorch.summary import output_shapes
+from lazytorch.models.measuring import has_stride, is_dilated, is_plain, reduction_of, shapes_of
+from lazytorch.models.notes import note_call
 
-__all__ = ["Blocks", "Trunk", "note_call"]
+__all__ = ["Blocks", "Trunk", "called_with_input"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-SIDE = 3840  # pixels: whole after strides of 2, 3 and 5, and so large that padding does not change a ratio
 
 
 class Blocks(nn.Sequential):
@@ -83,6 +82,8 @@ class Trunk(nn.Module):
         spatial_dims: 1, 2 or 3; by default as the first input has.
     """
 
+    built_from: tuple[int, ...] | None
+
     def __init__(
         self,
         stem: nn.Module,
@@ -92,7 +93,6 @@ class Trunk(nn.Module):
         freezing: Freezing,
         spatial_dims: int | None,
     ) -> None:
-        require_dims(type(self).__name__, spatial_dims)
         super().__init__()
         FirstCall(self)
         self.stem = stem
@@ -101,7 +101,6 @@ class Trunk(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
         self.freezing = freezing
         self.spatial_dims = spatial_dims
-        self.built_from: tuple[int, ...] | None = None
         self.known_names: tuple[Any, list[str]] = None, []
 
     @property
@@ -121,6 +120,12 @@ class Trunk(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"known_names": (None, [])}  # weak references do not pickle
 
+    def output_shapes(self, *after: nn.Module) -> list[tuple[int, ...]]:
+        """The shapes of an input, and of the outputs of stem, pooling, every stage, and the modules ``after`` them."""
+        first_call = waiting(self)
+        with contextlib.nullcontext() if first_call is None else first_call.lock:
+            return shapes_of([self.stem, self.stem_pool, *self.stages, *after], self.built_from)
+
     def outputs(self) -> list[StageInfo]:
         """The outputs of the stem, of its pooling, and of every stage."""
         names = ["stem", "stem_pool", *(f"stages.{name}" for name in self.stages._modules)]
@@ -130,28 +135,10 @@ class Trunk(nn.Module):
             for name, shape in zip(names, shapes, strict=True)
         ]
 
-    def output_shapes(self, *after: nn.Module) -> list[tuple[int, ...]]:
-        """The shapes of an input, and of the outputs of stem, pooling, every stage, and the modules ``after`` them."""
-        first_call = waiting(self)
-        refused: Exception | None = None
-        with contextlib.nullcontext() if first_call is None else first_call.lock:
-            parts = Parts([self.stem, self.stem_pool, *self.stages, *after])
-            examples = examples_for(self, SIDE)
-            for example in examples if self.built_from is None else [*examples, self.built_from]:
-                try:
-                    return [example, *output_shapes(parts, example)]
-                except Exception as error:
-                    refused = refused or error
-        assert refused is not None
-        refused.add_note("while the stem and stages ran on the shape of an image")
-        if isinstance(refused, AttributeError):  # which a property would hide
-            raise RuntimeError(str(refused)) from refused
-        raise refused
-
     def maps(self) -> list[StageInfo]:
         stem, pool, *stages = self.outputs()
         before = [stem] if stem.reduction == pool.reduction else [stem, pool]
-        dilated = {f"stages.{name}" for name, stage in self.stages._modules.items() if getattr(stage, "dilated", False)}
+        dilated = {f"stages.{name}" for name, stage in self.stages._modules.items() if is_dilated(stage)}
         outputs = [*before, *stages]
         return [
             info
@@ -166,7 +153,7 @@ class Trunk(nn.Module):
             return self.feature_info.module_name()
         modules = modules_of(nn.ModuleList([self.stem, self.stem_pool, self.stages]))[1:]
         key = [(weakref.ref(each), *filter(is_plain, vars(each).values())) for each in modules]
-        key += [(name, getattr(stage, "dilated", False)) for name, stage in self.stages._modules.items()]
+        key += [(name, is_dilated(stage)) for name, stage in self.stages._modules.items()]
         if self.known_names[0] != key:
             try:
                 self.known_names = key, self.feature_info.module_name()
@@ -193,14 +180,16 @@ class Trunk(nn.Module):
         names = self.map_names()
         if indices is None:
             return names
-        numbers = list(indices) if isinstance(indices, Sequence) else [indices]
-        if any(type(each) is not int for each in numbers):
-            raise TypeError(f"Backbone: the indices of feature maps must be whole numbers, got {indices!r}.")
-        places = list(range(-indices, 0)) if isinstance(indices, int) else list(indices)
+        kind = type(self).__name__
+        places = list(indices) if isinstance(indices, Sequence) else [indices]
+        if any(type(each) is not int for each in places):
+            raise TypeError(f"{kind}: the indices of feature maps must be whole numbers, got {indices!r}.")
+        if isinstance(indices, int):
+            places = list(range(-indices, 0))
         missing = [place for place in places if not -len(names) <= place < len(names)]
         if missing or not places:
             raise ValueError(
-                f"Backbone: feature maps must be of the {len(names)} there are, of reductions "
+                f"{kind}: feature maps must be of the {len(names)} there are, of reductions "
                 f"{self.feature_info.reduction()}, got {indices!r}."
             )
         return [names[place] for place in sorted({place % len(names) for place in places})]
@@ -279,62 +268,4 @@ class Trunk(nn.Module):
         self.gradient_checkpointing = enable
 
 
-class Parts(nn.Module):
-    """Calls modules one after the other, and returns the output of each."""
-
-    def __init__(self, parts: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        outputs = [x]
-        for part in self.parts:
-            outputs.append(part(outputs[-1]))
-        return outputs[1:]
-
-
-def has_stride(part: nn.Module | None) -> bool:
-    strides = [vars(each).get("stride", 1) for each in ([] if part is None else part.modules())]
-    return getattr(part, "dilated", False) or any(
-        largest(each) > 1 for each in strides if isinstance(each, (int, tuple))
-    )
-
-
-def is_plain(value: object) -> bool:
-    """Whether an attribute may be a stride or the like."""
-    return type(value) in (int, float, tuple)
-
-
-def reduction_of(before: Sequence[int], after: Sequence[int]) -> Sizes:
-    """The sizes of the input over those of an output; one number if they are equal."""
-    ratios = [max(1, round(size / reduced)) for size, reduced in zip(before, after, strict=True)]
-    return tuple(ratios) if len({*ratios}) > 1 else ratios[0]
-
-
-def note_call(model: Trunk, error: Exception, x: Any) -> None:
-    """Add notes to ``error``: the module of ``model`` that raised it, and what ``model`` was built from."""
-    note_path(model, error)
-    shape = list(getattr(x, "shape", ()))
-    if any("was built from" in note for note in getattr(error, "__notes__", ())):
-        return
-    if model.built_from and (len(shape), shape[1:2]) != (len(model.built_from), list(model.built_from[1:2])):
-        error.add_note(
-            f"{type(model).__name__} was built from input {model.built_from}, and called with {tuple(shape)}"
-        )
-
-
-def note_path(model: nn.Module, error: Exception) -> None:
-    """Add to ``error`` the name of the module of ``model`` that raised it, unless a note names it already."""
-    if any(note.startswith("at ") for note in getattr(error, "__notes__", ())):
-        return
-    names = {module: name for name, module in model.named_modules()}
-    path, traceback = "", error.__traceback__
-    while traceback is not None:
-        frame, traceback = traceback.tb_frame, traceback.tb_next
-        if frame.f_code is getattr(nn.Module._call_impl, "__code__", None):
-            path = names.get(frame.f_locals["self"], "") or path
-    if path:
-        error.add_note(f"at {path}")
-
-
-known.update((Blocks, Parts))
+known.add(Blocks)

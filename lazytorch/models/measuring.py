@@ -1,0 +1,76 @@
+"""The sizes of what the parts of a network return, computed on shapes, with a large image as the input."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from lazytorch._init.initialize import known
+from lazytorch.layers.checks import Sizes, largest
+from lazytorch.models.building import examples_for
+from lazytorch.summary import output_shapes
+
+__all__ = ["has_stride", "is_dilated", "is_plain", "reduction_of", "shapes_of"]
+
+SIDE = 3840  # pixels: whole after strides of 2, 3 and 5, and so large that padding does not change a ratio
+
+
+def shapes_of(modules: Sequence[nn.Module], built_from: tuple[int, ...] | None) -> list[tuple[int, ...]]:
+    """The shapes of an input, and of the outputs of modules that are called one after the other.
+
+    Args:
+        modules: The modules; they may be lazy.
+        built_from: The shape of an input that they accept, if one is known. Others are tried before: a large one shows
+            every stride.
+    """
+    parts = Parts(modules)
+    examples = examples_for(parts, SIDE)
+    refused: Exception | None = None
+    for example in examples if built_from is None else [*examples, built_from]:
+        try:
+            return [example, *output_shapes(parts, example)]
+        except Exception as error:
+            refused = refused or error
+    assert refused is not None
+    refused.add_note("while the stem and stages ran on the shape of an image")
+    if isinstance(refused, AttributeError):  # which a property would hide
+        raise RuntimeError(str(refused)) from refused
+    raise refused
+
+
+class Parts(nn.Module):
+    """Calls modules one after the other, and returns the output of each."""
+
+    def __init__(self, parts: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = [x]
+        for part in self.parts:
+            outputs.append(part(outputs[-1]))
+        return outputs[1:]
+
+
+known.add(Parts)
+
+
+def is_dilated(stage: nn.Module | None) -> bool:
+    """Whether dilation replaced the stride of a stage."""
+    return getattr(stage, "dilated", False)
+
+
+def has_stride(part: nn.Module | None) -> bool:
+    """Whether a layer in ``part`` has a stride, or had one that dilation replaced."""
+    strides = [vars(each).get("stride", 1) for each in ([] if part is None else part.modules())]
+    return is_dilated(part) or any(largest(each) > 1 for each in strides if isinstance(each, (int, tuple)))
+
+
+def is_plain(value: object) -> bool:
+    """Whether an attribute may be a stride or the like."""
+    return type(value) in (int, float, tuple)
+
+
+def reduction_of(before: Sequence[int], after: Sequence[int]) -> Sizes:
+    """The sizes of the input over those of an output; one number if they are equal."""
+    ratios = [max(1, round(size / reduced)) for size, reduced in zip(before, after, strict=True)]
+    return tuple(ratios) if len({*ratios}) > 1 else ratios[0]
