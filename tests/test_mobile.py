@@ -9,7 +9,8 @@ from torch import nn
 import lazytorch
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyUniversalInvertedBottleneck, SqueezeExcitation
 from lazytorch.models import MobileNet, Stage, get_model, list_models, mobilenet_v2
-from lazytorch.models.mobile import blocks, ceil, linear
+from lazytorch.models.heads import linear
+from lazytorch.models.mobile import blocks, ceil
 from lazytorch.models.mobilenet import MOBILENET_V2
 
 TABLES = {
@@ -76,7 +77,7 @@ def test_compound_scaling():
 
 
 def test_hidden_layer_after_the_pooling():
-    for hidden in (linear, partial(lazytorch.models.mobile.pointwise, norm=True)):
+    for hidden in (linear, partial(lazytorch.models.heads.pointwise, norm=True)):
         model = MobileNet(3, stages=MOBILENET_V2[:2], hidden_channels=40, hidden=hidden)
         x = torch.zeros(2, 1, 32, 32)
         assert model(x).shape == (2, 3)

@@ -21,7 +21,7 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rules import norm_layer
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
-from lazytorch.models.mobile import linear
+from lazytorch.models.heads import linear
 from lazytorch.models.registry import model
 from lazytorch.models.tables import as_many
 

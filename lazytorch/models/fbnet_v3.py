@@ -6,8 +6,9 @@ from torch import nn
 
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.models.heads import pointwise
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import HARD_SWISH, TIMM, MobileNet, Stage, convolution, pointwise
+from lazytorch.models.mobile import HARD_SWISH, TIMM, MobileNet, Stage, convolution
 from lazytorch.models.registry import model
 
 __all__ = ["FBNET_V3_B", "FBNET_V3_D", "FBNET_V3_G", "fbnetv3_b", "fbnetv3_d", "fbnetv3_g"]

@@ -16,7 +16,6 @@ from lazytorch.layers import (
     LazyConvNormActivation,
     LazyFusedInvertedBottleneck,
     LazyInvertedBottleneck,
-    LazyLinear,
     LazyPointwiseConv,
     SameConv2d,
     SqueezeExcitation,
@@ -24,11 +23,11 @@ from lazytorch.layers import (
 )
 from lazytorch.layers.checks import Sizes, flag, positive, positive_sizes, positive_whole, sizes, whole
 from lazytorch.layers.factories import factory, maker
-from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.heads import pointwise
 from lazytorch.models.tables import one_or_several, table_of
 
 __all__ = ["MobileNet", "Stage"]
@@ -135,28 +134,6 @@ def scaled_up(channels: int, width: float) -> int:
     return max(channels, round_channels(channels * width))
 
 
-def pointwise(
-    channels: int, *, bias: bool = True, norm: bool = False, **layer: Callable[..., nn.Module] | None
-) -> dict[str, nn.Module]:
-    """The hidden layer after the pooling as a 1x1 convolution, as timm has it."""
-    norm_layer = layer["norm_layer"] if norm else None
-    conv = LazyConvNormActivation(
-        channels,
-        1,
-        bias=bias and not norm,
-        norm_layer=norm_layer,
-        activation=layer["activation"],
-        conv_layer=layer["conv_layer"] or nn.Conv2d,
-    )
-    return {"pooled": conv}
-
-
-def linear(channels: int, **layer: Callable[..., nn.Module] | None) -> dict[str, nn.Module]:
-    """The hidden layer after the pooling as a linear one, as torchvision has it."""
-    activation = layer["activation"] or nn.Identity
-    return {"hidden": NamedSequential(linear=LazyLinear(channels), activation=activation())}
-
-
 @family
 class MobileNet(Network):
     """A network of inverted bottlenecks by a table.
@@ -181,7 +158,7 @@ class MobileNet(Network):
         final_width: Called with ``final_channels`` and ``width``; returns its channels.
         hidden_channels: Channels of a layer between the pooling and the classifier; None for none.
         hidden: Called with ``hidden_channels``, ``norm_layer`` and ``activation``; returns that layer: ``pointwise`` or
-            ``linear`` of ``lazytorch.models.mobile``, or a ``functools.partial`` of one.
+            ``linear`` of ``lazytorch.models.heads``, or a ``functools.partial`` of one.
         anti_aliasing: Replaces the stride of a block's convolution; see the block.
         initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's.
         names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.

@@ -17,6 +17,7 @@ from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.layers.checks import largest
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
+from lazytorch.models.heads import linear
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
 from lazytorch.models.mobile import (
     HARD_SWISH,
@@ -27,7 +28,6 @@ from lazytorch.models.mobile import (
     Stage,
     as_stated,
     convolution,
-    linear,
     pointwise,
 )
 from lazytorch.models.registry import model

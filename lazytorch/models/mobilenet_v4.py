@@ -7,8 +7,9 @@ from functools import partial
 
 from lazytorch.layers import BlurPool, LazyFusedInvertedBottleneck, LazyUniversalInvertedBottleneck, average_blur
 from lazytorch.models._weights.names import Rules
+from lazytorch.models.heads import pointwise
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution, pointwise
+from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution
 from lazytorch.models.registry import model
 
 __all__ = [

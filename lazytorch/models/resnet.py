@@ -1,7 +1,7 @@
-"""ResNet and its kin, by a few options that go together as one likes. Those that have a name are in ``resnets.py``.
+"""ResNet and related networks, from options that can be combined. The networks with names are in ``resnets.py``.
 
-He et al. 2015, "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385; the step of a
-bottleneck is in its 3x3 convolution, where torchvision and timm have it.
+He et al. 2015, "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385. The stride of a
+bottleneck is in its 3x3 convolution, as in torchvision and timm.
 """
 
 from collections.abc import Callable, Sequence

@@ -22,12 +22,12 @@ def average_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.
 
 
 def blurred_max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """Zhang 2019, section 3.2: the maximum at every pixel, then a blur with the step."""
+    """Zhang 2019, section 3.2: the maximum at every pixel, then a blur with the stride."""
     return NamedSequential(max=LazyMaxPool(3, stride=1, padding=1), blur=LazyBlurPool())
 
 
 def strided_convolution(out_channels: int, **layer: Callable[..., nn.Module] | None) -> nn.Module:
-    """ResNet-RS: a convolution with the step in place of pooling."""
+    """ResNet-RS: a convolution with a stride in place of pooling."""
     return LazyConvNormActivation(out_channels, stride=2, **layer)  # pyright: ignore[reportArgumentType]
 
 
