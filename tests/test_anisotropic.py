@@ -130,6 +130,8 @@ def test_a_resnet(stem):
         assert model.stem.conv.kernel_size == (1, 7, 7)
     dilated = ResNet(3, **options, stem_stride=FLAT, output_stride=8)
     assert [info.reduction for info in dilated.stage_info] == [(2, 4, 4), (2, 8, 8), (4, 8, 8)]
+    unpooled = ResNet(3, **options, stem_stride=(1, 4, 4), stem_pool=None, output_stride=8)
+    assert [info.reduction for info in unpooled.stage_info] == [(1, 4, 4), (1, 8, 8), (2, 8, 8)]
     with pytest.raises(ValueError, match="depths and strides must be as many, got 3 and 2"):
         ResNet(3, **options | {"strides": (1, 2)})
 

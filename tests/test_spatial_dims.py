@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lazytorch import ShapeInferenceError, is_lazy, materialize, summary
-from lazytorch.layers import LazyBlurPool, LazyConvNormActivation, LazyPointwiseConv2d
+from lazytorch.layers import ConvNormActivation, LazyBlurPool, LazyConvNormActivation, LazyPointwiseConv2d
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.models import Backbone, Features, MobileNet, ResNet, Stage, get_model, resnet10t
 from tests.catalogue import LAYERS
@@ -84,6 +84,21 @@ def test_another_number_is_an_error(wrong):
         with pytest.raises(ValueError, match=r"spatial_dims must be 1, 2 or 3, got "):
             make()
     assert is_lazy(model)
+
+
+@pytest.mark.parametrize("layer", RANK_FREE, ids=lambda layer: layer.lazy_class.__name__)
+def test_another_number_is_an_error_of_every_layer(layer):
+    with pytest.raises(ValueError, match="spatial_dims must be 1, 2 or 3, got 4"):
+        layer.lazy_class(*layer.args, **layer.kwargs, spatial_dims=4)
+
+
+class LazyOwn(LazyConvInChannelModule, ConvNormActivation):
+    """A lazy class without the target's signature."""
+
+
+def test_another_number_is_an_error_of_a_class_of_the_user():
+    with pytest.raises(ValueError, match="LazyOwn: spatial_dims must be 1, 2 or 3, got 4"):
+        LazyOwn(8, spatial_dims=4)(torch.zeros(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("give", [tuple, torch.zeros], ids=["shape", "tensor"])

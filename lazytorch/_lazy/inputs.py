@@ -61,6 +61,7 @@ def require_input(owner: str, shape: Sequence[int], spatial_dims: int | None) ->
 
     Without ``spatial_dims``, warn if the first input of a whole model looks like an image without a batch dimension.
     """
+    require_dims(owner, spatial_dims)
     shape = tuple(shape)
     allowed = [1, 2, 3] if spatial_dims is None else [spatial_dims]
     if len(shape) - 2 not in allowed:

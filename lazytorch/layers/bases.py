@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lazytorch._init.initialize import skip_init
-from lazytorch._lazy.inputs import require_dims, require_input
+from lazytorch._lazy.inputs import require_input
 from lazytorch.errors import ShapeInferenceError
 from lazytorch.layers.checks import positive
 from lazytorch.lazify import first_tensor
@@ -29,10 +29,6 @@ class LazyConvInChannelModule(LazyModule):
     """
 
     spatial_dims: ClassVar[int | None] = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        require_dims(type(self).__name__, kwargs.get("spatial_dims"))
-        super().__init__(*args, **kwargs)
 
     def get_initialized_module(
         self, inputs: tuple[Any, ...], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]

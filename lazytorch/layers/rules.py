@@ -74,7 +74,10 @@ RULES: dict[str | tuple[str, ...], Rule] = {
 }
 # Those of parameters of torch.nn's classes.
 of_torch.update(
-    {name: RULES[name] for name in ("out_channels", "kernel_size", "dilation", "groups", "padding_mode", "ceil_mode")}
+    {
+        name: RULES[name]
+        for name in ("out_channels", "kernel_size", "dilation", "groups", "padding_mode", "ceil_mode", "spatial_dims")
+    }
 )
 of_torch.update(
     {
