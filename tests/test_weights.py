@@ -331,14 +331,20 @@ def test_what_cannot_be_loaded_is_an_error(tmp_path):
         ResNet(depths=(1, 1, 1, 1), block=LazyBasicBlock, expansion=1, weights="timm")
 
 
-@pytest.mark.parametrize("weights", ["torchvision", "torchvision:IMAGENET1K_V1"])
-def test_published_by_torchvision_through_its_own_cache(tmp_path, monkeypatch, weights):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+def in_torchvisions_cache(folder, monkeypatch):
+    """A network of torchvision's with random weights, and the enum of weights for which its cache has them."""
+    monkeypatch.setenv("TORCH_HOME", str(folder))
     theirs = of_torchvision()
     published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-    cache = tmp_path / "hub" / "checkpoints"
+    cache = folder / "hub" / "checkpoints"
     cache.mkdir(parents=True)
     torch.save(theirs.state_dict(), cache / published.url.rsplit("/", 1)[1])
+    return theirs, published
+
+
+@pytest.mark.parametrize("weights", ["torchvision", "torchvision:IMAGENET1K_V1"])
+def test_published_by_torchvision_through_its_own_cache(tmp_path, monkeypatch, weights):
+    theirs, _ = in_torchvisions_cache(tmp_path, monkeypatch)
     model = get_model("resnet18", weights=weights)
     assert same(reference_state_dict(model, "torchvision"), theirs.state_dict())
     with pytest.raises(ValueError, match="torchvision has no weights 'V9' for resnet18; it has IMAGENET1K_V1"):
@@ -482,12 +488,7 @@ def test_a_method_of_torch_that_was_wrapped_changes_nothing(monkeypatch):
 
 
 def test_an_enum_of_torchvisions_weights(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    theirs = of_torchvision()
-    published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-    cache = tmp_path / "hub" / "checkpoints"
-    cache.mkdir(parents=True)
-    torch.save(theirs.state_dict(), cache / published.url.rsplit("/", 1)[1])
+    theirs, published = in_torchvisions_cache(tmp_path, monkeypatch)
     for weights in (published, torchvision.models.ResNet18_Weights.DEFAULT):
         model = get_model("resnet18", weights=weights)
         assert same(reference_state_dict(model, "torchvision"), theirs.state_dict())
