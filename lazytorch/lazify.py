@@ -2,22 +2,48 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from lazytorch._init.initialize import known, skip_init
 from lazytorch.errors import ShapeInferenceError
-from lazytorch.lazy_module import LazyModule, describe
+from lazytorch.lazy_module import LazyModule, describe, target_class
 from lazytorch.signature import constructor_signature, create_lazy_signature
 
 __all__ = ["first_tensor", "lazify"]
 
+P = ParamSpec("P")
+T = TypeVar("T", bound=nn.Module)
 Rule = int | Callable[[tuple[Any, ...]], Any]
 
+if TYPE_CHECKING:
 
-def lazify(module_cls: type[nn.Module], /, **inferred: Rule) -> type[LazyModule]:
+    class LazyClass(type, Generic[P, T]):
+        """A lazy class as type checkers see it: the parameters of its constructor, and the class that it builds."""
+
+        def __call__(cls, *args: P.args, **kwargs: P.kwargs) -> T: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    class FirstParameter(TypedDict, total=False):
+        """Names that the first parameter of a constructor has in torch.nn and in most other libraries."""
+
+        in_channels: Rule
+        in_features: Rule
+        num_features: Rule
+        channels: Rule
+        input_size: Rule
+        embed_dim: Rule
+        dim: Rule
+
+
+@overload
+def lazify(
+    module_cls: Callable[Concatenate[Any, P], T], /, **inferred: Unpack["FirstParameter"]
+) -> "LazyClass[P, T]": ...
+@overload
+def lazify(module_cls: Callable[..., T], /, **inferred: Rule) -> "LazyClass[..., T]": ...
+def lazify(module_cls: Any, /, **inferred: Any) -> Any:
     """Make a lazy class from any module class.
 
     Args:
@@ -54,13 +80,12 @@ def lazify(module_cls: type[nn.Module], /, **inferred: Rule) -> type[LazyModule]
             )
     lazy_class = type(
         f"Lazy{module_cls.__name__}",
-        (_Lazified, module_cls),
+        (Lazified, module_cls),
         {
             "__module__": module_cls.__module__,
             "__doc__": f"{module_cls.__name__} that infers {', '.join(inferred)} from its first input.",
-            "_target": module_cls,
-            "_rules": inferred,
         },
+        **inferred,
     )
     if module_cls in known and all(isinstance(rule, int) for rule in inferred.values()):
         known.add(lazy_class)
@@ -69,22 +94,33 @@ def lazify(module_cls: type[nn.Module], /, **inferred: Rule) -> type[LazyModule]
 
 
 # What ``lazify`` made, by its arguments: equal arguments give one class, which pickles by them.
-_made: dict[tuple[type[nn.Module], tuple[tuple[str, Rule], ...]], type[LazyModule]] = {}
+_made: dict[tuple[type[nn.Module] | None, tuple[tuple[str, Rule], ...]], type[LazyModule]] = {}
 
 
-class _Lazified(LazyModule):
-    _target: ClassVar[type[nn.Module]]
+class Lazified(LazyModule):
+    """Base of lazy classes whose inferred parameters are dimensions, or functions, of the first input.
+
+    They are arguments of the class statement: ``class LazyLinear(Lazified, nn.Linear, in_features=-1)``.
+    """
+
     _rules: ClassVar[Mapping[str, Rule]]
+
+    def __init_subclass__(cls, **inferred: Rule) -> None:
+        super().__init_subclass__()
+        if inferred:
+            cls._rules = inferred
 
     def get_initialized_module(
         self, inputs: tuple[Any, ...], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]
     ) -> nn.Module:
+        target = target_class(type(self))
+        assert target is not None
         known = {name: self._infer(name, rule, inputs) for name, rule in self._rules.items()}
         # The arguments given are those of the signature without the inferred parameters: name them all.
         bound = inspect.signature(type(self)).bind(*module_args, **module_kwargs)
         positional: list[Any] = []
         keyword = dict(known)
-        of_target = constructor_signature(self._target).parameters
+        of_target = constructor_signature(target).parameters
         rest = [name for name, parameter in of_target.items() if parameter.kind is parameter.VAR_POSITIONAL]
         before_rest = bool(rest) and bool(bound.arguments.get(rest[0]))
         for name, parameter in of_target.items():
@@ -99,7 +135,7 @@ class _Lazified(LazyModule):
                 keyword.pop(name, None)
             elif name in values:
                 keyword[name] = values[name]
-        return skip_init(self._target)(*positional, **keyword)
+        return skip_init(target)(*positional, **keyword)
 
     def _infer(self, name: str, rule: Rule, inputs: tuple[Any, ...]) -> Any:
         if not isinstance(rule, int):
@@ -113,13 +149,14 @@ class _Lazified(LazyModule):
         return tensor.size(rule)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if "_rules" not in vars(type(self)):  # a class derived from one of lazify
+        target = target_class(type(self))
+        if _made.get((target, tuple(self._rules.items()))) is not type(self):  # a class statement's, found by its name
             return super().__reduce_ex__(protocol)
-        return _constructed, (self._target, dict(self._rules)), self.__getstate__()
+        return _constructed, (target, dict(self._rules)), self.__getstate__()
 
 
 def _constructed(module_cls: type[nn.Module], rules: dict[str, Rule]) -> LazyModule:
-    lazy_class = lazify(module_cls, **rules)
+    lazy_class: type[LazyModule] = lazify(module_cls, **rules)  # pyright: ignore[reportAssignmentType]
     return lazy_class.__new__(lazy_class)
 
 

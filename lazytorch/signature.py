@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
-from typing import TypeVar, get_overloads
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_overloads
 
 from torch import nn
 
@@ -14,8 +14,17 @@ from lazytorch.lazy_module import target_class
 
 __all__ = ["create_lazy_signature"]
 
+P = ParamSpec("P")
 T = TypeVar("T", bound=type[nn.Module])
 VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+if TYPE_CHECKING:
+
+    def without_first(
+        init: Callable[Concatenate[Any, Any, P], None], /
+    ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+        """What type checkers see of a lazy class's constructor: that of its target without the first parameter."""
+        ...
 
 
 def create_lazy_signature(

@@ -2,6 +2,7 @@
 
 from functools import reduce
 from math import comb
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from lazytorch.layers.checks import Sizes, choice, each, odd_number
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["BlurPool", "LazyBlurPool", "average_blur"]
 
@@ -97,6 +101,11 @@ class LazyBlurPool(LazyConvInChannelModule, BlurPool):
         >>> LazyBlurPool()(torch.zeros(2, 8, 32)).shape
         torch.Size([2, 8, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(BlurPool.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     has_state = False  # the kernel is a constant
 

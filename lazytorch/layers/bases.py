@@ -1,6 +1,7 @@
 """The bases of the convolutional layers, which infer channels and the number of spatial dimensions."""
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol
 
 from torch import nn
 
@@ -19,6 +20,34 @@ __all__ = [
     "LazyConvInChannelModule",
     "LazyConvReductionModule",
 ]
+
+if TYPE_CHECKING:
+    # What type checkers see of the constructors of expansions and reductions.
+    P = ParamSpec("P")
+
+    class Expanding(Protocol[P]):
+        def __call__(self, expansion_ratio: float, *args: P.args, **kwargs: P.kwargs) -> None: ...
+
+    class Reducing(Protocol[P]):
+        def __call__(self, reduction_ratio: float, *args: P.args, **kwargs: P.kwargs) -> None: ...
+
+    class ExpandingConstructor(Generic[P]):
+        def __get__(self, instance: Any, owner: Any) -> Expanding[P]: ...
+
+    class ReducingConstructor(Generic[P]):
+        def __get__(self, instance: Any, owner: Any) -> Reducing[P]: ...
+
+    def with_expansion_ratio(
+        init: Callable[Concatenate[Any, Any, Any, P], None], /
+    ) -> Callable[[Callable[..., None]], ExpandingConstructor[P]]:
+        """The parameters of ``init``, with a ratio in place of the channels."""
+        ...
+
+    def with_reduction_ratio(
+        init: Callable[Concatenate[Any, Any, Any, P], None], /
+    ) -> Callable[[Callable[..., None]], ReducingConstructor[P]]:
+        """The parameters of ``init``, with a ratio in place of the channels."""
+        ...
 
 
 class LazyConvInChannelModule(LazyModule):

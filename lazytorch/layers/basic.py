@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,6 +14,9 @@ from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["BasicBlock", "LazyBasicBlock"]
 
@@ -132,3 +136,8 @@ class LazyBasicBlock(LazyConvInChannelModule, BasicBlock):
         >>> LazyBasicBlock(128, 128, stride=2)(torch.zeros(2, 64, 32, 32)).shape
         torch.Size([2, 128, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(BasicBlock.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

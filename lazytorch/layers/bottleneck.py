@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,6 +15,9 @@ from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
 
@@ -136,3 +140,8 @@ class LazyBottleneckBlock(LazyConvInChannelModule, BottleneckBlock):
         >>> LazyBottleneckBlock(16, 128, stride=2)(torch.zeros(2, 64, 32, 32)).shape
         torch.Size([2, 128, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(BottleneckBlock.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,6 +1,7 @@
 """Efficient channel attention: weigh each channel by its neighbours."""
 
 import math
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -9,6 +10,9 @@ from lazytorch.layers.checks import odd_number
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["EfficientChannelAttention", "LazyEfficientChannelAttention"]
 
@@ -67,3 +71,8 @@ class LazyEfficientChannelAttention(LazyConvInChannelModule, EfficientChannelAtt
         >>> attention.conv.kernel_size
         (5,)
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(EfficientChannelAttention.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

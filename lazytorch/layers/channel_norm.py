@@ -1,12 +1,17 @@
 """Layer normalization of convolutional networks: over the channels of each pixel."""
 
+from typing import TYPE_CHECKING, Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lazytorch.layers.checks import positive
 from lazytorch.layers.rules import checked
-from lazytorch.lazify import lazify
+from lazytorch.lazify import Lazified
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["ChannelNorm", "LazyChannelNorm"]
 
@@ -49,7 +54,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 @create_lazy_signature(exclude=["channels"])
-class LazyChannelNorm(lazify(ChannelNorm, channels=1)):
+class LazyChannelNorm(Lazified, ChannelNorm, channels=1):
     """A ``ChannelNorm`` that infers its channels from its first input.
 
     Example:
@@ -58,3 +63,8 @@ class LazyChannelNorm(lazify(ChannelNorm, channels=1)):
         >>> LazyChannelNorm()(torch.zeros(2, 8, 4, 4, 4)).shape
         torch.Size([2, 8, 4, 4, 4])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(ChannelNorm.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,6 +1,7 @@
 """A convolution, then a norm, then an activation: the layer that every network here is made of."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -10,6 +11,9 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["ConvNormActivation", "LazyConvNormActivation"]
 
@@ -123,3 +127,8 @@ class LazyConvNormActivation(LazyConvInChannelModule, ConvNormActivation):
         >>> LazyConvNormActivation(8, kernel_size=3, stride=2)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 8, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(ConvNormActivation.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

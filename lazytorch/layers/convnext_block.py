@@ -1,6 +1,7 @@
 """The block of ConvNeXt."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -16,6 +17,9 @@ from lazytorch.layers.rules import norm_layer as norm_rule
 from lazytorch.layers.same_padding import SamePadding
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["ConvNeXtBlock", "LazyConvNeXtBlock"]
 
@@ -172,3 +176,8 @@ class LazyConvNeXtBlock(LazyConvInChannelModule, ConvNeXtBlock):
         >>> LazyConvNeXtBlock(32, stride=2)(torch.zeros(2, 16, 32, 32)).shape
         torch.Size([2, 32, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(ConvNeXtBlock.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

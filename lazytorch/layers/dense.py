@@ -1,7 +1,7 @@
 """The layers of DenseNet: a norm with an activation, and a layer that adds channels to its input."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["DenseLayer", "LazyDenseLayer", "LazyNormActivation", "NormActivation"]
 
@@ -72,6 +75,11 @@ class LazyNormActivation(LazyConvInChannelModule, NormActivation):
         >>> LazyNormActivation()(torch.zeros(2, 8, 32)).shape
         torch.Size([2, 8, 32])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(NormActivation.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 def stride_of_one(name: str, value: Sizes, owner: object) -> None:
@@ -173,3 +181,8 @@ class LazyDenseLayer(LazyConvInChannelModule, DenseLayer):
         >>> LazyDenseLayer(96)(torch.zeros(2, 64, 32, 32)).shape
         torch.Size([2, 96, 32, 32])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(DenseLayer.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

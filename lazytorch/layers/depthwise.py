@@ -1,6 +1,7 @@
 """Depthwise convolutions, one for each channel."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -10,6 +11,9 @@ from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["DepthwiseConv", "DepthwiseConv2d", "LazyDepthwiseConv", "LazyDepthwiseConv2d"]
 
@@ -104,6 +108,11 @@ class LazyDepthwiseConv(LazyConvInChannelModule, DepthwiseConv):
         torch.Size([2, 8, 16])
     """
 
+    if TYPE_CHECKING:
+
+        @without_first(DepthwiseConv.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=["channels"])
 class LazyDepthwiseConv2d(LazyConv2dInChannelModule, DepthwiseConv2d):
@@ -115,3 +124,8 @@ class LazyDepthwiseConv2d(LazyConv2dInChannelModule, DepthwiseConv2d):
         >>> LazyDepthwiseConv2d(kernel_size=5)(torch.zeros(2, 8, 32, 32)).shape
         torch.Size([2, 8, 32, 32])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(DepthwiseConv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,6 +1,7 @@
 """Depthwise-separable convolutions: a depthwise convolution, then a pointwise one."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -12,6 +13,9 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["DepthSepConv", "DepthSepConv2d", "LazyDepthSepConv", "LazyDepthSepConv2d"]
 
@@ -105,6 +109,11 @@ class LazyDepthSepConv(LazyConvInChannelModule, DepthSepConv):
         torch.Size([2, 4, 16])
     """
 
+    if TYPE_CHECKING:
+
+        @without_first(DepthSepConv.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=["in_channels"])
 class LazyDepthSepConv2d(LazyConv2dInChannelModule, DepthSepConv2d):
@@ -116,3 +125,8 @@ class LazyDepthSepConv2d(LazyConv2dInChannelModule, DepthSepConv2d):
         >>> LazyDepthSepConv2d(4, stride=2)(torch.zeros(2, 8, 32, 32)).shape
         torch.Size([2, 4, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(DepthSepConv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,6 +1,6 @@
 """Convolutions that state their output channels as a multiple, or a fraction, of whatever they are given."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,6 +14,9 @@ from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d
 from lazytorch.layers.pointwise import PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import of_rank
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.layers.bases import with_expansion_ratio, with_reduction_ratio
 
 __all__ = [
     "LazyExpansionConv",
@@ -59,6 +62,11 @@ class LazyExpansionConv2d(LazyConv2dExpansionModule, nn.Conv2d):
         torch.Size([2, 16, 30, 30])
     """
 
+    if TYPE_CHECKING:
+
+        @with_expansion_ratio(nn.Conv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
 class LazyExpansionPointwiseConv(LazyConvExpansionModule, PointwiseConv):
@@ -70,6 +78,11 @@ class LazyExpansionPointwiseConv(LazyConvExpansionModule, PointwiseConv):
         >>> LazyExpansionPointwiseConv(6)(torch.zeros(2, 8, 32)).shape
         torch.Size([2, 48, 32])
     """
+
+    if TYPE_CHECKING:
+
+        @with_expansion_ratio(PointwiseConv.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -83,6 +96,11 @@ class LazyExpansionPointwiseConv2d(LazyConv2dExpansionModule, PointwiseConv2d):
         torch.Size([2, 12, 32, 32])
     """
 
+    if TYPE_CHECKING:
+
+        @with_expansion_ratio(PointwiseConv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
 class LazyExpansionDepthSepConv(LazyConvExpansionModule, DepthSepConv):
@@ -95,6 +113,11 @@ class LazyExpansionDepthSepConv(LazyConvExpansionModule, DepthSepConv):
         torch.Size([2, 16, 16])
     """
 
+    if TYPE_CHECKING:
+
+        @with_expansion_ratio(DepthSepConv.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=INFERRED)
 class LazyExpansionDepthSepConv2d(LazyConv2dExpansionModule, DepthSepConv2d):
@@ -106,6 +129,11 @@ class LazyExpansionDepthSepConv2d(LazyConv2dExpansionModule, DepthSepConv2d):
         >>> LazyExpansionDepthSepConv2d(2, stride=2)(torch.zeros(2, 8, 32, 32)).shape
         torch.Size([2, 16, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @with_expansion_ratio(DepthSepConv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"], target=nn.Conv2d)
@@ -134,6 +162,11 @@ class LazyReductionConv2d(LazyConv2dReductionModule, nn.Conv2d):
         torch.Size([2, 4, 30, 30])
     """
 
+    if TYPE_CHECKING:
+
+        @with_reduction_ratio(nn.Conv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
 class LazyReductionPointwiseConv(LazyConvReductionModule, PointwiseConv):
@@ -145,6 +178,11 @@ class LazyReductionPointwiseConv(LazyConvReductionModule, PointwiseConv):
         >>> LazyReductionPointwiseConv(4)(torch.zeros(2, 8, 32)).shape
         torch.Size([2, 2, 32])
     """
+
+    if TYPE_CHECKING:
+
+        @with_reduction_ratio(PointwiseConv.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -158,6 +196,11 @@ class LazyReductionPointwiseConv2d(LazyConv2dReductionModule, PointwiseConv2d):
         torch.Size([2, 2, 32, 32])
     """
 
+    if TYPE_CHECKING:
+
+        @with_reduction_ratio(PointwiseConv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
 class LazyReductionDepthSepConv(LazyConvReductionModule, DepthSepConv):
@@ -170,6 +213,11 @@ class LazyReductionDepthSepConv(LazyConvReductionModule, DepthSepConv):
         torch.Size([2, 4, 16])
     """
 
+    if TYPE_CHECKING:
+
+        @with_reduction_ratio(DepthSepConv.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=INFERRED)
 class LazyReductionDepthSepConv2d(LazyConv2dReductionModule, DepthSepConv2d):
@@ -181,3 +229,8 @@ class LazyReductionDepthSepConv2d(LazyConv2dReductionModule, DepthSepConv2d):
         >>> LazyReductionDepthSepConv2d(2, stride=2)(torch.zeros(2, 8, 32, 32)).shape
         torch.Size([2, 4, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @with_reduction_ratio(DepthSepConv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

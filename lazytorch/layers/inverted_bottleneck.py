@@ -1,6 +1,7 @@
 """The inverted bottleneck block of MobileNetV2, and the one that fuses its first two convolutions."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -15,6 +16,9 @@ from lazytorch.layers.rules import checked
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = [
     "FusedInvertedBottleneck",
@@ -276,6 +280,11 @@ class LazyInvertedBottleneck(LazyConvInChannelModule, InvertedBottleneck):
         torch.Size([2, 24, 16, 16])
     """
 
+    if TYPE_CHECKING:
+
+        @without_first(InvertedBottleneck.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyFusedInvertedBottleneck(LazyConvInChannelModule, FusedInvertedBottleneck):
@@ -287,3 +296,8 @@ class LazyFusedInvertedBottleneck(LazyConvInChannelModule, FusedInvertedBottlene
         >>> LazyFusedInvertedBottleneck(24, stride=2, expansion_ratio=4)(torch.zeros(2, 16, 32, 32)).shape
         torch.Size([2, 24, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(FusedInvertedBottleneck.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

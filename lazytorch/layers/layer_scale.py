@@ -1,12 +1,17 @@
 """LayerScale: a learned factor for each channel of a residual branch."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 
 from lazytorch.layers.checks import number
 from lazytorch.layers.rules import checked
-from lazytorch.lazify import lazify
+from lazytorch.lazify import Lazified
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["LayerScale", "LazyLayerScale"]
 
@@ -58,7 +63,7 @@ class LayerScale(nn.Module):
 
 
 @create_lazy_signature(exclude=["channels"])
-class LazyLayerScale(lazify(LayerScale, channels=1)):
+class LazyLayerScale(Lazified, LayerScale, channels=1):
     """A ``LayerScale`` that infers its channels from its first input.
 
     Example:
@@ -67,3 +72,8 @@ class LazyLayerScale(lazify(LayerScale, channels=1)):
         >>> LazyLayerScale(0.1)(torch.zeros(2, 8, 4, 4)).shape
         torch.Size([2, 8, 4, 4])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(LayerScale.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,15 +1,20 @@
 """LazyLinear: nn.Linear that infers its input features."""
 
+from typing import TYPE_CHECKING, Any
+
 from torch import nn
 
-from lazytorch.lazify import lazify
+from lazytorch.lazify import Lazified
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["LazyLinear"]
 
 
 @create_lazy_signature(exclude=["in_features"])
-class LazyLinear(lazify(nn.Linear, in_features=-1)):
+class LazyLinear(Lazified, nn.Linear, in_features=-1):
     """``nn.Linear`` that infers its input features from the last dimension of its first input.
 
     Shape:
@@ -22,3 +27,8 @@ class LazyLinear(lazify(nn.Linear, in_features=-1)):
         >>> LazyLinear(10)(torch.zeros(2, 7)).shape
         torch.Size([2, 10])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(nn.Linear.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

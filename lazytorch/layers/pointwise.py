@@ -1,6 +1,7 @@
 """Pointwise convolutions, of kernels of one pixel."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -10,6 +11,9 @@ from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["LazyPointwiseConv", "LazyPointwiseConv2d", "PointwiseConv", "PointwiseConv2d"]
 
@@ -105,6 +109,11 @@ class LazyPointwiseConv(LazyConvInChannelModule, PointwiseConv):
         torch.Size([2, 4, 4, 4, 4])
     """
 
+    if TYPE_CHECKING:
+
+        @without_first(PointwiseConv.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
 
 @create_lazy_signature(exclude=["in_channels"])
 class LazyPointwiseConv2d(LazyConv2dInChannelModule, PointwiseConv2d):
@@ -116,3 +125,8 @@ class LazyPointwiseConv2d(LazyConv2dInChannelModule, PointwiseConv2d):
         >>> LazyPointwiseConv2d(4)(torch.zeros(2, 8, 32, 32)).shape
         torch.Size([2, 4, 32, 32])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(PointwiseConv2d.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,12 +1,17 @@
 """Global response normalization: the contrast between channels."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 
 from lazytorch.layers.checks import positive
 from lazytorch.layers.rules import checked
-from lazytorch.lazify import lazify
+from lazytorch.lazify import Lazified
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["LazyResponseNorm", "ResponseNorm"]
 
@@ -63,7 +68,7 @@ class ResponseNorm(nn.Module):
 
 
 @create_lazy_signature(exclude=["channels"])
-class LazyResponseNorm(lazify(ResponseNorm, channels=1)):
+class LazyResponseNorm(Lazified, ResponseNorm, channels=1):
     """A ``ResponseNorm`` that infers its channels from its first input.
 
     Example:
@@ -72,3 +77,8 @@ class LazyResponseNorm(lazify(ResponseNorm, channels=1)):
         >>> LazyResponseNorm()(torch.zeros(2, 8, 16)).shape
         torch.Size([2, 8, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(ResponseNorm.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

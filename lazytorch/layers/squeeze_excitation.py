@@ -1,7 +1,7 @@
 """Squeeze-and-excitation: weigh each channel by what the whole image holds."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -11,6 +11,9 @@ from lazytorch.layers.factories import factory
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["LazySqueezeExcitation", "SqueezeExcitation"]
 
@@ -91,3 +94,8 @@ class LazySqueezeExcitation(LazyConvInChannelModule, SqueezeExcitation):
         >>> squeeze.reduce.out_channels
         8
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(SqueezeExcitation.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -45,7 +45,10 @@ def lazy_twin(layer: Callable[..., Any]) -> Callable[..., Any]:
     parameters = inspect.signature(layer).parameters
     if "in_channels" not in parameters:
         return layer
-    return lazify(layer, in_channels=1, **({"spatial_dims": spatial_dims} if "spatial_dims" in parameters else {}))
+    inferred: dict[str, Any] = {"in_channels": 1} | (
+        {"spatial_dims": spatial_dims} if "spatial_dims" in parameters else {}
+    )
+    return lazify(layer, **inferred)
 
 
 def eager_twin(layer: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """The universal inverted bottleneck block of MobileNetV4."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,6 +14,9 @@ from lazytorch.layers.residual import squeeze
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]
 
@@ -146,3 +150,8 @@ class LazyUniversalInvertedBottleneck(LazyConvInChannelModule, UniversalInverted
         >>> LazyUniversalInvertedBottleneck(24, 5, 2, 4, start_kernel_size=3)(torch.zeros(2, 16, 32, 32)).shape
         torch.Size([2, 24, 16, 16])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(UniversalInvertedBottleneck.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,7 +1,7 @@
 """Backbone: stem, stages and head, the base class of every network."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -165,6 +165,10 @@ class Backbone(Trunk):
         way = replacement_of(name) if type(self) in known else None
         if way is not None:
             raise AttributeError(f"{type(self).__name__} has no {name!r}, as other libraries' have. Use {way}.")
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, C, *spatial)`` to ``(N, num_classes)``."""

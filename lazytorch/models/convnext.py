@@ -105,7 +105,8 @@ def stem_of(width: int, overlap_channels: int | None, **layer: Any) -> nn.Module
     layer["activation"] = None
     if overlap_channels is None:
         return LazyConvNormActivation(width, 4, 4, padding=0, bias=True, **layer)
-    first = LazyConvNormActivation(overlap_channels, 3, 2, bias=True, **layer | {"norm_layer": None})
+    without_norm: dict[str, Any] = {**layer, "norm_layer": None}
+    first = LazyConvNormActivation(overlap_channels, 3, 2, bias=True, **without_norm)
     return NamedSequential(conv1=first, conv2=LazyConvNormActivation(width, 3, 2, bias=True, **layer))
 
 

@@ -55,19 +55,19 @@ NAMES = Rules("""
 Layer = Callable[..., nn.Module] | None
 
 
-def transition(out_channels: int, *, stride: int, **options: Layer | int) -> nn.Module:
+def transition(out_channels: int, *, stride: int, **options: Any) -> nn.Module:
     """The first block of a stage; where the network dilates instead, the pooling is of single pixels."""
     norm, activation, conv = (options[name] for name in ("norm_layer", "activation", "conv_layer"))
     return NamedSequential(
-        preactivation=LazyNormActivation(norm_layer=norm, activation=activation),  # pyright: ignore[reportArgumentType]
+        preactivation=LazyNormActivation(norm_layer=norm, activation=activation),
         conv=LazyConvNormActivation(
             out_channels, 1, bias=norm is None, norm_layer=None, activation=None, conv_layer=conv
-        ),  # pyright: ignore[reportArgumentType]
+        ),
         pool=LazyAvgPool(stride),
     )
 
 
-def last_norm(*, norm_layer: Layer, activation: Layer, **_: Layer | int) -> nn.Module:
+def last_norm(*, norm_layer: Layer, activation: Layer, **_: Any) -> nn.Module:
     """The last block, which the last feature map contains."""
     return LazyNormActivation(norm_layer=norm_layer, activation=activation)
 

@@ -64,6 +64,10 @@ class Features(Trunk):
         """The feature maps, computed from the network as it is; it may be lazy."""
         return FeatureInfo(info for info in self.outputs() if info.module in self.names)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> list[Tensor]: ...
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Shape: ``(N, C, *spatial)`` to a list of ``(N, info.channels, *spatial / info.reduction)``."""
         try:
