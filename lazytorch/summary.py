@@ -2,166 +2,45 @@
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as is_uninitialized
 
 from lazytorch._init.initialize import known, seeds_from, skipping_init
-from lazytorch._lazy.inputs import LAYOUTS, require_call
+from lazytorch._lazy.inputs import require_call
 from lazytorch._lazy.scopes import only_tensors, outside_modes, path_in_running_model
 from lazytorch._lazy.state import HOOKS, MODULE_STATE
 from lazytorch._lazy.unbuilt import PLACEHOLDER
 from lazytorch._shapes.mode import META, ShapeMode, map_tensors, without_shapes
 from lazytorch.lazy_module import LazyModule, describe
 from lazytorch.materialize import is_shape, modules_of, run_on_shapes, runs_known_code, survey
+from lazytorch.summary_table import LayerSummary, Summary
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-__all__ = ["LayerSummary", "Summary", "output_shapes", "summary"]
+__all__ = ["output_shapes", "summary"]
 
 WATCH = -1  # the id of a hook that no RemovableHandle has
-COLUMNS = ("layer", "output shape", "parameters", "multiply-adds")
-
-
+BLOCK_DEPTH = 3  # of the blocks of a network of the zoo: stages, a stage, a block
 # What every lazy module has as attributes.
 LAZY_STATE = MODULE_STATE.keys() | {"_deferred"}
 
 
-@dataclass
-class LayerSummary:
-    """One module of a summary.
-
-    Attributes:
-        name: Its name within the model; ``""`` for the model.
-        kind: Its class, or the class that it becomes.
-        output_shapes: The shapes of the tensors that its last call returned; none if it was not called.
-        parameters: Values in its parameters and in those of the modules below it.
-        macs: Multiply-adds in it and in the modules below it, in all of its calls.
-    """
-
-    name: str
-    kind: str
-    output_shapes: list[tuple[int, ...]]
-    parameters: int
-    macs: int = 0
-
-    @property
-    def depth(self) -> int:
-        """The number of modules that contain it."""
-        return self.name.count(".") + 1 if self.name else 0
-
-    def below(self, name: str) -> "LayerSummary":
-        """The same of a module within another one of that name."""
-        inner = ".".join(filter(None, (name, self.name)))
-        return LayerSummary(inner, self.kind, list(self.output_shapes), self.parameters, self.macs)
-
-    @property
-    def cells(self) -> tuple[str, str, str, str]:
-        """Its row of the table."""
-        label = f"{self.name.rpartition('.')[2]}: {self.kind}" if self.name else self.kind
-        shapes = ", ".join(map(str, self.output_shapes)) or "-"
-        return "  " * self.depth + label, shapes, f"{self.parameters:,}", f"{self.macs:,}"
-
-
-class Summary:
-    """A table of a model's layers: text where it is printed, HTML in a notebook, colours where rich prints it.
-
-    Attributes:
-        layers: What is known of every module, the model first.
-        parameters: Values in all parameters; one that is shared is counted once.
-        trainable_parameters: Those of them that have gradients.
-        macs: Multiply-adds of one call; those of convolutions, linear layers and attention are counted.
-        input_shapes: The shapes of the inputs.
-    """
-
-    def __init__(
-        self,
-        layers: list[LayerSummary],
-        trainable_parameters: int,
-        depth: int | None,
-        input_shapes: Sequence[tuple[int, ...]] = (),
-    ) -> None:
-        self.layers = layers
-        self.input_shapes = list(input_shapes)
-        self.parameters = layers[0].parameters
-        self.trainable_parameters = trainable_parameters
-        self.macs = layers[0].macs
-        self._depth = depth
-
-    def rows(self) -> Iterator[tuple[str, str, str, str]]:
-        """The cells of the table."""
-        return (layer.cells for layer in self.layers if self._depth is None or layer.depth <= self._depth)
-
-    @property
-    def header(self) -> str:
-        """The line above the table: the shapes of the inputs, and how a convolution reads the first."""
-        kinds = {layer.kind for layer in self.layers}
-        dims = len(self.input_shapes[0]) - 2 if self.input_shapes else 0
-        read = f", read as {LAYOUTS[dims]}" if f"Conv{dims}d" in kinds else ""
-        return f"input: {', '.join(map(str, self.input_shapes)) or '-'}{read}"
-
-    @property
-    def totals(self) -> str:
-        """The line below the table."""
-        return (
-            f"parameters: {self.parameters:,} ({self.trainable_parameters:,} trainable), multiply-adds: {self.macs:,}"
-        )
-
-    def __str__(self) -> str:
-        rows = [COLUMNS, *self.rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            f"{layer:{widths[0]}}  {shape:{widths[1]}}  {parameters:>{widths[2]}}  {macs:>{widths[3]}}".rstrip()
-            for layer, shape, parameters, macs in rows
-        ]
-        return "\n".join([self.header, *lines, self.totals])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        import html  # takes a millisecond, of thirty that lazytorch takes in all
-
-        def line(cells: tuple[str, ...], tag: str) -> str:
-            styles = ["text-align: left; white-space: pre"] * 2 + ["text-align: right"] * 2
-            row = (
-                f'<{tag} style="{style}">{html.escape(cell)}</{tag}>' for style, cell in zip(styles, cells, strict=True)
-            )
-            return f"<tr>{''.join(row)}</tr>"
-
-        body = "".join(line(row, "td") for row in self.rows())
-        return (
-            f"<p>{html.escape(self.header)}</p><table><thead>{line(COLUMNS, 'th')}</thead><tbody>{body}</tbody></table>"
-            f"<p>{html.escape(self.totals)}</p>"
-        )
-
-    def __rich__(self) -> "Table":
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=self.header, caption=self.totals)
-        for column, side in zip(COLUMNS, ("left", "left", "right", "right"), strict=True):
-            table.add_column(column, justify=side)  # pyright: ignore[reportArgumentType]
-        for row in self.rows():
-            table.add_row(*map(Text, row))
-        return table
-
-
 def summary(
-    module: nn.Module, /, *inputs: Any, depth: int | None = None, spatial_dims: int | None = None, **kwargs: Any
+    module: nn.Module, /, *inputs: Any, depth: int | None = BLOCK_DEPTH, spatial_dims: int | None = None, **kwargs: Any
 ) -> Summary:
     """What every layer of a model returns, holds and computes, for an input of that shape.
 
     The model stays as it is, lazy where it is lazy: its forward runs on a copy without values, in evaluation.
+    ``print`` shows the table, a notebook shows it with bars of its stages, ``plot`` draws them, ``to_markdown`` is for
+    documents, and ``summary(a, shape).compare(summary(b, shape))`` has two models side by side.
 
     Args:
         module: Any module.
         inputs: The forward's arguments. A tuple of ints such as ``(1, 3, 224, 224)`` stands for a tensor of that shape.
-        depth: How far below the model the table goes; by default all the way.
+        depth: How many levels below the model the table shows; the default shows the blocks of a network of the zoo.
+            None: all levels.
         spatial_dims: 1, 2 or 3: a first input with another number of spatial dimensions is an error.
         kwargs: The forward's keyword arguments, likewise.
 
@@ -174,14 +53,14 @@ def summary(
         >>> model = lazytorch.models.resnet18(num_classes=10)
         >>> lazytorch.summary(model, (1, 12, 64, 64), depth=1)
         input: (1, 12, 64, 64), read as (batch, channels, height, width)
-        layer                       output shape     parameters  multiply-adds
-        ResNet                      (1, 10)          11,209,866    176,952,320
-          stem: ConvNormActivation  (1, 64, 32, 32)      37,760     38,535,168
-          stem_pool: MaxPool2d      (1, 64, 16, 16)           0              0
-          stages: Sequential        (1, 512, 2, 2)   11,166,976    138,412,032
-          final: Identity           (1, 512, 2, 2)            0              0
-          head: NamedSequential     (1, 10)               5,130          5,120
-        parameters: 11,209,866 (11,209,866 trainable), multiply-adds: 176,952,320
+        layer                       output shape     parameters         MACs
+        ResNet                      (1, 10)          11,209,866  176,952,320
+          stem: ConvNormActivation  (1, 64, 32, 32)      37,760   38,535,168
+          stem_pool: MaxPool2d      (1, 64, 16, 16)           0            0
+          stages: Sequential        (1, 512, 2, 2)   11,166,976  138,412,032
+          final: Identity           (1, 512, 2, 2)            0            0
+          head: NamedSequential     (1, 10)               5,130        5,120
+        parameters: 11,209,866 (11,209,866 trainable), MACs: 176,952,320
         >>> lazytorch.is_lazy(model)
         True
     """

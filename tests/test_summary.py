@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import resource
+import sys
 import weakref
 from collections import OrderedDict
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ import pytest
 import rich.console
 import torch
 import torchvision
+from matplotlib import pyplot
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -110,18 +112,99 @@ def test_as_text_html_and_rich_table():
     table = summary(resnet10t(num_classes=3), (1, 3, 64, 64), depth=2)
     header, *lines = str(table).splitlines()
     assert header == "input: (1, 3, 64, 64), read as (batch, channels, height, width)"
-    assert lines[0].split() == ["layer", "output", "shape", "parameters", "multiply-adds"]
+    assert lines[0].split() == ["layer", "output", "shape", "parameters", "MACs"]
     assert lines[1].split() == ["ResNet", "(1,", "3)", f"{table.parameters:,}", f"{table.macs:,}"]
     assert any(line.startswith("    conv1: ConvNormActivation") for line in lines)
     assert not any(line.startswith("      ") for line in lines)
     assert repr(table) == str(table)
     page = table._repr_html_()
-    assert page.count("<tr>") == len(lines) - 1
+    layers, bars = page.split("</table>")[:2]
+    assert layers.count("<tr>") == len(lines) - 1
+    assert bars.count("<tr>") == 1 + len(table.stages)
     assert "conv1: ConvNormActivation" in page
     console = rich.console.Console(file=io.StringIO(), width=120)
     console.print(table)
     assert "conv1: ConvNormActivation" in console.file.getvalue()
     assert f"{table.macs:,}" in console.file.getvalue()
+
+
+def test_the_default_depth_shows_blocks_and_none_shows_all():
+    model = resnet10t(num_classes=3)
+    names = [layer.name for layer in summary(model, (1, 3, 64, 64)).shown]
+    assert "stages.3.0" in names
+    assert not any(name.startswith("stages.3.0.") for name in names)
+    everything = summary(model, (1, 3, 64, 64), depth=None)
+    assert everything.shown == everything.layers
+    assert "stages.3.0.layers.conv1.conv" in [layer.name for layer in everything.layers]
+    with pytest.raises(ValueError, match="summary: depth must be a whole number of at least 0, or None, got -1"):
+        summary(model, (1, 3, 64, 64), depth=-1)
+
+
+def test_stages_are_the_parts_that_a_network_is_made_of():
+    table = summary(resnet10t(num_classes=3), (1, 3, 64, 64))
+    assert [each.name for each in table.stages] == ["stem", "stages.0", "stages.1", "stages.2", "stages.3", "head"]
+    assert sum(each.parameters for each in table.stages) == table.parameters
+    assert sum(each.macs for each in table.stages) == table.macs
+    page = table._repr_html_()
+    for each in table.stages:
+        assert f"width: {100 * each.parameters / table.parameters:.1f}%" in page
+        assert f"{100 * each.macs / table.macs:.1f} %" in page
+    assert [each.name for each in summary(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), (1, 4)).stages] == ["0"]
+    assert summary(nn.ReLU(), (1, 4)).stages == []
+
+
+def test_as_markdown():
+    model = nn.Sequential(OrderedDict({"a|b": lazytorch.layers.LazyConvNormActivation(4), "last": nn.Flatten()}))
+    lines = summary(model, (2, 3, 8, 8), depth=1).to_markdown().splitlines()
+    assert lines == [
+        "input: (2, 3, 8, 8), read as (batch, channels, height, width)",
+        "",
+        "| layer | output shape | parameters | MACs |",
+        "|--|--|--:|--:|",
+        "| Sequential | (2, 256) | 116 | 13,824 |",
+        "| &emsp;a\\|b: ConvNormActivation | (2, 4, 8, 8) | 116 | 13,824 |",
+        "| &emsp;last: Flatten | (2, 256) | 0 | 0 |",
+        "",
+        "parameters: 116 (116 trainable), MACs: 13,824",
+    ]
+
+
+def test_two_models_side_by_side():
+    first = summary(nn.Sequential(OrderedDict(a=nn.Linear(4, 8), c=nn.ReLU())), (1, 4))
+    second = summary(nn.Sequential(OrderedDict(a=nn.Linear(4, 6), b=nn.Linear(6, 2), c=nn.Tanh())), (1, 4))
+    table = first.compare(second)
+    assert list(table.rows()) == [
+        ("Sequential", "(1, 8)", "(1, 2)", "40", "44", "32", "36"),
+        ("  a: Linear", "(1, 8)", "(1, 6)", "40", "30", "32", "24"),
+        ("  b: Linear", "-", "(1, 2)", "-", "14", "-", "12"),
+        ("  c: ReLU / Tanh", "(1, 8)", "(1, 2)", "0", "0", "0", "0"),
+    ]
+    lines = str(table).splitlines()
+    assert lines[:2] == ["(1) Sequential, input: (1, 4)", "(2) Sequential, input: (1, 4)"]
+    assert lines[-1] == "parameters: 40 and 44, 1.10 times; MACs: 32 and 36, 1.12 times"
+    assert table.to_markdown().splitlines()[6] == "| Sequential | (1, 8) | (1, 2) | 40 | 44 | 32 | 36 |"
+    assert table._repr_html_().count("<tr>") == 5
+    assert "(1) Sequential, input: (1, 4)<br>(2) Sequential" in table._repr_html_()
+    with pytest.raises(TypeError, match=r"Summary\.compare: the other must be a Summary, got Linear"):
+        first.compare(nn.Linear(4, 8))
+
+
+def test_bars_of_the_stages_are_drawn():
+    table = summary(resnet10t(num_classes=3), (1, 3, 64, 64))
+    figure = table.plot()
+    parameters, macs = figure.axes
+    assert [bar.get_width() for bar in parameters.patches] == [each.parameters for each in table.stages[::-1]]
+    assert [bar.get_width() for bar in macs.patches] == [each.macs for each in table.stages[::-1]]
+    assert [label.get_text() for label in parameters.get_yticklabels()] == [each.name for each in table.stages[::-1]]
+    pyplot.close(figure)
+
+
+def test_bars_without_matplotlib_are_an_error_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        ImportError, match=r"matplotlib must be installed. Install it with pip install 'lazytorch\[plot\]'"
+    ):
+        summary(nn.Linear(4, 8), (1, 4)).plot()
 
 
 def test_wrong_arguments():
@@ -143,7 +226,7 @@ def test_every_form_shows_the_same_cells_and_totals():
     model = nn.Sequential(OrderedDict({"<i>[red]": lazytorch.layers.LazyConvNormActivation(4), "last": nn.Flatten()}))
     table = summary(model, (2, 3, 8, 8))
     rows = [
-        ("layer", "output shape", "parameters", "multiply-adds"),
+        ("layer", "output shape", "parameters", "MACs"),
         ("Sequential", "(2, 256)", "116", "13,824"),
         ("  <i>[red]: ConvNormActivation", "(2, 4, 8, 8)", "116", "13,824"),
         ("    conv: Conv2d", "(2, 4, 8, 8)", "108", "13,824"),
@@ -151,7 +234,7 @@ def test_every_form_shows_the_same_cells_and_totals():
         ("    activation: ReLU", "(2, 4, 8, 8)", "0", "0"),
         ("  last: Flatten", "(2, 256)", "0", "0"),
     ]
-    totals = "parameters: 116 (116 trainable), multiply-adds: 13,824"
+    totals = "parameters: 116 (116 trainable), MACs: 13,824"
     above, *lines, below = str(table).splitlines()
     starts = [lines[0].index(column) for column in ("layer", "output shape")]
     assert below == totals
@@ -161,7 +244,7 @@ def test_every_form_shows_the_same_cells_and_totals():
         assert line[starts[1] + len(shape) :].split() == numbers
     assert len({len(line) for line in lines}) == 1
     page = ElementTree.fromstring(f"<div>{table._repr_html_()}</div>")
-    assert [tuple("".join(cell.itertext()) for cell in row) for row in page.iter("tr")] == rows
+    assert [tuple("".join(cell.itertext()) for cell in row) for row in page.find("table").iter("tr")] == rows
     assert [part.text for part in page.iter("p")] == [above, totals]
     for row in page.iter("tr"):
         styles = [cell.get("style", "") for cell in row]
