@@ -1,4 +1,5 @@
-# make train: set up and train.  make test: set up and test.  make check: everything that CI runs.
+# make train: set up and train.  make test: set up and test.  make parity: compare every network with its references.
+# make check: everything that CI runs.
 # Any of them with PYTHON=/path/to/python3.12 to choose the interpreter.
 
 VENV := .venv
@@ -8,13 +9,20 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 	if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$each; break; fi; done)
 endif
 
-.PHONY: train test test-torch-range lint types imports docs smoke check clean
+.PHONY: train test test-slow parity test-torch-range lint types imports docs smoke check clean
 
 train: $(VENV)/train.installed
 	$(BIN)/python scripts/train.py
 
 test: $(VENV)/test.installed
 	$(BIN)/python -m pytest -n 2
+
+# The tests that take long: processes that are killed and resumed, torch.compile of every layer, every network.
+test-slow: $(VENV)/dev.installed
+	$(BIN)/python -m pytest -n 2 -m slow --ignore tests/test_parity.py
+
+parity: $(VENV)/test.installed
+	$(BIN)/python -m pytest -n 2 -m slow tests/test_parity.py
 
 test-torch-range: $(VENV)/dev.installed
 	$(BIN)/nox --session torch_range
@@ -42,7 +50,7 @@ smoke: $(VENV)/test.installed
 	$(BIN)/python scripts/zoo_pages.py
 	$(BIN)/python scripts/benchmark.py --rows build --models resnet18 --rounds 1 --plot runs/smoke/benchmark.svg
 
-check: test lint types imports docs smoke
+check: test lint types imports docs smoke test-slow parity
 
 clean:
 	rm -rf $(VENV) .nox runs site

@@ -3,15 +3,20 @@
 ``test_catalogue.py`` fails when a public name is missing here.
 """
 
-from collections.abc import Callable
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from lazytorch import layers, models
+from scripts import zoo_pages
 
 SIZE = 8
 
@@ -192,6 +197,8 @@ LAYERS = [
 ]
 
 MODELS = models.list_models()
+
+
 # The invariants run over these, which have every part that any of the models has; parity runs over all.
 SAMPLES = [
     "convnext_atto_ols",
@@ -209,6 +216,35 @@ SAMPLES = [
     "resnetrs50",
     "tinynet_e",
 ]
+
+
+def chosen() -> set[str]:
+    """The networks of ``make test``: samples, and the smallest of each file of the zoo, class and reference zoo."""
+    parameters = {(each["name"], each["reference"].split()[0]): each["parameters"] for each in zoo_pages.read()}
+    smallest: dict[tuple[str, str, str], str] = {}
+    for file in pkgutil.iter_modules(models.__path__):
+        module = importlib.import_module(f"{models.__name__}.{file.name}")
+        for name in set(getattr(module, "__all__", ())) & set(MODELS):
+            family = inspect.signature(getattr(models, name)).return_annotation.__name__
+            for zoo in models.references(name):
+                key = (file.name, family, zoo)
+                best = smallest.get(key, name)
+                smallest[key] = min(best, name, key=lambda each: (parameters[each, zoo], each))
+    return {*smallest.values(), *SAMPLES}
+
+
+CHOSEN = chosen()
+
+
+def slow_unless_chosen(name: str, *values: Any) -> Any:
+    """A parameter set of a test that runs for every network; those that are not in ``CHOSEN`` are slow tests."""
+    return pytest.param(name, *values, marks=[] if name in CHOSEN else pytest.mark.slow, id="-".join((name, *values)))
+
+
+def every_network(names: Iterable[str] = MODELS) -> pytest.MarkDecorator:
+    """The parametrization of a test by the names of networks."""
+    return pytest.mark.parametrize("name", [slow_unless_chosen(name) for name in names])
+
 
 LAYER_CASES = [
     Case(

@@ -10,17 +10,17 @@ from lazytorch.models import (
     ResNet,
     get_model,
     inflate_state_dict,
-    list_models,
     load_reference_state_dict,
     reference_state_dict,
 )
 from scripts.parity import randomize
+from tests.catalogue import every_network
 
 SIDES = {1: (64,), 2: (64, 64), 3: (64, 64, 64)}
 FOR_ONE_RANK = ("Conv", "BatchNorm", "MaxPool", "AvgPool", "AdaptiveAvgPool", "ZeroPad")
 
 
-@pytest.mark.parametrize("name", list_models())
+@every_network()
 def test_parameters_follow_from_the_volumes_of_the_kernels(name):
     shapes = {}
     for rank, sides in SIDES.items():

@@ -12,7 +12,7 @@ from torch import nn
 
 import lazytorch
 from lazytorch import LazyModule, UninitializedModuleError, is_lazy, layers, materialize, models
-from tests.catalogue import CASES, LAYER_CASES, LAYERS, MODELS, Case
+from tests.catalogue import CASES, LAYER_CASES, LAYERS, MODELS, Case, every_network
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_layer = pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
@@ -116,7 +116,7 @@ def test_equal_seeds_give_equal_weights(case: Case):
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@every_network()
 def test_layers_of_no_network_run_their_default_initialization(name: str, monkeypatch):
     """An init function would overwrite it. Functions of torch.nn.init are what it calls."""
     called = []

@@ -11,6 +11,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from lazytorch import UninitializedModuleError, is_lazy, materialize
 from lazytorch.models import Features, get_model, list_models, load_reference_state_dict, references, resnet10t
 from scripts import parity
+from tests.catalogue import every_network
 
 SAMPLES = [
     "resnet18", "resnet26t", "resnetrs50", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050",
@@ -18,7 +19,7 @@ SAMPLES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if "timm" in references(name)])
+@every_network(name for name in list_models() if "timm" in references(name))
 def test_what_is_known_of_features_is_what_timm_knows(name):
     with torch.device("meta"):
         theirs = timm.create_model(name, features_only=True)

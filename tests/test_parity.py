@@ -9,6 +9,7 @@ from lazytorch.layers import LazyBasicBlock, LazyMaxPool, average_blur
 from lazytorch.models import list_models, references
 from lazytorch.models.mobilenet import MOBILENET_V2
 from scripts import parity, zoo_pages
+from tests.catalogue import slow_unless_chosen
 
 PAIRS = [(name, source) for name in list_models() for source in references(name)]
 SHOWN = {(each["name"], each["reference"]): each for each in zoo_pages.read()}
@@ -16,7 +17,7 @@ SHOWN = {(each["name"], each["reference"]): each for each in zoo_pages.read()}
 LARGE = 100_000_000
 
 
-@pytest.mark.parametrize(("name", "source"), PAIRS, ids=map("-".join, PAIRS))
+@pytest.mark.parametrize(("name", "source"), [slow_unless_chosen(*pair) for pair in PAIRS])
 def test_equals_its_reference(name, source):
     # What the documentation's table of the zoo is made of; scripts/zoo_pages.py says how to make it anew.
     shown = SHOWN[name, f"{source} {references(name)[source]}"]

@@ -8,6 +8,7 @@ import torch
 
 from lazytorch import materialize, models
 from lazytorch.models import get_model, list_models, references
+from tests.catalogue import every_network
 
 OPTIONS = {
     "num_classes": 0,
@@ -56,7 +57,7 @@ def test_a_typed_function_for_every_name(name):
 WITHOUT_BRANCHES = ("densenet", "vgg")
 
 
-@pytest.mark.parametrize("name", list_models())
+@every_network()
 def test_takes_every_option(name):
     """Built on the meta device, as to compute them all takes long."""
     with torch.device("meta"):
