@@ -30,6 +30,7 @@ class SqueezeExcitation(nn.Module):
         reduction_ratio: Channels of the input over channels in between, rounded down to at least 1.
         squeeze_channels: Channels in between, if not by ``reduction_ratio``; or a function that says how many, called
             with ``in_channels``.
+        norm_layer: Called with the channels in between, after the first of the two layers; None for no norm.
         activation: Called without arguments, after the first of the two layers.
         gate: Called without arguments, after the second.
         spatial_dims: 1, 2 or 3.
@@ -57,6 +58,7 @@ class SqueezeExcitation(nn.Module):
         reduction_ratio: float = 16,
         *,
         squeeze_channels: int | Callable[[int], int] | None = None,
+        norm_layer: Callable[[int], nn.Module] | None = None,
         activation: Callable[[], nn.Module] = nn.ReLU,
         gate: Callable[[], nn.Module] = nn.Sigmoid,
         spatial_dims: int = 2,
@@ -69,13 +71,16 @@ class SqueezeExcitation(nn.Module):
         conv = of_rank(nn.Conv2d, spatial_dims)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
         self.reduce = conv(in_channels, squeeze_channels, kernel_size=1)
+        self.norm = None if norm_layer is None else of_rank(norm_layer, spatial_dims)(squeeze_channels)
         self.activation = activation()
         self.expand = conv(squeeze_channels, in_channels, kernel_size=1)
         self.gate = gate()
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` in and out."""
-        return x * self.gate(self.expand(self.activation(self.reduce(self.pool(x)))))
+        squeezed = self.reduce(self.pool(x))
+        squeezed = squeezed if self.norm is None else self.norm(squeezed)
+        return x * self.gate(self.expand(self.activation(squeezed)))
 
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
