@@ -77,7 +77,8 @@ class ShuffleBlock(nn.Module):
         super().__init__()
         half, input_dilation = out_channels // 2, dilation if input_dilation is None else input_dilation
         # Also where dilation replaces a stride, the branches are those of the block with the stride.
-        self.splits = largest(stride) == 1 and in_channels == out_channels and dilation == input_dilation
+        keeps_shape = largest(stride) == 1 and in_channels == out_channels and dilation == input_dilation
+        self.splits = [half, half] if keeps_shape else None
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         middle = {
             "kernel_size": kernel_size,
@@ -88,18 +89,18 @@ class ShuffleBlock(nn.Module):
         }
         last = {"activation": activation, **common}
         self.layers = NamedSequential(
-            expand=PointwiseConv(half if self.splits else in_channels, half, **last),
+            expand=PointwiseConv(half if keeps_shape else in_channels, half, **last),
             depthwise=DepthwiseConv(half, **middle),
             project=PointwiseConv(half, half, **last),
         )
         self.shortcut = nn.Identity()
-        if not self.splits:
+        if not keeps_shape:
             depthwise = DepthwiseConv(in_channels, **middle)
             self.shortcut = NamedSequential(depthwise=depthwise, project=PointwiseConv(in_channels, half, **last))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        first, second = x.split([x.size(1) // 2] * 2, 1) if self.splits else (x, x)
+        first, second = (x, x) if self.splits is None else x.split(self.splits, 1)
         y = torch.cat([self.shortcut(first), self.layers(second)], 1)
         return y.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
 
