@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.factories import factory
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
@@ -67,20 +68,20 @@ class SqueezeExcitation(nn.Module):
         if squeeze_channels is None:
             squeeze_channels = max(1, int(in_channels / reduction_ratio))
         elif callable(squeeze_channels):
-            squeeze_channels = positive_whole("squeeze_channels", squeeze_channels(in_channels), self)
+            squeeze_channels = int(positive_whole("squeeze_channels", squeeze_channels(in_channels), self))
         conv = of_rank(nn.Conv2d, spatial_dims)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
         self.reduce = conv(in_channels, squeeze_channels, kernel_size=1)
-        self.norm = None if norm_layer is None else of_rank(norm_layer, spatial_dims)(squeeze_channels)
+        if norm_layer is not None:
+            norm = {"norm_layer": norm_layer, "activation": None, "spatial_dims": spatial_dims}
+            self.reduce = ConvNormActivation(in_channels, squeeze_channels, 1, bias=True, **norm)
         self.activation = activation()
         self.expand = conv(squeeze_channels, in_channels, kernel_size=1)
         self.gate = gate()
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` in and out."""
-        squeezed = self.reduce(self.pool(x))
-        squeezed = squeezed if self.norm is None else self.norm(squeezed)
-        return x * self.gate(self.expand(self.activation(squeezed)))
+        return x * self.gate(self.expand(self.activation(self.reduce(self.pool(x)))))
 
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])

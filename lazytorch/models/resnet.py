@@ -192,6 +192,6 @@ def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
     fills: dict[str, Fill] = {}
     if isinstance(module, (ConvNormActivation, SqueezeExcitation)):
         for name, weight in module.named_parameters():
-            if name.startswith(("conv.", "reduce.", "expand.")) and name.endswith("weight"):
+            if name.startswith(("conv.", "reduce.", "expand.")) and weight.dim() > 2:
                 fills[name] = Normal(sqrt(2 / (weight.size(0) * weight[0, 0].numel())))
     return fills | zero_last_norm(module) if zero_init else fills
