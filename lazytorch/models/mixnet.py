@@ -32,7 +32,7 @@ SILU = partial(nn.SiLU, inplace=True)
 
 
 def mixed(*parts: int, conv_layer: Callable[..., nn.Module], **options: Any) -> nn.Module:
-    """An inverted bottleneck whose convolutions (to expand, depthwise, to project) have so many parts."""
+    """An inverted bottleneck; ``parts`` are those of its convolutions: that expands, depthwise, and that projects."""
     layers = {
         name: partial(MixedConv, parts=count, conv_layer=conv_layer)
         for name, count in zip(("expand", "depthwise", "project"), parts, strict=True)
@@ -42,16 +42,7 @@ def mixed(*parts: int, conv_layer: Callable[..., nn.Module], **options: Any) -> 
 
 
 def row(channels: int, repeats: int, stride: int, ratio: float, parts: tuple[int, int, int], squeeze: int = 0) -> Stage:
-    """A row of the table; those with squeeze-excitation have SiLU.
-
-    Args:
-        channels: Channels of the output.
-        repeats: Number of blocks.
-        stride: Stride of the first of them.
-        ratio: Expanded channels over those of the input.
-        parts: Parts of the convolutions that expand, of the depthwise ones, and of those that project.
-        squeeze: Channels of the block's input over those that the squeeze-excitation has; 0 for none.
-    """
+    """A row of the table; ``squeeze`` is the ``squeeze_ratio`` of its squeeze-excitation, with SiLU, or 0 for none."""
     block = partial(mixed, *parts)
     if not squeeze:
         return Stage(channels, repeats, stride, expansion_ratio=ratio, block=block)
@@ -59,6 +50,7 @@ def row(channels: int, repeats: int, stride: int, ratio: float, parts: tuple[int
     return Stage(channels, repeats, stride, expansion_ratio=ratio, se_layer=se, activation=SILU, block=block)
 
 
+# Channels, blocks, stride, expansion_ratio, parts of the three convolutions, squeeze_ratio.
 MIXNET_S = (
     Stage(16),
     (row(24, 1, 2, 6, (2, 1, 2)), row(24, 1, 1, 3, (2, 1, 2))),

@@ -57,7 +57,7 @@ def multiple(channels: float, width: float = 1.0, *, divisor: int = 1) -> int:
 
 @known_function
 def twelfth(channels: int, rounding: Callable[[float], int]) -> int:
-    return rounding(int(channels * (1 / 12)))
+    return rounding(int(channels * (1 / 12)))  # as timm computes it: 1 / 12 is not exact
 
 
 @known_function
