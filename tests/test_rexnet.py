@@ -8,7 +8,7 @@ from timm.models.rexnet import LinearBottleneck
 from torch import nn
 
 from lazytorch import materialize
-from lazytorch.layers import InvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
+from lazytorch.layers import InvertedBottleneck, LazyInvertedBottleneck, LazySqueezeExcitation, SqueezeExcitation
 from lazytorch.materialize import runs_known_code, survey
 from lazytorch.models import (
     MobileNet,
@@ -150,6 +150,12 @@ def test_the_norms_of_the_network_are_those_of_its_attention():
     assert isinstance(model.stages[1][0].layers.se.attention.reduce.norm, nn.GroupNorm)
     assert not any(isinstance(each, nn.BatchNorm2d) for each in model.modules())
     assert isinstance(small(norm_layer=None).stages[1][0].layers.se.attention.reduce, nn.Conv2d)
+
+
+def test_its_attention_may_be_lazy_or_eager():
+    model = small(stages=[stage(1, 2, 1, se_layer=LazySqueezeExcitation)])
+    assert type(model.stages[0][1].layers.se.attention) is SqueezeExcitation
+    assert model.stages[0][1].layers.se.attention.expand.in_channels == 27 * 6 // 12
 
 
 def test_frozen_stages_and_groups_of_parameters():
