@@ -48,6 +48,9 @@ FAMILIES = [
     Family("mobilenetv4_*", "MobileNetV4", "MobileNet", "Qin et al. 2024", "2404.10518"),
     Family("mobilenet_edgetpu_*", "MobileNet-EdgeTPU", "MobileNet", "Gupta & Akin 2020", "2003.02838"),
     Family("lcnet_*", "PP-LCNet", "MobileNet", "Cui et al. 2021", "2109.15099"),
+    Family("mixnet_*", "MixNet", "MobileNet", "Tan & Le 2019", "1907.09595"),
+    Family("rexnet*", "ReXNet", "MobileNet", "Han et al. 2021", "2007.00992"),
+    Family("shufflenet_v2_*", "ShuffleNetV2", "ShuffleNetV2", "Ma et al. 2018", "1807.11164"),
     Family("mnasnet* semnasnet_*", "MNASNet", "MNASNet", "Tan et al. 2019", "1807.11626"),
     Family("fbnetv3_*", "FBNetV3", "MNASNet", "Dai et al. 2020", "2006.02049"),
     Family("hardcorenas_*", "HardCoRe-NAS", "MNASNet", "Nayman et al. 2021", "2102.11646"),
@@ -95,6 +98,7 @@ COLOURS = {
     "ResNet-RS": "#8c7ae6",
     "DenseNet": "#1b1b1b",
     "VGG": "#7ba05b",
+    "ShuffleNetV2": "#c2a800",
 }
 # Named in the picture; above the point to its left, or below to its right.
 LABELLED = {
@@ -107,6 +111,7 @@ LABELLED = {
     "resnetrs420": "above",
     "densenet121": "above",
     "vgg16": "below",
+    "shufflenet_v2_x1_0": "above",
     "regnety_2560": "above",
 }
 

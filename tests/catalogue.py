@@ -161,6 +161,12 @@ LAYERS = [
         (8, 2),
         {"norm_layer": None},
     ),
+    Layer(
+        layers.LazyMixedConv,
+        lambda c, d: layers.MixedConv(c, 8, 3, 2, 1, parts=3, spatial_dims=d),
+        (8, 3, 2, 1),
+        {"parts": 3},
+    ),
     Layer(layers.LazyMaxPool, lambda c, d: of_rank("MaxPool", d)(3, 2, 1), (3, 2, 1)),
     Layer(layers.LazyPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, 8), (8,), ranks=(2,)),
     Layer(
@@ -183,6 +189,12 @@ LAYERS = [
     ),
     Layer(layers.LazyReductionPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, c // 2), (2,), ranks=(2,)),
     Layer(layers.LazyResponseNorm, lambda c, d: layers.ResponseNorm(c, 1e-5), (1e-5,)),
+    Layer(
+        layers.LazyShuffleBlock,
+        lambda c, d: layers.ShuffleBlock(c, 8, 5, dilation=2, spatial_dims=d),
+        (8, 5),
+        {"dilation": 2},
+    ),
     Layer(
         layers.LazySqueezeExcitation,
         lambda c, d: layers.SqueezeExcitation(c, squeeze_channels=3, gate=nn.Hardsigmoid, spatial_dims=d),
@@ -207,6 +219,7 @@ SAMPLES = [
     "ecaresnet26t",
     "gernet_s",
     "lcnet_050",
+    "mixnet_s",
     "mobilenet_v2",
     "mobilenet_v3_small",
     "mobilenetv4_conv_blur_medium",
@@ -214,6 +227,8 @@ SAMPLES = [
     "resnet10t",
     "resnetblur18",
     "resnetrs50",
+    "rexnet_100",
+    "shufflenet_v2_x0_5",
     "tinynet_e",
 ]
 

@@ -131,7 +131,7 @@ WRONG_VALUES = [
     (lambda: ByobNet(stages=[[Row(LazyBasicBlock, 16)]]), r"ByobNet: stages\[0\] must be a Row, got <1 rows>"),
     (lambda: Backbone(stem=nn.Identity(), stages=3), "Backbone: stages must be modules, or the blocks .* got 3"),
     (lambda: Backbone(stem=nn.Identity(), stages=[3]), r"Backbone: stages must be modules, .* got \[3\]"),
-    (lambda: Stage("16"), f"Stage: out_channels {WHOLE}, got '16'"),
+    (lambda: Stage("16"), "Stage: out_channels must be positive, got '16'"),
     (lambda: Stage(16, stride=0), f"Stage: stride {WHOLE}, got 0"),
     (lambda: Row(LazyBottleneckBlock, 16, repeats=0), f"Row: repeats {WHOLE}, got 0"),
     # lazified classes

@@ -136,6 +136,7 @@ OF_TORCHVISION = named("""
     regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_y_32gf regnet_y_128gf
     regnet_x_400mf regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf
     vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
+    shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0
 """)
 OF_TIMM = named("""
     convnext_atto/femto/pico/nano/tiny/small/base/large/xlarge/xxlarge convnext_atto_ols convnext_femto_ols
@@ -157,7 +158,8 @@ OF_TIMM = named("""
     gernet_s/m/l resnext26ts seresnext26ts eca_resnext26ts resnet32ts resnet33ts seresnet33ts eca_resnet33ts
     regnetz_005/040 regnetz_040_h regnetz_b16/c16/d8/d32/e8
     vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
-    densenet264d densenetblur121d
+    densenet264d densenetblur121d mixnet_s/m/l/xl/xxl tf_mixnet_s/m/l
+    rexnet_100/130/150/200/300 rexnetr_100/130/150/200/300
 """)
 
 

@@ -93,18 +93,28 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "expand_from_output": st.booleans(),
         "group_size": SIDE,
         "input_dilation": st.none() | SIDE,
+        "partial_shortcut": st.booleans(),
+        "expand_activation": ACTIVATIONS,
         "project_activation": ACTIVATIONS,
+        "conv_layers": st.sampled_from([None, {"depthwise": layers.MixedConv, "expand": layers.MixedConv}]),
     },
     "DenseLayer": {"out_channels": st.integers(1, 12), "expansion_ratio": SIDE, "dropout": st.sampled_from([0.0, 1.0])}
     | COMMON,
+    "MixedConv": OUT
+    | {"kernel_size": SIDE, "stride": SIDE, "padding": SIDE, "dilation": SIDE, "groups": SIDE, "parts": SIDE},
     # A lazy layer with a norm that has no entries lists them as missing in a checkpoint, so only BatchNorm is here.
     "NormActivation": {"activation": COMMON["activation"]},
     "LayerScale": {"initial_value": st.sampled_from([0, 0.5])},
     "PointwiseConv": OUT | COMMON | {"stride": SIDE},
     "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},
     "ResponseNorm": {"eps": st.sampled_from([1e-6, 0.1])},
+    "ShuffleBlock": OUT | KERNEL | COMMON | {"dilation": SIDE, "input_dilation": st.none() | SIDE},
     "UniversalInvertedBottleneck": OUT | KERNEL | COMMON | INVERTED | {"start_kernel_size": SIDE},
-    "SqueezeExcitation": {"reduction_ratio": st.sampled_from([0, 0.5, 2, 16]), "squeeze_channels": st.none() | SIDE},
+    "SqueezeExcitation": {
+        "reduction_ratio": st.sampled_from([0, 0.5, 2, 16]),
+        "squeeze_channels": st.none() | SIDE,
+        "norm_layer": st.sampled_from([None, nn.BatchNorm2d]),
+    },
 }
 # Spatial dimensions to convolve, or a layer that is 2-D alone, and the shape of the input.
 INPUT = st.tuples(

@@ -272,6 +272,10 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         "densenet121",
         "convnext_atto",
         "convnextv2_atto",
+        "mixnet_s",
+        "tf_mixnet_s",
+        "rexnet_100",
+        "shufflenet_v2_x0_5",
     ],
 )
 @pytest.mark.parametrize("training", [True, False])

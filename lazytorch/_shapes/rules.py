@@ -368,6 +368,21 @@ def concatenate(shapes: "ShapeMode", tensors: Any, dim: int = 0) -> ShapeTensor 
     return shapes.like(first, (*before, sum(each.size(dim) for each in tensors), *after))
 
 
+def split(shapes: "ShapeMode", input: Any, sizes: Any, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
+    """The rule of ``split`` by the sizes of the parts, which are views in a real call."""
+    if (
+        not isinstance(sizes, (tuple, list))
+        or not is_plain(input)
+        or type(dim) is not int
+        or not 0 <= dim < input.dim()
+    ):
+        return None
+    if {*map(type, sizes)} != {int} or min(sizes) < 1 or sum(sizes) != input.size(dim):
+        return None
+    before, after = input.shape[:dim], input.shape[dim + 1 :]
+    return tuple(shapes.like(input, (*before, size, *after)) for size in sizes)
+
+
 def empty(shapes: "ShapeMode", size: Any, *, dtype: torch.dtype, device: torch.device) -> ShapeTensor | None:
     return shapes.of(size, dtype, device) if type(size) is tuple and type(device) is torch.device else None
 
@@ -376,7 +391,7 @@ ELEMENTWISE = [
     *(F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu, F.mish, F.relu, F.relu6, F.silu),
     *(torch.sigmoid, torch.tanh),
 ]
-VIEWS = {Tensor.unsqueeze, Tensor.view}
+VIEWS = {Tensor.transpose, Tensor.unflatten, Tensor.unsqueeze, Tensor.view}
 ON_META = [torch.flatten, Tensor.flatten, Tensor.view_as, *VIEWS]
 RULES: dict[Any, Callable[..., Any]] = {
     **{getattr(torch, f"conv{dims}d"): convolution(dims) for dims in (1, 2, 3)},
@@ -405,5 +420,6 @@ RULES: dict[Any, Callable[..., Any]] = {
         getattr(F, f"adaptive_{kind}_pool{dims}d"): adaptive_pool(dims) for kind in ("avg", "max") for dims in (1, 2, 3)
     },
     torch.cat: concatenate,
+    Tensor.split: split,
     torch.empty: empty,
 }

@@ -40,6 +40,7 @@ from lazytorch.layers.inverted_bottleneck import (
 )
 from lazytorch.layers.layer_scale import LayerScale, LazyLayerScale
 from lazytorch.layers.linear import LazyLinear
+from lazytorch.layers.mixed_conv import LazyMixedConv, MixedConv
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import LazyPointwiseConv, LazyPointwiseConv2d, PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
@@ -47,6 +48,7 @@ from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
 from lazytorch.layers.shortcut import pooled_projection, projection
+from lazytorch.layers.shuffle_block import LazyShuffleBlock, ShuffleBlock
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.universal_inverted_bottleneck import (
@@ -96,6 +98,7 @@ __all__ = [
     "LazyLayerScale",
     "LazyLinear",
     "LazyMaxPool",
+    "LazyMixedConv",
     "LazyNormActivation",
     "LazyPointwiseConv",
     "LazyPointwiseConv2d",
@@ -106,8 +109,10 @@ __all__ = [
     "LazyReductionPointwiseConv",
     "LazyReductionPointwiseConv2d",
     "LazyResponseNorm",
+    "LazyShuffleBlock",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
+    "MixedConv",
     "NormActivation",
     "PointwiseConv",
     "PointwiseConv2d",
@@ -115,6 +120,7 @@ __all__ = [
     "SameConv1d",
     "SameConv2d",
     "SameConv3d",
+    "ShuffleBlock",
     "SqueezeExcitation",
     "StochasticDepth",
     "UniversalInvertedBottleneck",

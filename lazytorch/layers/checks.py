@@ -18,6 +18,7 @@ __all__ = [
     "Padding",
     "Sizes",
     "above",
+    "along",
     "at_least",
     "choice",
     "divides",
@@ -54,6 +55,14 @@ def who(owner: object) -> str:
 def each(value: Sizes) -> tuple[int, ...]:
     """The numbers in ``value``: one, or one for each spatial dimension."""
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)  # pyright: ignore[reportReturnType]
+
+
+def along(owner: object, name: str, value: Sizes, dims: int) -> tuple[int, ...]:
+    """The numbers in ``value``, one for each of ``dims`` dimensions."""
+    values = each(value)
+    if len(values) not in (1, dims) or (isinstance(value, Sequence) and len(values) != dims):
+        raise ValueError(f"{who(owner)}: {name} must be one number or {dims} of them, got {value!r}.")
+    return values * (dims // len(values))
 
 
 def largest(value: Sizes) -> int:

@@ -1,12 +1,12 @@
 """A convolution, then a norm, then an activation: the layer that every network here is made of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Padding, Sizes, divides, strided_same
+from lazytorch.layers.checks import Padding, Sizes, along, divides, strided_same
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
@@ -75,18 +75,18 @@ class ConvNormActivation(NamedSequential):
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
-        kernel = self._each("kernel_size", kernel_size, spatial_dims)
-        dilations = self._each("dilation", dilation, spatial_dims)
+        kernel = along(self, "kernel_size", kernel_size, spatial_dims)
+        dilations = along(self, "dilation", dilation, spatial_dims)
         if padding is None:
             padding = tuple(distance * (side - 1) // 2 for side, distance in zip(kernel, dilations, strict=True))
         elif not isinstance(padding, str):
-            padding = self._each("padding", padding, spatial_dims)
+            padding = along(self, "padding", padding, spatial_dims)
         parts = {
             "conv": of_rank(conv_layer, spatial_dims)(
                 in_channels,
                 out_channels,
                 kernel,
-                self._each("stride", stride, spatial_dims),
+                along(self, "stride", stride, spatial_dims),
                 padding,
                 dilations,
                 groups,
@@ -100,14 +100,6 @@ class ConvNormActivation(NamedSequential):
         if activation is not None:
             parts["activation"] = activation()
         super().__init__(**parts)
-
-    def _each(self, name: str, value: Sizes, spatial_dims: int) -> tuple[int, ...]:
-        values = tuple(value) if isinstance(value, Sequence) else (value,) * spatial_dims
-        if len(values) != spatial_dims:
-            raise ValueError(
-                f"{type(self).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."
-            )
-        return values
 
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.channel_norm import ChannelNorm
-from lazytorch.layers.checks import Sizes, each, number, odd
+from lazytorch.layers.checks import Sizes, along, number, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.layer_scale import LayerScale
 from lazytorch.layers.named_sequential import NamedSequential
@@ -141,17 +141,9 @@ def downsampling(
 
     A stride that dilation replaces keeps its kernel, and zeros at the borders keep the size.
     """
-
-    def along(name: str, value: Sizes) -> tuple[int, ...]:
-        values = each(value)
-        if len(values) not in (1, spatial_dims):
-            raise ValueError(
-                f"{type(block).__name__}: {name} must be one number or {spatial_dims} of them, got {value!r}."
-            )
-        return values * (spatial_dims // len(values))
-
-    strides = along("stride", stride)
-    after, before = along("dilation", dilation), along("input_dilation", input_dilation)
+    strides = along(block, "stride", stride, spatial_dims)
+    after = along(block, "dilation", dilation, spatial_dims)
+    before = along(block, "input_dilation", input_dilation, spatial_dims)
     kernel = [max(1, step * wide // narrow) for step, wide, narrow in zip(strides, after, before, strict=True)]
     if in_channels == out_channels and max(kernel) == 1:
         return nn.Identity()

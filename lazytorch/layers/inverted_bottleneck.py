@@ -1,19 +1,17 @@
 """The inverted bottleneck block of MobileNetV2, and the one that fuses its first two convolutions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, flag, largest, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.depthwise import DepthwiseConv
-from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import PointwiseConv
-from lazytorch.layers.residual import squeeze
+from lazytorch.layers.residual import LinearResidual, squeeze
 from lazytorch.layers.rules import checked
-from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
 
@@ -25,30 +23,7 @@ __all__ = [
     "InvertedBottleneck",
     "LazyFusedInvertedBottleneck",
     "LazyInvertedBottleneck",
-    "LinearResidual",
 ]
-
-
-class LinearResidual(nn.Module):
-    """A branch of layers, and its sum with the input where both have one shape; nothing follows the sum.
-
-    Args:
-        layers: The branch, by names, in order; None for a part that is not there.
-        has_shortcut: Whether there is a sum.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
-    """
-
-    def __init__(self, layers: dict[str, nn.Module | None], has_shortcut: bool, drop_path_rate: float) -> None:
-        super().__init__()
-        self.has_shortcut = has_shortcut
-        if has_shortcut and drop_path_rate != 0:
-            layers = {**layers, "drop_path": StochasticDepth(drop_path_rate)}
-        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        y = self.layers(x)
-        return x + y if self.has_shortcut else y
 
 
 def require_groups(block: nn.Module, channels: int, group_size: int) -> None:
@@ -58,7 +33,7 @@ def require_groups(block: nn.Module, channels: int, group_size: int) -> None:
         )
 
 
-@checked(kernel_size=odd, shortcut=flag)
+@checked(kernel_size=odd, shortcut=flag, partial_shortcut=flag)
 class InvertedBottleneck(LinearResidual):
     """A residual block that computes its convolution on more channels: 1x1 to expand, depthwise, 1x1 to project.
 
@@ -85,11 +60,15 @@ class InvertedBottleneck(LinearResidual):
         anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
             instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
         shortcut: Whether the input is added where it can be.
+        partial_shortcut: Whether the input is added to the first channels where it has fewer than the output, as in
+            ReXNet.
         drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution; None for none.
+        expand_activation: Likewise, after the expansion; None for ``activation``.
         project_activation: Likewise, after the projection.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
+        conv_layers: Likewise, those of the parts ``"expand"``, ``"depthwise"`` and ``"project"`` that have others.
         spatial_dims: 1, 2 or 3.
 
     Shape:
@@ -131,29 +110,38 @@ class InvertedBottleneck(LinearResidual):
         squeeze_ratio: float | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
         shortcut: bool = True,
+        partial_shortcut: bool = False,
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU6,
+        expand_activation: Callable[[], nn.Module] | None = None,
         project_activation: Callable[[], nn.Module] | None = None,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        conv_layers: Mapping[str, Callable[..., nn.Module]] | None = None,
         spatial_dims: int = 2,
     ) -> None:
         expands = expansion_ratio != 1
         counted = out_channels if expand_from_output else in_channels
         mid_channels = rounding(counted * expansion_ratio) if expands else counted
         require_groups(self, mid_channels, group_size)
-        common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
+
+        def layer(part: str) -> dict[str, Any]:
+            conv = (conv_layers or {}).get(part, conv_layer)
+            return {"norm_layer": norm_layer, "conv_layer": conv, "spatial_dims": spatial_dims}
+
+        extra = out_channels - in_channels if partial_shortcut else 0
         blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
-        middle = {
+        middle = layer("depthwise") | {
             "kernel_size": kernel_size,
             "stride": stride if blur is None else 1,
             "dilation": dilation if input_dilation is None else input_dilation,
             "activation": activation,
-            **common,
         }
         super().__init__(
             {
-                "expand": PointwiseConv(in_channels, mid_channels, activation=activation, **common)
+                "expand": PointwiseConv(
+                    in_channels, mid_channels, activation=expand_activation or activation, **layer("expand")
+                )
                 if expands or expand_always or mid_channels != in_channels
                 else None,
                 "depthwise": DepthwiseConv(mid_channels, **middle) if group_size == 1 else None,
@@ -162,10 +150,11 @@ class InvertedBottleneck(LinearResidual):
                 else ConvNormActivation(mid_channels, mid_channels, groups=mid_channels // group_size, **middle),
                 "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
                 "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
-                "project": PointwiseConv(mid_channels, out_channels, activation=project_activation, **common),
+                "project": PointwiseConv(mid_channels, out_channels, activation=project_activation, **layer("project")),
             },
-            shortcut and largest(stride) == 1 and in_channels == out_channels,
+            shortcut and largest(stride) == 1 and (in_channels == out_channels or extra > 0),
             drop_path_rate,
+            [in_channels, extra] if extra > 0 else None,
         )
 
 

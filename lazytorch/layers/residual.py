@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from lazytorch.layers.checks import positive
@@ -9,7 +10,7 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
 
-__all__ = ["ResidualBlock", "squeeze"]
+__all__ = ["LinearResidual", "ResidualBlock", "squeeze"]
 
 
 class ResidualBlock(nn.Module):
@@ -39,6 +40,42 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
         return self.activation(self.layers(x) + self.shortcut(x))
+
+
+class LinearResidual(nn.Module):
+    """A branch of layers, and its sum with the input where both have one shape; nothing follows the sum.
+
+    Args:
+        layers: The branch, by names, in order; None for a part that is not there.
+        has_shortcut: Whether there is a sum.
+        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
+        channels: Channels of the input, and those that the branch has besides, which the sum leaves as they are; None
+            for none.
+    """
+
+    def __init__(
+        self,
+        layers: dict[str, nn.Module | None],
+        has_shortcut: bool,
+        drop_path_rate: float,
+        channels: list[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.has_shortcut = has_shortcut
+        self.channels = channels
+        if has_shortcut and drop_path_rate != 0:
+            layers = {**layers, "drop_path": StochasticDepth(drop_path_rate)}
+        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
+        y = self.layers(x)
+        if not self.has_shortcut:
+            return y
+        if self.channels is None:
+            return x + y
+        first, others = y.split(self.channels, 1)
+        return torch.cat([x + first, others], 1)
 
 
 def squeeze(

@@ -1,11 +1,12 @@
 """The rules of the arguments of layers and models, and the decorator of the classes that have them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import nn
 
+from lazytorch._lazy.show import show
 from lazytorch.arguments import Rule, ValueRules, of_torch, with_signature
 from lazytorch.layers.checks import (
     choice,
@@ -17,6 +18,7 @@ from lazytorch.layers.checks import (
     positive_sizes,
     positive_whole,
     sizes,
+    who,
 )
 from lazytorch.layers.factories import factory, refusal_of_call
 
@@ -51,6 +53,16 @@ def se_layer(name: str, value: Any, owner: object) -> Any:
     return attention(name, value, owner)
 
 
+def conv_layers(name: str, value: Any, owner: object) -> Any:
+    """The rule of the convolutions of some parts of a block."""
+    parts = ("expand", "depthwise", "project")
+    if not isinstance(value, Mapping) or not {*value} <= {*parts}:
+        raise ValueError(f"{who(owner)}: {name} must be a dict with some of the names {parts}, got {show(value)}.")
+    for part, layer in value.items():
+        conv_layer(f"{name}[{part!r}]", layer, owner)
+    return value
+
+
 # The rules of parameters by name, which have one meaning everywhere.
 RULES: dict[str | tuple[str, ...], Rule] = {
     **dict.fromkeys(("in_channels", "out_channels", "mid_channels", "channels", "groups"), positive_whole),
@@ -64,9 +76,10 @@ RULES: dict[str | tuple[str, ...], Rule] = {
     "spatial_dims": choice(1, 2, 3),
     "norm_layer": norm_layer,
     "activation": activation_layer,
-    "project_activation": activation_layer,
+    **dict.fromkeys(("expand_activation", "project_activation"), activation_layer),
     "gate": activation_layer,
     "conv_layer": conv_layer,
+    "conv_layers": conv_layers,
     "se_layer": se_layer,
     "anti_aliasing": factory("channels", "stride", example="BlurPool", spatial_dims=""),
     "rounding": factory("channels", example="round_channels"),

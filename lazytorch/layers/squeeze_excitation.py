@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import positive_whole
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.factories import factory
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
@@ -33,6 +34,7 @@ class SqueezeExcitation(nn.Module):
         reduction_ratio: Channels of the input over channels in between, rounded down to at least 1.
         squeeze_channels: Channels in between, if not by ``reduction_ratio``; or a function that says how many, called
             with ``in_channels``.
+        norm_layer: Called with the channels in between, after the first of the two layers; None for no norm.
         activation: Called without arguments, after the first of the two layers.
         gate: Called without arguments, after the second.
         spatial_dims: 1, 2 or 3.
@@ -60,6 +62,7 @@ class SqueezeExcitation(nn.Module):
         reduction_ratio: float = 16,
         *,
         squeeze_channels: int | Callable[[int], int] | None = None,
+        norm_layer: Callable[[int], nn.Module] | None = None,
         activation: Callable[[], nn.Module] = nn.ReLU,
         gate: Callable[[], nn.Module] = nn.Sigmoid,
         spatial_dims: int = 2,
@@ -68,10 +71,13 @@ class SqueezeExcitation(nn.Module):
         if squeeze_channels is None:
             squeeze_channels = max(1, int(in_channels / reduction_ratio))
         elif callable(squeeze_channels):
-            squeeze_channels = positive_whole("squeeze_channels", squeeze_channels(in_channels), self)
+            squeeze_channels = int(positive_whole("squeeze_channels", squeeze_channels(in_channels), self))
         conv = of_rank(nn.Conv2d, spatial_dims)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
         self.reduce = conv(in_channels, squeeze_channels, kernel_size=1)
+        if norm_layer is not None:
+            norm = {"norm_layer": norm_layer, "activation": None, "spatial_dims": spatial_dims}
+            self.reduce = ConvNormActivation(in_channels, squeeze_channels, 1, bias=True, **norm)
         self.activation = activation()
         self.expand = conv(squeeze_channels, in_channels, kernel_size=1)
         self.gate = gate()

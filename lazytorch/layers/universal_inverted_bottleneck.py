@@ -8,9 +8,8 @@ from torch import nn
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, flag, largest, odd, sizes, who, whole
 from lazytorch.layers.depthwise import DepthwiseConv
-from lazytorch.layers.inverted_bottleneck import LinearResidual
 from lazytorch.layers.pointwise import PointwiseConv
-from lazytorch.layers.residual import squeeze
+from lazytorch.layers.residual import LinearResidual, squeeze
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature

@@ -15,6 +15,7 @@ from lazytorch.models import (
     efficientnet_v2,
     fbnet_v3,
     hardcorenas,
+    mixnet,
     mnasnet,
     mobilenet,
     mobilenet_edgetpu,
@@ -22,6 +23,8 @@ from lazytorch.models import (
     mobilenet_v4,
     regnets,
     resnets,
+    rexnet,
+    shufflenet_v2,
     vgg,
 )
 from lazytorch.models._weights.fitting import inflate_state_dict
@@ -39,6 +42,7 @@ from lazytorch.models.fbnet_v3 import *
 from lazytorch.models.feature_info import StageInfo
 from lazytorch.models.features import Features
 from lazytorch.models.hardcorenas import *
+from lazytorch.models.mixnet import *
 from lazytorch.models.mnasnet import *
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.mobilenet import *
@@ -50,6 +54,8 @@ from lazytorch.models.regnet import RegNet
 from lazytorch.models.regnets import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
+from lazytorch.models.rexnet import *
+from lazytorch.models.shufflenet_v2 import *
 from lazytorch.models.vgg import *
 
 __all__ = [
@@ -79,6 +85,7 @@ __all__ += efficientnet.__all__
 __all__ += efficientnet_v2.__all__
 __all__ += fbnet_v3.__all__
 __all__ += hardcorenas.__all__
+__all__ += mixnet.__all__
 __all__ += mnasnet.__all__
 __all__ += mobilenet.__all__
 __all__ += mobilenet_edgetpu.__all__
@@ -86,4 +93,6 @@ __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
 __all__ += regnets.__all__
 __all__ += resnets.__all__
+__all__ += rexnet.__all__
+__all__ += shufflenet_v2.__all__
 __all__ += vgg.__all__

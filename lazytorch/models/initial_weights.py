@@ -20,8 +20,7 @@ from lazytorch._init.initialize import (
     draw_seed,
 )
 from lazytorch.layers import ConvNormActivation
-from lazytorch.layers.inverted_bottleneck import LinearResidual
-from lazytorch.layers.residual import ResidualBlock
+from lazytorch.layers.residual import LinearResidual, ResidualBlock
 
 __all__ = [
     "as_tensorflow",

@@ -81,12 +81,12 @@ TORCHVISION = Rules("""
 """)
 
 
-@checked(repeats=positive_whole, kernel_size=sizes(whole), block=maker("LazyInvertedBottleneck"))
+@checked(out_channels=positive, repeats=positive_whole, kernel_size=sizes(whole), block=maker("LazyInvertedBottleneck"))
 class Stage(NamedTuple):
     """A row of a network's table: ``repeats`` blocks, the first of them with ``stride``.
 
     Attributes:
-        out_channels: Channels produced, before the network's width is applied.
+        out_channels: Channels produced, before the network's width is applied and they are rounded.
         repeats: Blocks, before the network's depth is applied.
         stride: Stride of the first block, in pixels; one number, or one for each spatial dimension.
         kernel_size: Size of the kernel, in pixels; likewise.
@@ -104,7 +104,7 @@ class Stage(NamedTuple):
         >>> model = MobileNet(10, stages=[Stage(16), row])
     """
 
-    out_channels: int
+    out_channels: float
     repeats: int = 1
     stride: Sizes = 1
     kernel_size: Sizes = 3
@@ -160,6 +160,7 @@ class MobileNet(Network):
         hidden: Called with ``hidden_channels``, ``norm_layer`` and ``activation``; returns that layer: ``pointwise`` or
             ``linear`` of ``lazytorch.models.heads``, or a ``functools.partial`` of one.
         anti_aliasing: Replaces the stride of a block's convolution; see the block.
+        rates_end: Whether the last block has ``drop_path_rate`` itself, or one step less.
         initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's.
         names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
         options: Those of every network; see ``NetworkOptions``.
@@ -188,7 +189,7 @@ class MobileNet(Network):
         "width": positive,
         "depth": one_or_several(positive),
         "round_depth": factory("blocks", example="math.ceil"),
-        "fixed_ends": flag,
+        **dict.fromkeys(("fixed_ends", "rates_end"), flag),
         **dict.fromkeys(("stem_channels", "final_channels", "hidden_channels"), positive_whole),
         **dict.fromkeys(("stem_kernel_size", "stem_stride"), positive_sizes),
         **dict.fromkeys(("stem_width", "final_width"), factory("channels", "width", example="scaled")),
@@ -214,6 +215,7 @@ class MobileNet(Network):
         hidden_channels: int | None = None,
         hidden: Callable[..., dict[str, nn.Module]] = pointwise,
         anti_aliasing: Callable[..., nn.Module] | None = None,
+        rates_end: bool = False,
         initialize: Callable[[nn.Module], None] | None = None,
         names: Mapping[str, Rules] | None = None,
         **options: Unpack[NetworkOptions],
@@ -228,11 +230,12 @@ class MobileNet(Network):
             stem=partial(LazyConvNormActivation, stem, stem_kernel_size, stem_stride),
             stem_reduction=stem_stride,
             stages=[
-                [Row(partial(block, row, **common), row.out_channels, 1, row.stride) for row in rows] for rows in table
+                [Row(partial(block, row, **common), row.out_channels, 1, row.stride) for row in rows]  # pyright: ignore[reportArgumentType]
+                for rows in table
             ],
             final=None if final is None else partial(LazyPointwiseConv, final),
             hidden=None if hidden_channels is None else partial(hidden, hidden_channels),
-            rates_end=False,
+            rates_end=rates_end,
             initialize=initialize,
             names=names,
             **options,

@@ -191,7 +191,7 @@ def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
     """
     fills: dict[str, Fill] = {}
     if isinstance(module, (ConvNormActivation, SqueezeExcitation)):
-        for name in ("conv",) if isinstance(module, ConvNormActivation) else ("reduce", "expand"):
-            weight = module.get_parameter(f"{name}.weight")
-            fills[f"{name}.weight"] = Normal(sqrt(2 / (weight.size(0) * weight[0, 0].numel())))
+        for name, weight in module.named_parameters():
+            if name.startswith(("conv.", "reduce.", "expand.")) and weight.dim() > 2:
+                fills[name] = Normal(sqrt(2 / (weight.size(0) * weight[0, 0].numel())))
     return fills | zero_last_norm(module) if zero_init else fills
