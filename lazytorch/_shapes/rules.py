@@ -248,6 +248,21 @@ def channels_moved(shapes: "ShapeMode", input: Any, source: Any, destination: An
     return shapes.like(input, sizes)
 
 
+def chunk(shapes: "ShapeMode", input: Any, chunks: int, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
+    """The rule of ``chunk`` into equal parts; they are contiguous here, as the results of ``movedim`` are."""
+    if not is_plain(input) or type(chunks) is not int or chunks < 1 or type(dim) is not int:
+        return None
+    if not 0 <= dim < input.dim() or input.size(dim) % chunks:
+        return None
+    sizes = (*input.shape[:dim], input.size(dim) // chunks, *input.shape[dim + 1 :])
+    return tuple(shapes.like(input, sizes) for _ in range(chunks))
+
+
+def softmax(shapes: "ShapeMode", input: Any, dim: Any) -> ShapeTensor | None:
+    fits = is_plain(input) and type(dim) is int and -input.dim() <= dim < input.dim()
+    return shapes.like(input, input.shape) if fits else None
+
+
 def in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> ShapeTensor | None:
     return input if type(input) in SHAPES and {*map(type, numbers)} <= {int, float} else None
 
@@ -405,5 +420,7 @@ RULES: dict[Any, Callable[..., Any]] = {
         getattr(F, f"adaptive_{kind}_pool{dims}d"): adaptive_pool(dims) for kind in ("avg", "max") for dims in (1, 2, 3)
     },
     torch.cat: concatenate,
+    Tensor.chunk: chunk,
+    F.softmax: softmax,
     torch.empty: empty,
 }

@@ -47,6 +47,12 @@ from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
 from lazytorch.layers.shortcut import pooled_projection, projection
+from lazytorch.layers.split_attention import (
+    LazySelectiveKernelConv,
+    LazySplitAttentionConv,
+    SelectiveKernelConv,
+    SplitAttentionConv,
+)
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.universal_inverted_bottleneck import (
@@ -106,6 +112,8 @@ __all__ = [
     "LazyReductionPointwiseConv",
     "LazyReductionPointwiseConv2d",
     "LazyResponseNorm",
+    "LazySelectiveKernelConv",
+    "LazySplitAttentionConv",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
     "NormActivation",
@@ -115,6 +123,8 @@ __all__ = [
     "SameConv1d",
     "SameConv2d",
     "SameConv3d",
+    "SelectiveKernelConv",
+    "SplitAttentionConv",
     "SqueezeExcitation",
     "StochasticDepth",
     "UniversalInvertedBottleneck",

@@ -21,6 +21,7 @@ from lazytorch.models import (
     mobilenet_v3,
     mobilenet_v4,
     regnets,
+    resnet_variants,
     resnets,
     vgg,
 )
@@ -49,6 +50,7 @@ from lazytorch.models.registry import get_model, list_models, references
 from lazytorch.models.regnet import RegNet
 from lazytorch.models.regnets import *
 from lazytorch.models.resnet import ResNet
+from lazytorch.models.resnet_variants import *
 from lazytorch.models.resnets import *
 from lazytorch.models.vgg import *
 
@@ -85,5 +87,6 @@ __all__ += mobilenet_edgetpu.__all__
 __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
 __all__ += regnets.__all__
+__all__ += resnet_variants.__all__
 __all__ += resnets.__all__
 __all__ += vgg.__all__

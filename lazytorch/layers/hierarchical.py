@@ -1,0 +1,50 @@
+"""The middle of Res2Net's blocks, an option of the bottleneck block."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazytorch._init.initialize import known_function
+from lazytorch.layers.anti_aliasing import average_window
+from lazytorch.layers.checks import Sizes
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
+
+__all__ = ["HierarchicalConv"]
+
+
+@known_function
+class HierarchicalConv(nn.Module):
+    """Splits the channels and convolves all splits but the last.
+
+    Args:
+        channels: Channels of the input and of the output.
+        splits: Number of splits.
+        kernel_size: Size of the kernels, in pixels; one number, or one for each spatial dimension.
+        stride: Stride of the kernels, in pixels; likewise.
+        chained: Whether the output of each convolution is added to the next one's input, and the last split stays as
+            it is. Otherwise each of its pixels becomes the average over a kernel, with ``stride``.
+        layer: The other options of ``ConvNormActivation``.
+
+    Source:
+        Gao et al. 2019, figure 2b and equation 1, https://arxiv.org/abs/1904.01169.
+    """
+
+    def __init__(
+        self, channels: int, splits: int, kernel_size: Sizes, stride: Sizes, *, chained: bool, **layer: Any
+    ) -> None:
+        super().__init__()
+        self.splits, self.chained = splits, chained
+        width = channels // splits
+        self.convs = nn.ModuleList(
+            ConvNormActivation(width, width, kernel_size, stride, **layer) for _ in range(splits - 1)
+        )
+        self.last = nn.Identity() if chained else average_window(kernel_size, stride, layer["spatial_dims"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: ``(N, channels, *spatial)`` to ``(N, channels, *ceil(spatial / stride))``."""
+        *splits, last = x.chunk(self.splits, 1)
+        outputs: list[Tensor] = []
+        for conv, split in zip(self.convs, splits, strict=True):
+            outputs.append(conv(split + outputs[-1] if self.chained and outputs else split))
+        return torch.cat([*outputs, self.last(last)], 1)
