@@ -179,6 +179,18 @@ LAYERS = [
     Layer(layers.LazyReductionPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, c // 2), (2,), ranks=(2,)),
     Layer(layers.LazyResponseNorm, lambda c, d: layers.ResponseNorm(c, 1e-5), (1e-5,)),
     Layer(
+        layers.LazySelectiveKernelConv,
+        lambda c, d: layers.SelectiveKernelConv(c, 8, stride=2, split_input=True, spatial_dims=d),
+        (8,),
+        {"stride": 2, "split_input": True},
+    ),
+    Layer(
+        layers.LazySplitAttentionConv,
+        lambda c, d: layers.SplitAttentionConv(c, 8, stride=2, spatial_dims=d),
+        (8,),
+        {"stride": 2},
+    ),
+    Layer(
         layers.LazySqueezeExcitation,
         lambda c, d: layers.SqueezeExcitation(c, squeeze_channels=3, gate=nn.Hardsigmoid, spatial_dims=d),
         kwargs={"squeeze_channels": 3, "gate": nn.Hardsigmoid},
@@ -200,13 +212,17 @@ SAMPLES = [
     "ecaresnet26t",
     "gernet_s",
     "lcnet_050",
+    "legacy_seresnet18",
     "mobilenet_v2",
     "mobilenet_v3_small",
     "mobilenetv4_conv_blur_medium",
     "regnetz_005",
+    "res2net50_48w_2s",
+    "resnest14d",
     "resnet10t",
     "resnetblur18",
     "resnetrs50",
+    "skresnet18",
     "tinynet_e",
 ]
 

@@ -272,6 +272,11 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         "densenet121",
         "convnext_atto",
         "convnextv2_atto",
+        "legacy_seresnet18",
+        "res2net50_48w_2s",
+        "resnest14d",
+        "resnest50d_1s4x24d",
+        "skresnet18",
     ],
 )
 @pytest.mark.parametrize("training", [True, False])

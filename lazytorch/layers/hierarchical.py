@@ -14,7 +14,7 @@ __all__ = ["HierarchicalConv"]
 
 
 @known_function
-class HierarchicalConv(nn.Module):
+class HierarchicalConv(nn.Sequential):
     """Splits the channels and convolves all splits but the last.
 
     Args:
@@ -33,18 +33,17 @@ class HierarchicalConv(nn.Module):
     def __init__(
         self, channels: int, splits: int, kernel_size: Sizes, stride: Sizes, *, chained: bool, **layer: Any
     ) -> None:
-        super().__init__()
-        self.splits, self.chained = splits, chained
         width = channels // splits
-        self.convs = nn.ModuleList(
-            ConvNormActivation(width, width, kernel_size, stride, **layer) for _ in range(splits - 1)
-        )
-        self.last = nn.Identity() if chained else average_window(kernel_size, stride, layer["spatial_dims"])
+        convs = [ConvNormActivation(width, width, kernel_size, stride, **layer) for _ in range(splits - 1)]
+        last = nn.Identity() if chained else average_window(kernel_size, stride, layer["spatial_dims"])
+        super().__init__(*convs, last)
+        self.chained = chained
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, channels, *spatial)`` to ``(N, channels, *ceil(spatial / stride))``."""
-        *splits, last = x.chunk(self.splits, 1)
+        *convs, last = self
+        *splits, end = x.chunk(len(self), 1)
         outputs: list[Tensor] = []
-        for conv, split in zip(self.convs, splits, strict=True):
+        for conv, split in zip(convs, splits, strict=True):
             outputs.append(conv(split + outputs[-1] if self.chained and outputs else split))
-        return torch.cat([*outputs, self.last(last)], 1)
+        return torch.cat([*outputs, last(end)], 1)

@@ -198,11 +198,10 @@ class SelectiveKernelConv(nn.Module):
         wider = 2 * dilation if isinstance(dilation, int) else tuple(2 * spacing for spacing in dilation)
         layer = {"conv_layer": conv_layer, "spatial_dims": spatial_dims}
         normed = {"norm_layer": norm_layer, "activation": activation, **layer}
+        window = {"kernel_size": kernel_size, "stride": stride, "groups": groups}
         channels = in_channels // (1 + split_input)
-        self.convs = nn.ModuleList(
-            ConvNormActivation(channels, out_channels, kernel_size, stride, groups=groups, dilation=each, **normed)
-            for each in (dilation, wider)
-        )
+        self.narrow = ConvNormActivation(channels, out_channels, dilation=dilation, **window, **normed)
+        self.wide = ConvNormActivation(channels, out_channels, dilation=wider, **window, **normed)
         self.gate = nn.Sequential(
             of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1),
             PointwiseConv(out_channels, squeezed, **normed),
@@ -211,8 +210,8 @@ class SelectiveKernelConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        inputs = x.chunk(2, 1) if self.split_input else (x, x)
-        return select([conv(each) for conv, each in zip(self.convs, inputs, strict=True)], self.gate)
+        first, second = x.chunk(2, 1) if self.split_input else (x, x)
+        return select([self.narrow(first), self.wide(second)], self.gate)
 
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])

@@ -58,8 +58,8 @@ NAMES = Rules("""
     stages.S.B.layers.conv.gate.1.conv  layer{S+1}.{B}.conv2.fc1
     stages.S.B.layers.conv.gate.1.norm  layer{S+1}.{B}.conv2.bn1
     stages.S.B.layers.conv.gate.2.conv  layer{S+1}.{B}.conv2.fc2
-    stages.S.B.layers.conv.convs.*.conv layer{S+1}.{B}.convs.*
-    stages.S.B.layers.conv.convs.*.norm layer{S+1}.{B}.bns.*
+    stages.S.B.layers.conv.*.conv       layer{S+1}.{B}.convs.*
+    stages.S.B.layers.conv.*.norm       layer{S+1}.{B}.bns.*
     stages.S.B.layers.*.conv            layer{S+1}.{B}.conv{C+1}
     stages.S.B.layers.*.norm            layer{S+1}.{B}.bn{C+1}
 """)

@@ -47,10 +47,10 @@ __all__ = [
 
 SK_NAMES = Rules(
     """
-    stages.S.B.layers.*.convs.0.conv  layer{S+1}.{B}.conv{C+1}.paths.0.conv
-    stages.S.B.layers.*.convs.0.norm  layer{S+1}.{B}.conv{C+1}.paths.0.bn
-    stages.S.B.layers.*.convs.1.conv  layer{S+1}.{B}.conv{C+1}.paths.1.conv
-    stages.S.B.layers.*.convs.1.norm  layer{S+1}.{B}.conv{C+1}.paths.1.bn
+    stages.S.B.layers.*.narrow.conv   layer{S+1}.{B}.conv{C+1}.paths.0.conv
+    stages.S.B.layers.*.narrow.norm   layer{S+1}.{B}.conv{C+1}.paths.0.bn
+    stages.S.B.layers.*.wide.conv     layer{S+1}.{B}.conv{C+1}.paths.1.conv
+    stages.S.B.layers.*.wide.norm     layer{S+1}.{B}.conv{C+1}.paths.1.bn
     stages.S.B.layers.*.gate.1.conv   layer{S+1}.{B}.conv{C+1}.attn.fc_reduce
     stages.S.B.layers.*.gate.1.norm   layer{S+1}.{B}.conv{C+1}.attn.bn
     stages.S.B.layers.*.gate.2.conv   layer{S+1}.{B}.conv{C+1}.attn.fc_select
