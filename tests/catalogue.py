@@ -222,7 +222,6 @@ SAMPLES = [
     "resnet10t",
     "resnetblur18",
     "resnetrs50",
-    "skresnet18",
     "tinynet_e",
 ]
 

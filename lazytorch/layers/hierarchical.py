@@ -15,19 +15,12 @@ __all__ = ["HierarchicalConv"]
 
 @known_function
 class HierarchicalConv(nn.Sequential):
-    """Splits the channels and convolves all splits but the last.
+    """Splits the channels, and convolves each split but the last.
 
-    Args:
-        channels: Channels of the input and of the output.
-        splits: Number of splits.
-        kernel_size: Size of the kernels, in pixels; one number, or one for each spatial dimension.
-        stride: Stride of the kernels, in pixels; likewise.
-        chained: Whether the output of each convolution is added to the next one's input, and the last split stays as
-            it is. Otherwise each of its pixels becomes the average over a kernel, with ``stride``.
-        layer: The other options of ``ConvNormActivation``.
-
-    Source:
-        Gao et al. 2019, figure 2b and equation 1, https://arxiv.org/abs/1904.01169.
+    If ``chained``, the output of each convolution is added to the next one's input, and the last split stays as it is.
+    Otherwise each pixel of the last split becomes the average over a kernel, with ``stride``. ``layer`` are the other
+    options of ``ConvNormActivation``. Source: Gao et al. 2019, figure 2b and equation 1,
+    https://arxiv.org/abs/1904.01169.
     """
 
     def __init__(
@@ -39,10 +32,10 @@ class HierarchicalConv(nn.Sequential):
         super().__init__(*convs, last)
         self.chained = chained
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in torch.nn
         """Shape: ``(N, channels, *spatial)`` to ``(N, channels, *ceil(spatial / stride))``."""
         *convs, last = self
-        *splits, end = x.chunk(len(self), 1)
+        *splits, end = input.chunk(len(self), 1)
         outputs: list[Tensor] = []
         for conv, split in zip(convs, splits, strict=True):
             outputs.append(conv(split + outputs[-1] if self.chained and outputs else split))

@@ -22,12 +22,9 @@ __all__ = ["LazySelectiveKernelConv", "LazySplitAttentionConv", "SelectiveKernel
 
 
 def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: int = 1) -> Tensor:
-    """The sum of ``outputs``, each channel weighed by a softmax over them.
+    """The sum of ``outputs``, each channel weighed by a softmax over them; by a sigmoid if there is one.
 
-    Args:
-        outputs: Tensors of one shape; a single one is weighed by a sigmoid.
-        gate: Called with their sum; returns a value for each channel of each, group by group.
-        groups: Number of groups of channels.
+    ``gate`` is called with their sum; it returns a value for each channel of each output, one group after the other.
     """
     scores = gate(reduce(add, outputs))
     grouped = scores.view(scores.size(0), groups, len(outputs), -1)

@@ -119,7 +119,8 @@ class ResNet(Network):
         RuntimeError: If the weights do not fit the model.
 
     Source:
-        He et al. 2015, table 1, https://arxiv.org/abs/1512.03385; for the others see ``lazytorch.models.resnets``.
+        He et al. 2015, table 1, https://arxiv.org/abs/1512.03385; for the others see ``lazytorch.models.resnets`` and
+        ``resnet_variants``.
 
     Example:
         >>> import torch
