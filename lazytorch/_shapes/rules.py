@@ -421,6 +421,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     },
     torch.cat: concatenate,
     Tensor.chunk: chunk,
-    F.softmax: softmax,
+    Tensor.softmax: softmax,
     torch.empty: empty,
 }

@@ -6,7 +6,6 @@ from operator import add
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lazytorch.layers.anti_aliasing import average_window
 from lazytorch.layers.bases import LazyConvInChannelModule
@@ -28,7 +27,7 @@ def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: 
     """
     scores = gate(reduce(add, outputs))
     grouped = scores.view(scores.size(0), groups, len(outputs), -1)
-    weights = F.softmax(grouped, 2) if len(outputs) > 1 else torch.sigmoid(grouped)
+    weights = grouped.softmax(2) if len(outputs) > 1 else torch.sigmoid(grouped)
     ones = [1] * (scores.dim() - 2)
     factors = (each.flatten(1).view(scores.size(0), -1, *ones) for each in weights.chunk(len(outputs), 2))
     return reduce(add, (each * factor for each, factor in zip(outputs, factors, strict=True)))
