@@ -292,6 +292,8 @@ def test_the_spatial_layer_of_a_block_has_its_stride(block, spatial_layer):
     strided = block(8, 4, 8, stride=2, spatial_layer=spatial_layer)
     dilated = block(8, 4, 8, dilation=2, input_dilation=1, spatial_layer=spatial_layer)
     assert strided.state_dict().keys() == dilated.state_dict().keys()
+    kind = getattr(spatial_layer, "func", spatial_layer)
+    assert [type(each) for each in strided.layers].count(kind) == 1
     x = torch.randn(2, 8, 8, 8)
     assert strided(x).shape == (2, 8, 4, 4)
     assert dilated(x).shape == (2, 8, 8, 8)

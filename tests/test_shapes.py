@@ -305,7 +305,7 @@ def test_everything_that_a_network_calls_has_a_rule(monkeypatch, name, training,
     assert without_rule == []
 
 
-@pytest.mark.parametrize("places", [(1, -1), (-1, 1), (0, -1), (1, 2), (-2, 0)])
+@pytest.mark.parametrize("places", [(1, -1), (-1, 1), (2, 1), (0, -1), (1, 2), (-2, 0)])
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 5, 6)])
 def test_moved_dimensions_have_the_sizes_of_a_real_call(shape, places):
     """Their memory format is the rule's own."""

@@ -236,12 +236,12 @@ def layer_norm(
 
 
 def channels_moved(shapes: "ShapeMode", input: Any, source: Any, destination: Any) -> ShapeTensor | None:
-    """The rule of ``movedim`` of the channels, to the end for a norm and back.
+    """The rule of ``movedim`` of the channels, to the end for a norm and back, and of what follows groups of them.
 
     Only here is a result contiguous that is not in a real call, where the layers of a network then work on channels
     last: their shapes are the same.
     """
-    if (source, destination) not in ((1, -1), (-1, 1)) or not is_plain(input) or input.dim() < 2:
+    if (source, destination) not in ((1, -1), (-1, 1), (2, 1)) or not is_plain(input) or input.dim() < 2:
         return None
     sizes = list(input.shape)
     sizes.insert(destination if destination > 0 else len(sizes), sizes.pop(source))

@@ -26,10 +26,11 @@ def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: 
     ``gate`` is called with their sum; it returns a value for each channel of each output, one group after the other.
     """
     scores = gate(reduce(add, outputs))
-    grouped = scores.view(scores.size(0), groups, len(outputs), -1)
-    weights = grouped.softmax(2) if len(outputs) > 1 else torch.sigmoid(grouped)
+    # In this order, rounding errors are timm's. A norm over few values, as gates have, makes them large.
+    grouped = scores.view(scores.size(0), groups, len(outputs), -1).movedim(2, 1)
+    weights = grouped.softmax(1) if len(outputs) > 1 else torch.sigmoid(grouped)
     ones = [1] * (scores.dim() - 2)
-    factors = (each.flatten(1).view(scores.size(0), -1, *ones) for each in weights.chunk(len(outputs), 2))
+    factors = (each.flatten(1).view(scores.size(0), -1, *ones) for each in weights.chunk(len(outputs), 1))
     return reduce(add, (each * factor for each, factor in zip(outputs, factors, strict=True)))
 
 
