@@ -160,6 +160,11 @@ OF_TIMM = named("""
     vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
     densenet264d densenetblur121d mixnet_s/m/l/xl/xxl tf_mixnet_s/m/l
     rexnet_100/130/150/200/300 rexnetr_100/130/150/200/300
+    res2net50_14w_8s res2net50_26w_4s/6s/8s res2net50_48w_2s res2net50d res2net101_26w_4s res2net101d res2next50
+    resnest14d resnest26d resnest50d resnest50d_1s4x24d/4s2x40d resnest101e resnest200e resnest269e
+    skresnet18 skresnet34 skresnet50 skresnet50d skresnext50_32x4d
+    legacy_seresnet18 legacy_seresnet34 legacy_seresnet50 legacy_seresnet101 legacy_seresnet152 legacy_senet154
+    legacy_seresnext26_32x4d legacy_seresnext50_32x4d legacy_seresnext101_32x4d
 """)
 
 

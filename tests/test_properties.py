@@ -44,10 +44,24 @@ INVERTED = {
     "shortcut": st.booleans(),
     "drop_path_rate": st.sampled_from([-0.5, 0.0, 1.0]),
 }
+SPATIAL = st.sampled_from(
+    [layers.ConvNormActivation, layers.LazySplitAttentionConv, partial(layers.SelectiveKernelConv, split_input=True)]
+)
+WEIGHED = {"groups": SIDE, "dilation": SIDE}
 OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
-    "BasicBlock": OUT | KERNEL | COMMON | RESIDUAL,
+    "BasicBlock": OUT | KERNEL | COMMON | RESIDUAL | {"spatial_layer": SPATIAL, "project_activation": ACTIVATIONS},
     "BlurPool": {"stride": SIDE, "kernel_size": SIDE},
-    "BottleneckBlock": OUT | KERNEL | COMMON | RESIDUAL | {"reduce_ratio": SIDE, "se_last": st.booleans()},
+    "BottleneckBlock": OUT
+    | KERNEL
+    | COMMON
+    | RESIDUAL
+    | {
+        "reduce_ratio": SIDE,
+        "se_last": st.booleans(),
+        "stride_first": st.booleans(),
+        "splits": SIDE,
+        "spatial_layer": SPATIAL,
+    },
     "ChannelNorm": {"eps": st.sampled_from([1e-6, 0.1])},
     "ConvNeXtBlock": OUT
     | KERNEL
@@ -109,6 +123,16 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},
     "ResponseNorm": {"eps": st.sampled_from([1e-6, 0.1])},
     "ShuffleBlock": OUT | KERNEL | COMMON | {"dilation": SIDE, "input_dilation": st.none() | SIDE},
+    "SelectiveKernelConv": OUT
+    | KERNEL
+    | COMMON
+    | WEIGHED
+    | {
+        "reduction_ratio": st.sampled_from([0, 0.5, 16]),
+        "divisor": st.sampled_from([0, 2]),
+        "split_input": st.booleans(),
+    },
+    "SplitAttentionConv": OUT | KERNEL | COMMON | WEIGHED | {"radix": SIDE, "pool_first": st.booleans()},
     "UniversalInvertedBottleneck": OUT | KERNEL | COMMON | INVERTED | {"start_kernel_size": SIDE},
     "SqueezeExcitation": {
         "reduction_ratio": st.sampled_from([0, 0.5, 2, 16]),

@@ -123,6 +123,11 @@ def pools(draw):
 
 
 @st.composite
+def softmaxes(draw):
+    return Tensor.softmax, (draw(inputs(draw(SMALL))), draw(st.integers(-4, 4))), {}
+
+
+@st.composite
 def flattenings(draw):
     start, end = draw(st.sampled_from([(1, -1), (0, -1), (1, 2), (2, -1)]))
     return draw(st.sampled_from([torch.flatten, Tensor.flatten])), (draw(inputs(draw(SMALL))), start, end), {}
@@ -202,6 +207,7 @@ CALLS = {
     "layer_norm": layer_norms(),
     "reduction": reductions(),
     "pool": pools(),
+    "softmax": softmaxes(),
     "flatten": flattenings(),
 }
 
@@ -276,6 +282,11 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         "tf_mixnet_s",
         "rexnet_100",
         "shufflenet_v2_x0_5",
+        "legacy_seresnet18",
+        "res2net50_48w_2s",
+        "resnest14d",
+        "resnest50d_1s4x24d",
+        "skresnet18",
     ],
 )
 @pytest.mark.parametrize("training", [True, False])
@@ -298,7 +309,7 @@ def test_everything_that_a_network_calls_has_a_rule(monkeypatch, name, training,
     assert without_rule == []
 
 
-@pytest.mark.parametrize("places", [(1, -1), (-1, 1), (0, -1), (1, 2), (-2, 0)])
+@pytest.mark.parametrize("places", [(1, -1), (-1, 1), (2, 1), (0, -1), (1, 2), (-2, 0)])
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 5, 6)])
 def test_moved_dimensions_have_the_sizes_of_a_real_call(shape, places):
     """Their memory format is the rule's own."""
@@ -307,6 +318,20 @@ def test_moved_dimensions_have_the_sizes_of_a_real_call(shape, places):
         assert by_rules(Tensor.movedim, (x, *places), {}) is IndexError
     else:
         assert by_rules(Tensor.movedim, (x, *places), {})[0] == x.movedim(*places).shape
+
+
+@pytest.mark.parametrize("args", [(2, 1), (3, 1), (1, 0), (2, -1), (5, 1), (4, 1), (2,), (0, 1), (2, 3), (1.5, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_chunks_have_the_sizes_of_a_real_call(args, dtype):
+    """Their memory format is the rule's own."""
+    x = torch.zeros((2, 6, 4), dtype=dtype)
+    with torch.no_grad(), ShapeMode("test") as mode:
+        if args in [(0, 1), (2, 3), (1.5, 1)]:
+            with pytest.raises(ERRORS):
+                shape_of(mode, x).chunk(*args)
+        else:
+            found = [(each.shape, each.dtype) for each in shape_of(mode, x).chunk(*args)]
+            assert found == [(each.shape, dtype) for each in x.chunk(*args)]
 
 
 def test_a_weight_is_broadcast_as_it_is():

@@ -236,16 +236,31 @@ def layer_norm(
 
 
 def channels_moved(shapes: "ShapeMode", input: Any, source: Any, destination: Any) -> ShapeTensor | None:
-    """The rule of ``movedim`` of the channels, to the end for a norm and back.
+    """The rule of ``movedim`` of the channels, to the end for a norm and back, and of what follows groups of them.
 
     Only here is a result contiguous that is not in a real call, where the layers of a network then work on channels
     last: their shapes are the same.
     """
-    if (source, destination) not in ((1, -1), (-1, 1)) or not is_plain(input) or input.dim() < 2:
+    if (source, destination) not in ((1, -1), (-1, 1), (2, 1)) or not is_plain(input) or input.dim() < 2:
         return None
     sizes = list(input.shape)
     sizes.insert(destination if destination > 0 else len(sizes), sizes.pop(source))
     return shapes.like(input, sizes)
+
+
+def chunk(shapes: "ShapeMode", input: Any, chunks: int, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
+    """The rule of ``chunk`` into equal parts; they are contiguous here, as the results of ``movedim`` are."""
+    if not is_plain(input) or type(chunks) is not int or chunks < 1 or type(dim) is not int:
+        return None
+    if not 0 <= dim < input.dim() or input.size(dim) % chunks:
+        return None
+    sizes = (*input.shape[:dim], input.size(dim) // chunks, *input.shape[dim + 1 :])
+    return tuple(shapes.like(input, sizes) for _ in range(chunks))
+
+
+def softmax(shapes: "ShapeMode", input: Any, dim: Any) -> ShapeTensor | None:
+    fits = is_plain(input) and type(dim) is int and -input.dim() <= dim < input.dim()
+    return shapes.like(input, input.shape) if fits else None
 
 
 def in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> ShapeTensor | None:
@@ -421,5 +436,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     },
     torch.cat: concatenate,
     Tensor.split: split,
+    Tensor.chunk: chunk,
+    Tensor.softmax: softmax,
     torch.empty: empty,
 }

@@ -49,6 +49,12 @@ from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
 from lazytorch.layers.shortcut import pooled_projection, projection
 from lazytorch.layers.shuffle_block import LazyShuffleBlock, ShuffleBlock
+from lazytorch.layers.split_attention import (
+    LazySelectiveKernelConv,
+    LazySplitAttentionConv,
+    SelectiveKernelConv,
+    SplitAttentionConv,
+)
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.universal_inverted_bottleneck import (
@@ -109,7 +115,9 @@ __all__ = [
     "LazyReductionPointwiseConv",
     "LazyReductionPointwiseConv2d",
     "LazyResponseNorm",
+    "LazySelectiveKernelConv",
     "LazyShuffleBlock",
+    "LazySplitAttentionConv",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
     "MixedConv",
@@ -120,7 +128,9 @@ __all__ = [
     "SameConv1d",
     "SameConv2d",
     "SameConv3d",
+    "SelectiveKernelConv",
     "ShuffleBlock",
+    "SplitAttentionConv",
     "SqueezeExcitation",
     "StochasticDepth",
     "UniversalInvertedBottleneck",

@@ -17,7 +17,7 @@ from lazytorch.signature import create_lazy_signature
 if TYPE_CHECKING:
     from lazytorch.signature import without_first
 
-__all__ = ["BlurPool", "LazyBlurPool", "average_blur"]
+__all__ = ["BlurPool", "LazyBlurPool", "average_blur", "average_window"]
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -129,3 +129,9 @@ def average_blur(in_channels: int, stride: Sizes = 2, *, ceil_mode: bool = True,
         AvgPool2d(kernel_size=2, stride=2, padding=0)
     """
     return of_rank(nn.AvgPool2d, spatial_dims)(stride, ceil_mode=ceil_mode, count_include_pad=False)
+
+
+def average_window(kernel_size: Sizes, stride: Sizes, spatial_dims: int) -> nn.Module:
+    """An average with the window of a convolution: zeros beyond the border count."""
+    pad = kernel_size // 2 if isinstance(kernel_size, int) else tuple(side // 2 for side in kernel_size)
+    return of_rank(nn.AvgPool2d, spatial_dims)(kernel_size, stride, pad)

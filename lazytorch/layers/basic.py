@@ -39,6 +39,8 @@ class BasicBlock(ResidualBlock):
         dilation: Spacing between the pixels of the kernels.
         input_dilation: The dilation of the block before, where this one begins to dilate; the first kernel has it. By
             default ``dilation``.
+        spatial_layer: Called as ``ConvNormActivation`` is; returns the first convolution: ``SplitAttentionConv``,
+            ``SelectiveKernelConv``, or a ``functools.partial`` of one.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
             ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
             ``pooled_projection``.
@@ -49,6 +51,7 @@ class BasicBlock(ResidualBlock):
         drop_path_rate: Fraction of the examples for which training leaves the branch out.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the first convolution and after the sum; None for no activations.
+        project_activation: Likewise, after the second convolution, before the attention.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
         spatial_dims: 1, 2 or 3.
 
@@ -80,12 +83,14 @@ class BasicBlock(ResidualBlock):
         groups: int = 1,
         dilation: Sizes = 1,
         input_dilation: Sizes | None = None,
+        spatial_layer: Callable[..., nn.Module] = ConvNormActivation,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
+        project_activation: Callable[[], nn.Module] | None = None,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         spatial_dims: int = 2,
     ) -> None:
@@ -98,7 +103,7 @@ class BasicBlock(ResidualBlock):
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         super().__init__(
             {
-                "conv1": ConvNormActivation(
+                "conv1": eager_twin(spatial_layer)(
                     in_channels,
                     mid_channels,
                     kernel_size,
@@ -115,7 +120,7 @@ class BasicBlock(ResidualBlock):
                     kernel_size,
                     groups=groups,
                     dilation=dilation,
-                    activation=None,
+                    activation=project_activation,
                     **common,
                 ),
                 "se": squeeze(self, se_layer, out_channels, in_channels, None, spatial_dims),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, divides, largest, odd
+from lazytorch.layers.checks import Sizes, divides, flag, largest, odd, positive_whole, who
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
+from lazytorch.layers.hierarchical import HierarchicalConv
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.residual import ResidualBlock, squeeze
 from lazytorch.layers.rules import checked, shortcut_layer
@@ -22,11 +23,23 @@ if TYPE_CHECKING:
 __all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
 
 
-@checked({("mid_channels", "groups"): divides}, kernel_size=odd, shortcut=shortcut_layer)
+def splits_alone(owner: object, splits: int, reduce_ratio: int, spatial_layer: object) -> None:
+    """The rule of a number of splits, together with what a hierarchical convolution is not."""
+    if splits > 1 and (reduce_ratio != 1 or spatial_layer is not ConvNormActivation):
+        raise ValueError(f"{who(owner)}: splits must be 1 with a reduce_ratio or spatial_layer, got {splits}.")
+
+
+@checked(
+    {("mid_channels", "groups", "splits"): divides, ("splits", "reduce_ratio", "spatial_layer"): splits_alone},
+    kernel_size=odd,
+    stride_first=flag,
+    splits=positive_whole,
+    shortcut=shortcut_layer,
+)
 class BottleneckBlock(ResidualBlock):
     """A residual block that computes its convolution on fewer channels: 1x1 to reduce, convolution, 1x1 to restore.
 
-    The step is in the middle convolution, where the paper has it in the first: all of the input is seen.
+    The stride is that of the middle convolution, where the paper has it in the first: all of the input is seen.
 
     Args:
         in_channels: Channels of the input.
@@ -38,6 +51,12 @@ class BottleneckBlock(ResidualBlock):
         dilation: Spacing between the pixels of the middle kernel.
         activation: Called without arguments, after each convolution and after the sum; None for no activations.
         reduce_ratio: Channels of the middle convolution over those of the first.
+        stride_first: Whether the first convolution has the stride, as in the paper.
+        splits: Number of parts of the channels. More than 1 have a middle convolution each, except the last one. Where
+            the shortcut is the identity, each of them also sees the output of the one before; elsewhere, the last
+            part is averaged with the stride, over as many pixels as the kernel has.
+        spatial_layer: Called as ``ConvNormActivation`` is; returns the middle convolution: ``SplitAttentionConv``,
+            ``SelectiveKernelConv``, or a ``functools.partial`` of one.
         input_dilation: The dilation of the block before, where this one begins to dilate; the middle kernel has it. By
             default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
@@ -85,6 +104,9 @@ class BottleneckBlock(ResidualBlock):
         activation: Callable[[], nn.Module] | None = nn.ReLU,
         *,
         reduce_ratio: int = 1,
+        stride_first: bool = False,
+        splits: int = 1,
+        spatial_layer: Callable[..., nn.Module] = ConvNormActivation,
         input_dilation: Sizes | None = None,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
@@ -103,22 +125,21 @@ class BottleneckBlock(ResidualBlock):
         blur = (
             eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None
         )
+        strides = (1, stride if blur is None else 1)
+        if stride_first and blur is None:
+            strides, input_dilation = (stride, 1), dilation
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
+        middle = {"groups": groups, "dilation": input_dilation, "activation": activation, **common}
+        if splits > 1:
+            conv = HierarchicalConv(mid_channels, splits, kernel_size, strides[1], chained=fits, **middle)
+        else:
+            conv = eager_twin(spatial_layer)(first, mid_channels, kernel_size, strides[1], **middle)
         squeezed = out_channels if se_last else mid_channels
         attention = squeeze(self, se_layer, squeezed, in_channels, squeeze_ratio, spatial_dims)
         super().__init__(
             {
-                "reduce": PointwiseConv(in_channels, first, activation=activation, **common),
-                "conv": ConvNormActivation(
-                    first,
-                    mid_channels,
-                    kernel_size,
-                    stride if blur is None else 1,
-                    groups=groups,
-                    dilation=input_dilation,
-                    activation=activation,
-                    **common,
-                ),
+                "reduce": PointwiseConv(in_channels, first, strides[0], activation=activation, **common),
+                "conv": conv,
                 "blur": None if blur is None else blur(mid_channels, stride, spatial_dims=spatial_dims),
                 **({} if se_last else {"se": attention}),
                 "restore": PointwiseConv(mid_channels, out_channels, activation=None, **common),

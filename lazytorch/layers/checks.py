@@ -5,6 +5,7 @@ A rule is called with the name, the value and the owner of an argument; it retur
 that it builds, so its arguments are checked when it is constructed.
 """
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -243,10 +244,11 @@ def several(rule: Rule, example: str) -> Rule:
     return of_each
 
 
-def divides(owner: object, channels: int, groups: int) -> None:
-    """The rule of a number of groups, together with channels."""
-    if channels % groups:
-        raise ValueError(f"{who(owner)}: groups must divide the channels, got {groups} for {channels}.")
+def divides(owner: object, channels: int, *groups: int) -> None:
+    """The rule of a number of groups, or of several that divide the channels one after the other, with channels."""
+    if channels % math.prod(groups):
+        counts = " * ".join(str(count) for count in groups if count > 1)
+        raise ValueError(f"{who(owner)}: groups must divide the channels, got {counts} for {channels}.")
 
 
 def strided_same(owner: object, padding: Padding, stride: Sizes) -> None:

@@ -33,6 +33,11 @@ conv_layer = factory(
     example="nn.Conv2d",
     bias="",
 )
+spatial_layer = factory(
+    *("in_channels", "out_channels", "kernel_size", "stride"),
+    example="SplitAttentionConv",
+    **dict.fromkeys(("groups", "dilation", "activation", "norm_layer", "conv_layer", "spatial_dims"), ""),
+)
 shortcut_layer = factory(
     *("in_channels", "out_channels", "stride"),
     example="projection",
@@ -82,6 +87,7 @@ RULES: dict[str | tuple[str, ...], Rule] = {
     "conv_layers": conv_layers,
     "se_layer": se_layer,
     "anti_aliasing": factory("channels", "stride", example="BlurPool", spatial_dims=""),
+    "spatial_layer": spatial_layer,
     "rounding": factory("channels", example="round_channels"),
     **dict.fromkeys(("se_last", "expand_from_output", "expand_always", "project_always", "ceil_mode"), flag),
 }

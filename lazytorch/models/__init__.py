@@ -22,6 +22,7 @@ from lazytorch.models import (
     mobilenet_v3,
     mobilenet_v4,
     regnets,
+    resnet_variants,
     resnets,
     rexnet,
     shufflenet_v2,
@@ -53,6 +54,7 @@ from lazytorch.models.registry import get_model, list_models, references
 from lazytorch.models.regnet import RegNet
 from lazytorch.models.regnets import *
 from lazytorch.models.resnet import ResNet
+from lazytorch.models.resnet_variants import *
 from lazytorch.models.resnets import *
 from lazytorch.models.rexnet import *
 from lazytorch.models.shufflenet_v2 import *
@@ -92,6 +94,7 @@ __all__ += mobilenet_edgetpu.__all__
 __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
 __all__ += regnets.__all__
+__all__ += resnet_variants.__all__
 __all__ += resnets.__all__
 __all__ += rexnet.__all__
 __all__ += shufflenet_v2.__all__

@@ -4,7 +4,7 @@ He et al. 2015, "Deep Residual Learning for Image Recognition", https://arxiv.or
 bottleneck is in its 3x3 convolution, as in torchvision and timm.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import sqrt
 from typing import ClassVar, Unpack
@@ -52,6 +52,14 @@ NAMES = Rules("""
     stages.S.B.layers.se.reduce         layer{S+1}.{B}.se.fc1
     stages.S.B.layers.se.expand         layer{S+1}.{B}.se.fc2
     stages.S.B.layers.se.conv           layer{S+1}.{B}.se.conv
+    # Split attention, then the parts of a hierarchical convolution.
+    stages.S.B.layers.conv.conv.conv    layer{S+1}.{B}.conv2.conv
+    stages.S.B.layers.conv.conv.norm    layer{S+1}.{B}.conv2.bn0
+    stages.S.B.layers.conv.gate.1.conv  layer{S+1}.{B}.conv2.fc1
+    stages.S.B.layers.conv.gate.1.norm  layer{S+1}.{B}.conv2.bn1
+    stages.S.B.layers.conv.gate.2.conv  layer{S+1}.{B}.conv2.fc2
+    stages.S.B.layers.conv.*.conv       layer{S+1}.{B}.convs.*
+    stages.S.B.layers.conv.*.norm       layer{S+1}.{B}.bns.*
     stages.S.B.layers.*.conv            layer{S+1}.{B}.conv{C+1}
     stages.S.B.layers.*.norm            layer{S+1}.{B}.bn{C+1}
 """)
@@ -99,6 +107,7 @@ class ResNet(Network):
         se_layer: The attention at the end of a block's branch; see the block.
         anti_aliasing: Replaces the stride of a block's convolution; see the block.
         zero_init: Whether the last norm of every branch starts with weight 0, and so every block as its shortcut.
+        names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights, by default for ResNets.
         options: Those of every network; see ``NetworkOptions``.
 
     Shape:
@@ -110,7 +119,8 @@ class ResNet(Network):
         RuntimeError: If the weights do not fit the model.
 
     Source:
-        He et al. 2015, table 1, https://arxiv.org/abs/1512.03385; for the others see ``lazytorch.models.resnets``.
+        He et al. 2015, table 1, https://arxiv.org/abs/1512.03385; for the others see ``lazytorch.models.resnets`` and
+        ``resnet_variants``.
 
     Example:
         >>> import torch
@@ -158,6 +168,7 @@ class ResNet(Network):
         se_layer: Callable[..., nn.Module] | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
         zero_init: bool = False,
+        names: Mapping[str, Rules] | None = None,
         **options: Unpack[NetworkOptions],
     ) -> None:
         strides = [1 if index == 0 else 2 for index in range(len(depths))] if strides is None else list(strides)
@@ -179,7 +190,7 @@ class ResNet(Network):
             stem_reduction=stem_stride if stem_pool is None else twice(stem_stride),
             stages=rows,
             initialize=InitFunction(initial_values, zero_init=zero_init),
-            names=dict.fromkeys(("torchvision", "timm"), NAMES),
+            names=dict.fromkeys(("torchvision", "timm"), NAMES) if names is None else names,
             **options,
         )
 

@@ -8,12 +8,17 @@ from lazytorch.layers import LazyAvgPool, LazyBlurPool, LazyConvNormActivation, 
 from lazytorch.layers.checks import Sizes
 from lazytorch.layers.named_sequential import NamedSequential
 
-__all__ = ["average_pool", "blurred_max_pool", "convolutions", "max_pool", "strided_convolution"]
+__all__ = ["average_pool", "blurred_max_pool", "ceil_max_pool", "convolutions", "max_pool", "strided_convolution"]
 
 
 def max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
     """The paper's pooling of the stem."""
     return LazyMaxPool(3, stride=2, padding=1)
+
+
+def ceil_max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
+    """Caffe's pooling of the stem: nothing is added but what the last maximum needs."""
+    return LazyMaxPool(3, stride=2, ceil_mode=True)
 
 
 def average_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:

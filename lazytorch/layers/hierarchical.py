@@ -1,0 +1,42 @@
+"""The middle of Res2Net's blocks, an option of the bottleneck block."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazytorch._init.initialize import known_function
+from lazytorch.layers.anti_aliasing import average_window
+from lazytorch.layers.checks import Sizes
+from lazytorch.layers.conv_norm_activation import ConvNormActivation
+
+__all__ = ["HierarchicalConv"]
+
+
+@known_function
+class HierarchicalConv(nn.Sequential):
+    """Splits the channels, and convolves each split but the last.
+
+    If ``chained``, the output of each convolution is added to the next one's input, and the last split stays as it is.
+    Otherwise each pixel of the last split becomes the average over a kernel, with ``stride``. ``layer`` are the other
+    options of ``ConvNormActivation``. Source: Gao et al. 2019, figure 2b and equation 1,
+    https://arxiv.org/abs/1904.01169.
+    """
+
+    def __init__(
+        self, channels: int, splits: int, kernel_size: Sizes, stride: Sizes, *, chained: bool, **layer: Any
+    ) -> None:
+        width = channels // splits
+        convs = [ConvNormActivation(width, width, kernel_size, stride, **layer) for _ in range(splits - 1)]
+        last = nn.Identity() if chained else average_window(kernel_size, stride, layer["spatial_dims"])
+        super().__init__(*convs, last)
+        self.chained = chained
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in torch.nn
+        """Shape: ``(N, channels, *spatial)`` to ``(N, channels, *ceil(spatial / stride))``."""
+        *convs, last = self
+        *splits, end = input.chunk(len(self), 1)
+        outputs: list[Tensor] = []
+        for conv, split in zip(convs, splits, strict=True):
+            outputs.append(conv(split + outputs[-1] if self.chained and outputs else split))
+        return torch.cat([*outputs, last(end)], 1)
