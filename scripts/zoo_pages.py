@@ -1,43 +1,55 @@
-"""Write the documentation's pages of the zoo: its table, its picture, and the reference of its builders.
+"""Write the documentation's pages of the zoo: its table, its pictures, and the reference of its builders.
 
     python scripts/zoo_pages.py                             # from docs/parity.json; seconds
     python scripts/parity.py --json > runs/parity.json      # every name; about half an hour on one core
     python scripts/zoo_pages.py --parity runs/parity.json   # with the verdicts of that run
 
-What a run of scripts/parity.py found is kept in docs/parity.json, with the versions it was found with. All else follows
-from the registry. Several files, of parts of the zoo, may follow --parity; other names keep their verdict.
+What a run of scripts/parity.py found is kept in docs/parity.json, with the versions it was found with. What the
+installed torchvision and timm state of their weights (tags, licences, accuracy) is read anew, without downloads, and
+kept in docs/zoo_weights.json. All else follows from the registry. Several files, of parts of the zoo, may follow
+--parity; other names keep their verdict.
 """
 
 import argparse
+import functools
 import inspect
 import json
-import math
 import platform
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lazytorch
 from lazytorch.models import get_model, list_models, references
+from scripts.zoo_pictures import Point, chart, logarithmic, percent
+from scripts.zoo_weights import published
 
 DOCS = Path(__file__).parent.parent / "docs"
 PARITY = DOCS / "parity.json"
+WEIGHTS = DOCS / "zoo_weights.json"
 NUM_CLASSES = 1000
+IMAGE = (1, 3, 224, 224)
 PACKAGES = ("lazytorch", "torch", "torchvision", "timm")
 
 
 class Family(NamedTuple):
-    """Models of one paper; ``kind`` is what has one colour in the picture."""
+    """Models of one paper.
+
+    ``kind`` is what has one colour in the pictures; ``dimensions`` are the numbers of them that an input may have.
+    """
 
     patterns: str
     name: str
     kind: str
     paper: str
     identifier: str
+    dimensions: str = "1, 2, 3"
 
 
 # The first that fits a name is its family.
@@ -84,9 +96,21 @@ FAMILIES = [
     Family("resnet*[cdst]", "ResNet-C and -D", "ResNet", "He et al. 2018", "1812.01187"),
     Family("resnet*", "ResNet", "ResNet", "He et al. 2015", "1512.03385"),
     Family("densenet*", "DenseNet", "DenseNet", "Huang et al. 2017", "1608.06993"),
-    Family("vgg*", "VGG", "VGG", "Simonyan & Zisserman 2014", "1409.1556"),
+    Family("alexnet", "AlexNet", "AlexNet and VGG", "Krizhevsky 2014", "1404.5997"),
+    Family("squeezenet*", "SqueezeNet", "SqueezeNet", "Iandola et al. 2016", "1602.07360"),
+    Family("vgg*", "VGG", "AlexNet and VGG", "Simonyan & Zisserman 2014", "1409.1556"),
 ]
-COLUMNS = ("Model", "Family", "Paper", "Parameters, M", "Multiply-adds, M", "Ranks", "References", "Parity")
+COLUMNS = {
+    "Model": "---",
+    "Family": "---",
+    "Parameters, M": "--:",
+    "Multiply-adds, M": "--:",
+    "Top-1, %": "--:",
+    "Weights": "---",
+    "Dimensions": "---",
+    "Paper": "---",
+    "Equal to": "---",
+}
 # Okabe and Ito's colours, which differ for every reader and on both backgrounds.
 COLOURS = {
     "MobileNet": "#009e73",
@@ -99,11 +123,12 @@ COLOURS = {
     "ResNeXt": "#e69f00",
     "SE- and ECA-ResNet": "#cc79a7",
     "ResNet-RS": "#8c7ae6",
-    "DenseNet": "#1b1b1b",
-    "VGG": "#7ba05b",
-    "ShuffleNetV2": "#c2a800",
+    "ShuffleNetV2": "#808000",
+    "DenseNet": "#f0e442",
+    "AlexNet and VGG": "#7ba05b",
+    "SqueezeNet": "#17becf",
 }
-# Named in the picture; above the point to its left, or below to its right.
+# Named in the pictures; above the point to its left, or below to its right.
 LABELLED = {
     "mobilenetv4_conv_small": "below",
     "mobilenet_v2": "above",
@@ -115,7 +140,19 @@ LABELLED = {
     "densenet121": "above",
     "vgg16": "below",
     "shufflenet_v2_x1_0": "above",
+    "alexnet": "below",
     "regnety_2560": "above",
+}
+LABELLED_WITH_ACCURACY = {
+    "alexnet": "below",
+    "squeezenet1_1": "above",
+    "vgg16": "below",
+    "resnet18": "below",
+    "densenet121": "below",
+    "mobilenet_v3_small": "below",
+    "efficientnet_b0": "above",
+    "efficientnet_v2_l": "above",
+    "regnet_y_128gf": "above",
 }
 
 
@@ -150,50 +187,88 @@ def merged(old: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> list
 
 
 class Model(NamedTuple):
-    """A row of the table."""
+    """A row of the table; ``weights`` are those of each zoo that has any, as ``published`` describes them."""
 
     name: str
     family: Family
     parameters: int
     macs: int
     comparisons: list[dict[str, Any]]
+    weights: dict[str, list[dict[str, Any]]]
 
 
-def models(found: Sequence[dict[str, Any]]) -> list[Model]:
-    """Every model of the zoo, with its usual 1000 classes; those that scripts/parity.py compares have 11."""
+@functools.cache
+def size_of(name: str) -> tuple[int, int]:
+    """The parameters and multiply-adds of a model, with its usual 1000 classes."""
+    summary = lazytorch.summary(get_model(name, num_classes=NUM_CLASSES), IMAGE)
+    return summary.parameters, summary.macs
+
+
+def models(found: Sequence[dict[str, Any]], stated: Mapping[str, Any]) -> list[Model]:
+    """Every model of the zoo.
+
+    Args:
+        found: What the runs of scripts/parity.py found.
+        stated: What ``published`` returned.
+    """
+    weights: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for each in stated["weights"]:
+        weights.setdefault(each["name"], {}).setdefault(each["source"], []).append(each)
     rows = []
     for name in list_models():
         comparisons = [each for each in found if each["name"] == name]
         if len(comparisons) != len(references(name)):
             raise ValueError(f"{PARITY.name} lacks {name}: run scripts/parity.py {name} --json; see --help.")
-        few = get_model(name, num_classes=0).hidden_channels
-        more = few * (NUM_CLASSES - 11)
-        first = comparisons[0]
-        parameters = first["parameters"] + more + NUM_CLASSES - 11
-        rows.append(Model(name, family(name), parameters, first["macs"] + more, comparisons))
+        rows.append(Model(name, family(name), *size_of(name), comparisons, weights.get(name, {})))
     return rows
 
 
 def table(rows: Iterable[Model]) -> str:
     """The table, in Markdown."""
-    lines = [COLUMNS, ("---", "---", "---", "--:", "--:", "---", "---", "---")]
+    lines = [tuple(COLUMNS), tuple(COLUMNS.values())]
     for row in rows:
         problems = [problem for each in row.comparisons for problem in each["problems"]]
         computed = all(each["output"] is not None for each in row.comparisons)
-        verdict = f"differs: {', '.join(problems)}" if problems else "equal" if computed else "equal in structure"
+        zoos = ", ".join(references(row.name))
+        top1 = recommended(row).get("top1")
         lines.append(
             (
                 f"[{row.name}](api_zoo.md#lazytorch.models.{row.name})",
                 row.family.name,
-                f"[{row.family.paper}](https://arxiv.org/abs/{row.family.identifier})",
                 f"{row.parameters / 1e6:,.2f}",
                 f"{row.macs / 1e6:,.0f}",
-                "1, 2, 3",
-                ", ".join(references(row.name)),
-                verdict,
+                "-" if top1 is None else f"{top1:.1f}",
+                ", ".join(f"{zoo}{licences(each)}" for zoo, each in row.weights.items()) or "-",
+                row.family.dimensions,
+                f"[{row.family.paper}](https://arxiv.org/abs/{row.family.identifier})",
+                f"differs: {', '.join(problems)}" if problems else zoos if computed else f"{zoos}, in structure",
             )
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def recommended(row: Model) -> dict[str, Any]:
+    """What torchvision states of the weights that it recommends; empty if it has none."""
+    return row.weights.get("torchvision", [{}])[0]
+
+
+def licences(weights: Sequence[dict[str, Any]]) -> str:
+    """The licences that a zoo states for its weights, that of those it recommends first; nothing if it states none."""
+    counts: dict[str | None, int] = {}
+    for each in weights:
+        counts[each["licence"]] = counts.get(each["licence"], 0) + 1
+    first = weights[0]["licence"]
+    shown = [
+        name_of(licence) if licence == first else f"{count} of {len(weights)}: {name_of(licence)}"
+        for licence, count in counts.items()
+        if licence is not None
+    ]
+    return f" ({'; '.join(shown)})" if shown else ""
+
+
+def name_of(licence: str) -> str:
+    """A licence that is stated by its address as a link."""
+    return f"[{licence.split('/')[4]} licence]({licence})" if licence.startswith("https://github.com/") else licence
 
 
 def run_of(found: Sequence[dict[str, Any]]) -> str:
@@ -207,55 +282,48 @@ def run_of(found: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def picture(rows: Iterable[Model]) -> str:
-    """Parameters against multiply-adds, both logarithmic, as an SVG that suits a light and a dark page."""
-    width, height, left, right, top, bottom = 640, 500, 78, 24, 86, 52
-    scales = {"x": (1e6, 2e9, left, width - right), "y": (1e7, 5e11, height - bottom, top)}
+def title(row: Model) -> str:
+    """What the pictures show of a model if one points at it."""
+    words = f"{row.name}: {row.parameters / 1e6:,.2f} M parameters, {row.macs / 1e6:,.0f} M multiply-adds"
+    best = recommended(row)
+    return f"{words}, top-1 {best['top1']:.1f} % at {best['side']} pixels" if best.get("top1") else words
 
-    def place(axis: str, value: float) -> float:
-        low, high, start, end = scales[axis]
-        if not low <= value <= high:
-            raise ValueError(f"The picture must contain every model, got {value:g} outside of the {axis} axis.")
-        return round(start + (end - start) * math.log10(value / low) / math.log10(high / low), 1)
 
-    # A picture alone follows the reader's system; within a page, the page.
-    style = "svg:root{color:#24292f}@media(prefers-color-scheme:dark){svg:root{color:#e6edf3}}"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-size="13" '
-        'font-family="system-ui, sans-serif" fill="currentColor" aria-label="Parameters against multiply-adds">',
-        f"<style>{style}</style>",
-    ]
+def picture(rows: Sequence[Model], *, legend: bool = True) -> str:
+    """Parameters against multiply-adds, both logarithmic."""
+    x = logarithmic("parameters", [row.parameters for row in rows])
+    y = logarithmic(
+        "multiply-adds of one image of 224x224 pixels" if legend else "multiply-adds of one image",
+        [row.macs for row in rows],
+    )
+    points = [Point(row.name, row.family.kind, row.parameters, row.macs, title(row)) for row in rows]
+    return chart(points, x, y, COLOURS, LABELLED, legend=legend)
 
-    def line(x1: float, y1: float, x2: float, y2: float) -> str:
-        return f'<path d="M{x1} {y1}L{x2} {y2}" stroke="currentColor" stroke-opacity=".2"/>'
 
-    def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
-        return f'<text x="{x}" y="{y}" text-anchor="{anchor}"{more}>{words}</text>'
+def accuracy(rows: Iterable[Model], size: str) -> str:
+    """The accuracy of torchvision's weights against parameters, or multiply-adds for an image of the stated size."""
+    rows = [row for row in rows if recommended(row).get("top1")]
+    label = "parameters" if size == "parameters" else "multiply-adds of one image"
+    sizes = [row.parameters if size == "parameters" else recommended(row)["macs"] for row in rows]
+    top1 = [recommended(row)["top1"] for row in rows]
+    points = [Point(row.name, row.family.kind, x, y, title(row)) for row, x, y in zip(rows, sizes, top1, strict=True)]
+    y_axis = percent("top-1 accuracy", top1)
+    return chart(points, logarithmic(label, sizes), y_axis, COLOURS, LABELLED_WITH_ACCURACY, legend=False)
 
-    for value, words in {1e6: "1 M", 1e7: "10 M", 1e8: "100 M", 1e9: "1 G"}.items():
-        x = place("x", value)
-        parts += [line(x, top, x, height - bottom), text(x, height - bottom + 20, words)]
-    for value, words in {1e7: "10 M", 1e8: "100 M", 1e9: "1 G", 1e10: "10 G", 1e11: "100 G"}.items():
-        y = place("y", value)
-        parts += [line(left, y, width - right, y), text(left - 8, y + 4, words, "end")]
-    parts.append(text((left + width - right) / 2, height - 8, "parameters"))
-    turned = f' transform="rotate(-90 14 {(top + height - bottom) / 2})"'
-    parts.append(text(14, (top + height - bottom) / 2, "multiply-adds of one image of 224x224 pixels", more=turned))
-    for index, (kind, colour) in enumerate(COLOURS.items()):
-        x, y = left + 190 * (index % 3), 18 + 22 * (index // 3)
-        parts += [f'<circle cx="{x}" cy="{y - 4}" r="5" fill="{colour}"/>', text(x + 11, y, kind, "start")]
-    names = []
-    for row in rows:
-        x, y = place("x", row.parameters), place("y", row.macs)
-        title = f"{row.name}: {row.parameters / 1e6:,.2f} M parameters, {row.macs / 1e6:,.0f} M multiply-adds"
-        colour = COLOURS[row.family.kind]
-        parts.append(
-            f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}" fill-opacity=".75"><title>{title}</title></circle>'
-        )
-        if row.name in LABELLED:
-            x, y, anchor = (x - 7, y - 9, "end") if LABELLED[row.name] == "above" else (x + 7, y + 16, "start")
-            names.append(text(x, round(y, 1), row.name, anchor, ' font-size="12"'))
-    return "\n".join([*parts, *names, "</svg>"]) + "\n"
+
+def charts(rows: Sequence[Model]) -> str:
+    """The pictures of the page, in tabs, and the colours that they share."""
+    tabs = {
+        "Accuracy, multiply-adds": accuracy(rows, "macs"),
+        "Accuracy, parameters": accuracy(rows, "parameters"),
+        "Multiply-adds, parameters": picture(rows, legend=False),
+    }
+    lines = ['<div class="zoo-charts" markdown>', ""]
+    for name, svg in tabs.items():
+        lines += [f'=== "{name}"', "", '    <figure markdown="0">']
+        lines += [f"    {line}" for line in svg.splitlines()] + ["    </figure>", ""]
+    kinds = [f'<li><i style="background:{colour}"></i>{kind}</li>' for kind, colour in COLOURS.items()]
+    return "\n".join([*lines, '<ul class="zoo-legend" markdown="0">', *kinds, "</ul>", "", "</div>"]) + "\n"
 
 
 def builders() -> str:
@@ -309,13 +377,21 @@ def table_entry(name: str) -> list[str]:
     return ["", f"### {name} {{ #lazytorch.models.{name} }}", "", what, "", "```python", *code, "", "```"]
 
 
-def pages(found: Sequence[dict[str, Any]]) -> dict[Path, str]:
-    """What is written, by where."""
-    rows = models(found)
+def as_lines(found: Iterable[Any]) -> str:
+    """A list as JSON, with a line for each element."""
+    return "[\n" + ",\n".join(json.dumps(each, allow_nan=False) for each in found) + "\n]"
+
+
+def pages(found: Sequence[dict[str, Any]], stated: Mapping[str, Any]) -> dict[Path, str]:
+    """What is written, by where; the arguments are those of ``models``."""
+    rows = models(found, stated)
+    versions = json.dumps(stated["versions"])
     return {
-        PARITY: "[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n",  # a line each
+        PARITY: as_lines(found) + "\n",
+        WEIGHTS: f'{{"versions": {versions}, "weights": {as_lines(stated["weights"])}}}\n',
         DOCS / "zoo_table.md": table(rows),
         DOCS / "zoo_run.md": run_of(found),
+        DOCS / "zoo_charts.md": charts(rows),
         DOCS / "zoo.svg": picture(rows),
         DOCS / "api_zoo.md": builders(),
     }
@@ -328,7 +404,7 @@ def main(arguments: list[str] | None = None) -> None:
     for path in options.parity:
         found = merged(found, json.loads(path.read_text()))
     try:
-        written = pages(found)
+        written = pages(found, published())
     except ValueError as error:
         sys.exit(str(error))
     for path, contents in written.items():

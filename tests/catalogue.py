@@ -137,6 +137,12 @@ LAYERS = [
     ),
     Layer(layers.LazyExpansionPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, 6 * c), (6,), ranks=(2,)),
     Layer(
+        layers.LazyFireModule,
+        lambda c, d: layers.FireModule(c, 4, 12, stride=2, spatial_dims=d),
+        (4, 12),
+        {"stride": 2},
+    ),
+    Layer(
         layers.LazyInvertedBottleneck,
         lambda c, d: layers.InvertedBottleneck(c, c, expansion_ratio=4, se_layer=SQUEEZE, spatial_dims=d),
         (6,),
@@ -244,6 +250,7 @@ SAMPLES = [
     "resnetrs50",
     "rexnet_100",
     "shufflenet_v2_x0_5",
+    "squeezenet1_1",
     "tinynet_e",
 ]
 

@@ -123,7 +123,7 @@ def test_layers_of_no_network_run_their_default_initialization(name: str, monkey
     for function in ("kaiming_uniform_", "uniform_", "normal_"):
         monkeypatch.setattr(nn.init, function, lambda *args, function=function, **kwargs: called.append(function))
     with torch.device("meta"):
-        model = materialize(models.get_model(name, num_classes=3), (1, 3, 32, 32))
+        model = materialize(models.get_model(name, num_classes=3), (1, 3, 64, 64))
     assert not is_lazy(model)
     assert called == []
 

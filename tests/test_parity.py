@@ -137,6 +137,7 @@ OF_TORCHVISION = named("""
     regnet_x_400mf regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf
     vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
     shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0
+    alexnet squeezenet1_0 squeezenet1_1
 """)
 OF_TIMM = named("""
     convnext_atto/femto/pico/nano/tiny/small/base/large/xlarge/xxlarge convnext_atto_ols convnext_femto_ols

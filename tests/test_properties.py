@@ -89,6 +89,10 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "DepthwiseConv": KERNEL | COMMON | {"dilation": SIDE},
     "DepthwiseConv2d": KERNEL | COMMON,
     "EfficientChannelAttention": {"kernel_size": st.none() | SIDE},
+    "FireModule": OUT
+    | KERNEL
+    | COMMON
+    | {"mid_channels": CHANNELS, "dilation": SIDE, "input_dilation": st.none() | SIDE},
     "FusedInvertedBottleneck": OUT
     | KERNEL
     | COMMON

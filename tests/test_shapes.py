@@ -275,6 +275,8 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         "efficientnet_b0",
         "mobilenetv4_conv_small",
         "vgg11",
+        "alexnet",
+        "squeezenet1_0",
         "densenet121",
         "convnext_atto",
         "convnextv2_atto",

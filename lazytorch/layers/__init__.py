@@ -32,6 +32,7 @@ from lazytorch.layers.expansion_reduction import (
     LazyReductionPointwiseConv,
     LazyReductionPointwiseConv2d,
 )
+from lazytorch.layers.fire import FireModule, LazyFireModule
 from lazytorch.layers.inverted_bottleneck import (
     FusedInvertedBottleneck,
     InvertedBottleneck,
@@ -75,6 +76,7 @@ __all__ = [
     "DepthwiseConv",
     "DepthwiseConv2d",
     "EfficientChannelAttention",
+    "FireModule",
     "FusedInvertedBottleneck",
     "InvertedBottleneck",
     "LayerScale",
@@ -99,6 +101,7 @@ __all__ = [
     "LazyExpansionDepthSepConv2d",
     "LazyExpansionPointwiseConv",
     "LazyExpansionPointwiseConv2d",
+    "LazyFireModule",
     "LazyFusedInvertedBottleneck",
     "LazyInvertedBottleneck",
     "LazyLayerScale",

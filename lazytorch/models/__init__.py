@@ -26,6 +26,7 @@ from lazytorch.models import (
     resnets,
     rexnet,
     shufflenet_v2,
+    squeezenet,
     vgg,
 )
 from lazytorch.models._weights.fitting import inflate_state_dict
@@ -58,6 +59,7 @@ from lazytorch.models.resnet_variants import *
 from lazytorch.models.resnets import *
 from lazytorch.models.rexnet import *
 from lazytorch.models.shufflenet_v2 import *
+from lazytorch.models.squeezenet import *
 from lazytorch.models.vgg import *
 
 __all__ = [
@@ -98,4 +100,5 @@ __all__ += resnet_variants.__all__
 __all__ += resnets.__all__
 __all__ += rexnet.__all__
 __all__ += shufflenet_v2.__all__
+__all__ += squeezenet.__all__
 __all__ += vgg.__all__

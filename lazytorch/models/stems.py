@@ -1,4 +1,4 @@
-"""Stems: the convolutions of ResNet and DenseNet before the first stage, and the poolings after them."""
+"""Stems: the convolutions of ResNet and DenseNet before the first stage, and the poolings of these and others."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,15 @@ from lazytorch.layers import LazyAvgPool, LazyBlurPool, LazyConvNormActivation, 
 from lazytorch.layers.checks import Sizes
 from lazytorch.layers.named_sequential import NamedSequential
 
-__all__ = ["average_pool", "blurred_max_pool", "ceil_max_pool", "convolutions", "max_pool", "strided_convolution"]
+__all__ = [
+    "average_pool",
+    "blurred_max_pool",
+    "ceil_max_pool",
+    "convolutions",
+    "max_pool",
+    "strided_convolution",
+    "unpadded_max_pool",
+]
 
 
 def max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
@@ -19,6 +27,11 @@ def max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Modu
 def ceil_max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
     """Caffe's pooling of the stem: nothing is added but what the last maximum needs."""
     return LazyMaxPool(3, stride=2, ceil_mode=True)
+
+
+def unpadded_max_pool(*, stride: int, ceil_mode: bool = False, **_: Callable[..., nn.Module] | int | None) -> nn.Module:
+    """The first block of a stage of AlexNet or SqueezeNet; where the network dilates instead, it keeps the size."""
+    return LazyMaxPool(3, stride, padding=int(stride == 1), ceil_mode=ceil_mode)
 
 
 def average_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:

@@ -1,8 +1,13 @@
-"""VGG: Simonyan & Zisserman 2014, "Very Deep Convolutional Networks", table 1, https://arxiv.org/abs/1409.1556.
+"""VGG and AlexNet: plain convolutions, max-pooling, and hidden linear layers.
 
-The names with bn have a BatchNorm after each convolution, whose bias stays. They equal torchvision's at every size,
+VGG: Simonyan & Zisserman 2014, "Very Deep Convolutional Networks", table 1, https://arxiv.org/abs/1409.1556. The names
+with bn have a BatchNorm after each convolution, whose bias stays. They equal torchvision's at every size,
 and timm's up to 224 pixels: torchvision pools every feature map to 7x7 pixels and then has linear layers, where timm
 moves these over a larger map, as a convolution of 7x7 pixels, and then pools.
+
+AlexNet: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", footnote 1,
+https://arxiv.org/abs/1404.5997: the network of 2012 in one column, without response normalization. It equals
+torchvision's.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +25,22 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal
 from lazytorch.models.registry import model
+from lazytorch.models.stems import unpadded_max_pool
 from lazytorch.models.tables import as_many
 
-__all__ = ["VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
+__all__ = [
+    "VGG",
+    "AlexNet",
+    "alexnet",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+]
 
 HEADS = {
     "torchvision": """
@@ -36,6 +54,13 @@ HEADS = {
         head.classifier      head.fc
     """,
 }
+ALEXNET = Rules("""
+    stem.conv            features.0
+    stages.S.B.conv      features.{2*N-S+1}
+    head.hidden.linear1  classifier.1
+    head.hidden.linear2  classifier.4
+    head.classifier      classifier.6
+""")
 Layer = Callable[..., nn.Module] | None
 
 
@@ -55,10 +80,10 @@ def names(depth: int, modules: int, pool_size: int) -> dict[str, Rules]:
     return {source: Rules("\n".join([*lines, head.format(size=pool_size)])) for source, head in HEADS.items()}
 
 
-def convolution(out_channels: int, **options: Layer | int) -> nn.Module:
+def convolution(out_channels: int, kernel_size: int = 3, **options: Layer | int) -> nn.Module:
     """A convolution with a bias, also before a norm."""
     layer = {name: options[name] for name in ("norm_layer", "activation", "conv_layer", "dilation") if name in options}
-    return LazyConvNormActivation(out_channels, bias=True, **layer)  # pyright: ignore[reportArgumentType]
+    return LazyConvNormActivation(out_channels, kernel_size, bias=True, **layer)  # pyright: ignore[reportArgumentType]
 
 
 def max_pool(*, stride: int, **_: Layer | int) -> nn.Module:
@@ -68,13 +93,16 @@ def max_pool(*, stride: int, **_: Layer | int) -> nn.Module:
 
 def convolutions(channels: int, depth: int, **layer: Layer) -> nn.Module:
     """The stem."""
-    return NamedSequential(**{f"conv{index + 1}": convolution(channels, **layer) for index in range(depth)})
+    return NamedSequential(**{f"conv{index + 1}": convolution(channels, **layer) for index in range(depth)})  # pyright: ignore[reportArgumentType]
 
 
-def linear_layers(channels: int, dropout: float, activation: Layer, **_: Layer) -> dict[str, nn.Module]:
-    """The head's layers before the dropout and the classifier."""
+def linear_layers(
+    channels: int, dropout: float, activation: Layer, *, dropout_first: bool = False, **_: Layer
+) -> dict[str, nn.Module]:
+    """The head's layers before its dropout and the classifier."""
     make = nn.Identity if activation is None else activation
-    parts = {"linear1": LazyLinear(channels), "activation1": make(), "dropout": nn.Dropout(dropout)}
+    parts = {"dropout0": nn.Dropout(dropout)} if dropout_first else {}
+    parts |= {"linear1": LazyLinear(channels), "activation1": make(), "dropout": nn.Dropout(dropout)}
     return {"hidden": NamedSequential(**parts, linear2=LazyLinear(channels), activation2=make())}
 
 
@@ -167,3 +195,86 @@ vgg16 = row("vgg16", 2, 2, 3, 3, 3)
 vgg16_bn = row("vgg16_bn", 2, 2, 3, 3, 3)
 vgg19 = row("vgg19", 2, 2, 4, 4, 4)
 vgg19_bn = row("vgg19_bn", 2, 2, 4, 4, 4)
+
+
+@family
+class AlexNet(Network):
+    """A network of few convolutions with large kernels, and two hidden linear layers in its head.
+
+    It takes any number of input channels, and signals, images or volumes, as its first input has them. The stem is a
+    convolution of 11x11 pixels with a stride of 4; each stage begins with a max-pooling, and the last stage has nothing
+    else. The size of the head's first layer follows from ``pool_size`` and the number of dimensions: for volumes, 6x6x6
+    pixels of 256 channels are 226 million weights.
+
+    Args:
+        num_classes: Number of classes; 0 for no classifier, which leaves the last hidden layer's output; by default as
+            many as ``weights`` have, or else 1000.
+        stem_channels: Channels of the first convolution.
+        stages: Channels of the convolutions of each stage; of 5x5 pixels in the first, and of 3x3 in others.
+        pool_size: Size of the pooled features along each dimension, in pixels.
+        hidden_channels: Channels of the two hidden layers. Dropout precedes each, and not the classifier.
+        options: Those of every network; see ``NetworkOptions``.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``, at least 63 pixels along a side
+        - Output: ``(N, num_classes)``
+
+    Raises:
+        ValueError: If a number is out of its range, or there are no such weights.
+        RuntimeError: If the weights do not fit the model.
+
+    Source:
+        Krizhevsky 2014, section 3 and footnote 1, https://arxiv.org/abs/1404.5997.
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.models import AlexNet
+        >>> model = AlexNet(10, stem_channels=8, stages=((16,), (32, 24)), pool_size=2, hidden_channels=64)
+        >>> [(info.channels, info.reduction) for info in model.feature_info]
+        [(8, 4), (16, 8), (24, 16), (24, 32)]
+        >>> model(torch.zeros(2, 1, 64, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    rules: ClassVar[ValueRules] = {
+        "stem_channels": positive_whole,
+        "stages": several(several(positive_whole, "(384, 256, 256)"), "((192,), (384, 256, 256))"),
+        "pool_size": positive_whole,
+        "hidden_channels": positive_whole,
+    }
+    defaults: ClassVar[NetworkOptions] = {"norm_layer": None}
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        stem_channels: int = 64,
+        stages: Sequence[Sequence[int]] = ((192,), (384, 256, 256)),
+        pool_size: int = 6,
+        hidden_channels: int = 4096,
+        **options: Unpack[NetworkOptions],
+    ) -> None:
+        wide = partial(convolution, kernel_size=5)
+        rows = [
+            [
+                Row(unpadded_max_pool, widths[0], stride=2, residual=False),
+                *(Row(convolution if index else wide, width, residual=False) for width in widths),
+            ]
+            for index, widths in enumerate(stages)
+        ]
+
+        options = {**self.defaults, **options}
+        hidden = partial(linear_layers, hidden_channels, options.pop("dropout", 0.0), dropout_first=True)
+        super().__init__(
+            num_classes,
+            stem=partial(LazyConvNormActivation, stem_channels, 11, 4, padding=2, bias=True),
+            stem_reduction=4,
+            stages=[*rows, [Row(unpadded_max_pool, stages[-1][-1], stride=2, residual=False)]],
+            pool_size=pool_size,
+            hidden=hidden,
+            names={"torchvision": ALEXNET},
+            **options,
+        )
+
+
+alexnet = model("alexnet", AlexNet, ["torchvision"], dropout=0.5)
