@@ -145,6 +145,20 @@ def linear(shapes: "ShapeMode", input: Any, weight: Any, bias: Any = None) -> Sh
     return shapes.like(input, (*input.shape[:-1], weight.size(0)))
 
 
+def batched_products(shapes: "ShapeMode", input: Any, mat2: Any) -> ShapeTensor | None:
+    if not is_plain(input, mat2) or not input.dim() == mat2.dim() == 3:
+        return None
+    if input.shape[::2] != mat2.shape[:2]:
+        return None
+    shapes.macs += input.numel() * mat2.size(2)
+    return shapes.like(input, (*input.shape[:2], mat2.size(2)))
+
+
+def softmax(shapes: "ShapeMode", input: Any, dim: Any) -> ShapeTensor | None:
+    is_dim = type(dim) is int and is_plain(input) and -input.dim() <= dim < input.dim()
+    return shapes.like(input, input.shape) if is_dim else None
+
+
 def batch_norm(
     shapes: "ShapeMode",
     input: Any,
@@ -381,6 +395,8 @@ ON_META = [torch.flatten, Tensor.flatten, Tensor.view_as, *VIEWS]
 RULES: dict[Any, Callable[..., Any]] = {
     **{getattr(torch, f"conv{dims}d"): convolution(dims) for dims in (1, 2, 3)},
     F.linear: linear,
+    torch.bmm: batched_products,
+    Tensor.softmax: softmax,
     F.batch_norm: batch_norm,
     F.group_norm: group_norm,
     F.layer_norm: layer_norm,

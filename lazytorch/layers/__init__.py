@@ -38,16 +38,26 @@ from lazytorch.layers.inverted_bottleneck import (
     LazyFusedInvertedBottleneck,
     LazyInvertedBottleneck,
 )
+from lazytorch.layers.global_context import GlobalContext, LazyGlobalContext
 from lazytorch.layers.layer_scale import LayerScale, LazyLayerScale
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import LazyPointwiseConv, LazyPointwiseConv2d, PointwiseConv, PointwiseConv2d
-from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
+from lazytorch.layers.pre_activation import LazyPreActivationBlock, PreActivationBlock
+from lazytorch.layers.rank import (
+    LazyAdaptiveAvgPool,
+    LazyAdaptiveMaxPool,
+    LazyAvgPool,
+    LazyMaxPool,
+    LazyZeroPad,
+    of_rank,
+)
 from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
 from lazytorch.layers.shortcut import pooled_projection, projection
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
+from lazytorch.layers.standardized_conv import StdConv1d, StdConv2d, StdConv3d
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.universal_inverted_bottleneck import (
     LazyUniversalInvertedBottleneck,
@@ -68,6 +78,7 @@ __all__ = [
     "DepthwiseConv2d",
     "EfficientChannelAttention",
     "FusedInvertedBottleneck",
+    "GlobalContext",
     "InvertedBottleneck",
     "LayerScale",
     "LazyAdaptiveAvgPool",
@@ -92,6 +103,7 @@ __all__ = [
     "LazyExpansionPointwiseConv",
     "LazyExpansionPointwiseConv2d",
     "LazyFusedInvertedBottleneck",
+    "LazyGlobalContext",
     "LazyInvertedBottleneck",
     "LazyLayerScale",
     "LazyLinear",
@@ -99,6 +111,7 @@ __all__ = [
     "LazyNormActivation",
     "LazyPointwiseConv",
     "LazyPointwiseConv2d",
+    "LazyPreActivationBlock",
     "LazyReductionConv",
     "LazyReductionConv2d",
     "LazyReductionDepthSepConv",
@@ -108,14 +121,19 @@ __all__ = [
     "LazyResponseNorm",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
+    "LazyZeroPad",
     "NormActivation",
     "PointwiseConv",
     "PointwiseConv2d",
+    "PreActivationBlock",
     "ResponseNorm",
     "SameConv1d",
     "SameConv2d",
     "SameConv3d",
     "SqueezeExcitation",
+    "StdConv1d",
+    "StdConv2d",
+    "StdConv3d",
     "StochasticDepth",
     "UniversalInvertedBottleneck",
     "average_blur",

@@ -22,6 +22,7 @@ from lazytorch.models import (
     mobilenet_v4,
     regnets,
     resnets,
+    resnets_v2,
     vgg,
 )
 from lazytorch.models._weights.fitting import inflate_state_dict
@@ -50,6 +51,7 @@ from lazytorch.models.regnet import RegNet
 from lazytorch.models.regnets import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
+from lazytorch.models.resnets_v2 import *
 from lazytorch.models.vgg import *
 
 __all__ = [
@@ -86,4 +88,5 @@ __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
 __all__ += regnets.__all__
 __all__ += resnets.__all__
+__all__ += resnets_v2.__all__
 __all__ += vgg.__all__

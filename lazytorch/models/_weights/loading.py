@@ -69,7 +69,7 @@ def loaded(model: Backbone, weights: Weights, num_classes: int | None) -> Backbo
         given = without_prefix(model, given)
     heads = [[layout.name(model, key) for key in CLASSIFIER] for layout in layouts]
     head = next((head for head in heads if head[0] in given), heads[0])
-    classes = given[head[0]].size(0) if head[0] in given and given[head[0]].dim() == 2 else 0
+    classes = given[head[0]].size(0) if head[0] in given and given[head[0]].dim() >= 2 else 0
     kept = False
     if num_classes is None:
         model.reset_classifier(classes)
