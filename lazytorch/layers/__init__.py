@@ -32,13 +32,13 @@ from lazytorch.layers.expansion_reduction import (
     LazyReductionPointwiseConv,
     LazyReductionPointwiseConv2d,
 )
+from lazytorch.layers.global_context import GlobalContext, LazyGlobalContext
 from lazytorch.layers.inverted_bottleneck import (
     FusedInvertedBottleneck,
     InvertedBottleneck,
     LazyFusedInvertedBottleneck,
     LazyInvertedBottleneck,
 )
-from lazytorch.layers.global_context import GlobalContext, LazyGlobalContext
 from lazytorch.layers.layer_scale import LayerScale, LazyLayerScale
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.named_sequential import NamedSequential

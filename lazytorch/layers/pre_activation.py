@@ -14,18 +14,12 @@ from lazytorch.layers.residual import squeeze
 from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.layers.stochastic_depth import StochasticDepth
-from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature
 
 __all__ = ["LazyPreActivationBlock", "PreActivationBlock"]
 
 
-@checked(
-    {("mid_channels", "groups"): divides},
-    kernel_size=odd,
-    shortcut=shortcut_layer,
-    **dict.fromkeys(("basic", "activate_identity"), flag),
-)
+@checked({("mid_channels", "groups"): divides}, kernel_size=odd, shortcut=shortcut_layer, basic=flag, always=flag)
 class PreActivationBlock(nn.Module):
     """A residual block that begins with a norm and an activation, and ends with the sum.
 
@@ -40,7 +34,7 @@ class PreActivationBlock(nn.Module):
         activation: Called without arguments, after each norm; None for no activations.
         basic: Whether the block has two convolutions of ``kernel_size``, as ``BasicBlock``, or those of
             ``BottleneckBlock``.
-        activate_identity: Whether the block begins before its shortcut also where that is the identity, as in RegNetV.
+        always: Whether the first norm and activation precede the shortcut also where it is the identity, as in RegNetV.
         input_dilation: The dilation of the block before, where this one begins to dilate; the kernel with the stride
             has it. By default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
@@ -49,8 +43,6 @@ class PreActivationBlock(nn.Module):
         se_layer: Called with the channels and ``spatial_dims``; returns the attention before the last norm. None for
             none.
         squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
-            instead of the convolution, before the last one: ``BlurPool``, ``average_blur``. None for none.
         drop_path_rate: Fraction of the examples for which training leaves the branch out.
         norm_layer: Called with the channels; None for no norms.
         conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
@@ -86,12 +78,11 @@ class PreActivationBlock(nn.Module):
         activation: Callable[[], nn.Module] | None = nn.ReLU,
         *,
         basic: bool = False,
-        activate_identity: bool = False,
+        always: bool = False,
         input_dilation: Sizes | None = None,
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
         squeeze_ratio: float | None = None,
-        anti_aliasing: Callable[..., nn.Module] | None = None,
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
@@ -100,7 +91,6 @@ class PreActivationBlock(nn.Module):
         super().__init__()
         given = dilation if input_dilation is None else input_dilation
         fits = largest(stride) == 1 and in_channels == out_channels and given == dilation
-        blurs = anti_aliasing is not None and (largest(stride) > 1 or given != dilation)
         rank = {"spatial_dims": spatial_dims}
         norm = {"norm_layer": norm_layer, "activation": activation, **rank}
         normed = {"conv_layer": conv_layer, **norm}
@@ -112,14 +102,13 @@ class PreActivationBlock(nn.Module):
                 in_channels if basic else mid_channels,
                 mid_channels,
                 kernel_size,
-                1 if blurs else stride,
+                stride,
                 groups=groups,
                 dilation=given,
                 **(normed if attention is None else plain),
             ),
             "se": attention,
             "norm": None if attention is None else NormActivation(mid_channels, **norm),
-            "blur": eager_twin(anti_aliasing)(mid_channels, stride, **rank) if anti_aliasing and blurs else None,
             "restore": ConvNormActivation(mid_channels, out_channels, kernel_size, dilation=dilation, **plain)
             if basic
             else PointwiseConv(mid_channels, out_channels, **plain),
@@ -128,7 +117,7 @@ class PreActivationBlock(nn.Module):
         self.preactivation = NormActivation(in_channels, **norm)
         self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
         self.shortcut = nn.Identity()
-        self.passes_input = fits and not activate_identity
+        self.passes_input = fits and not always
         if not fits:
             places = {"dilation": dilation, "input_dilation": given}
             without = {"norm_layer": norm_layer and nn.Identity, "conv_layer": conv_layer}

@@ -28,11 +28,8 @@ class Standardized(nn.Module):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
         eps: float = 1e-6,
     ) -> None:
-        if padding_mode != "zeros":
-            raise ValueError(f"{type(self).__name__}: padding_mode must be 'zeros', got {padding_mode!r}.")
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)  # pyright: ignore[reportCallIssue]
         if self.weight[0].numel() == 1:
             raise ValueError(f"{type(self).__name__}: an output must have several weights to standardize, got one.")
@@ -61,11 +58,11 @@ class StdConv2d(Standardized, nn.Conv2d):
     """``nn.Conv2d`` with weights of mean 0 and variance 1 for each output channel, computed in every forward.
 
     Args:
-        in_channels: As for ``nn.Conv2d``; so are the others.
+        in_channels: As for ``nn.Conv2d``; so are the others. There is no ``padding_mode``.
         eps: Added to the variance.
 
     Raises:
-        ValueError: If an output channel has one weight alone, or ``padding_mode`` is not ``"zeros"``.
+        ValueError: If an output channel has a single weight.
 
     Source:
         Qiao et al. 2019, equations 5 and 6, https://arxiv.org/abs/1903.10520.

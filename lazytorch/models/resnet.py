@@ -183,7 +183,7 @@ class ResNet(Network):
             "groups": cardinality,
             "shortcut": shortcut,
             "se_layer": se_layer,
-            "anti_aliasing": anti_aliasing,
+            **({} if anti_aliasing is None else {"anti_aliasing": anti_aliasing}),
         }
         rows = []
         for depth, width, stride in zip(depths, widths, strides, strict=True):

@@ -9,7 +9,14 @@ from lazytorch.layers import LazyAvgPool, LazyBlurPool, LazyConvNormActivation, 
 from lazytorch.layers.checks import Sizes
 from lazytorch.layers.named_sequential import NamedSequential
 
-__all__ = ["average_pool", "blurred_max_pool", "convolutions", "max_pool", "strided_convolution", "zero_padded_max_pool"]
+__all__ = [
+    "average_pool",
+    "blurred_max_pool",
+    "convolutions",
+    "max_pool",
+    "strided_convolution",
+    "zero_padded_max_pool",
+]
 
 
 def max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
