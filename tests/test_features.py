@@ -15,6 +15,7 @@ from scripts import parity
 SAMPLES = [
     "resnet18", "resnet26t", "resnetrs50", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050",
     "mobilenetv4_conv_small_035", "efficientnet_es", "lcnet_050", "tinynet_e", "densenet121", "densenetblur121d",
+    "resnetv2_18", "resnetv2_50x1_bit", "regnetv_040", "gcresnext26ts",
 ]  # fmt: skip
 
 

@@ -157,6 +157,9 @@ OF_TIMM = named("""
     regnetz_005/040 regnetz_040_h regnetz_b16/c16/d8/d32/e8
     vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
     densenet264d densenetblur121d
+    resnetv2_18/18d/34/34d/50/50d/50d_gn/50t/101/101d/152/152d resnetv2_50x1_bit resnetv2_50x3_bit resnetv2_101x1_bit
+    resnetv2_101x3_bit resnetv2_152x2_bit resnetv2_152x4_bit regnetv_040/064
+    gcresnet33ts gcresnet50t gcresnext26ts gcresnext50ts gc_efficientnetv2_rw_t
 """)
 
 

@@ -112,6 +112,20 @@ def reductions(draw):
 
 
 @st.composite
+def products(draw):
+    batch, rows, inner, columns = (draw(POSITIVE) for _ in range(4))
+    dtypes = [draw(DTYPES), draw(DTYPES)]
+    other = (batch, inner, columns) if draw(st.integers(0, 3)) else (batch, columns, inner)
+    return torch.bmm, (tensor((batch, rows, inner), dtypes[0]), tensor(other, dtypes[1])), {}
+
+
+@st.composite
+def softmaxes(draw):
+    options = {"dtype": torch.float64} if draw(st.integers(0, 3)) == 0 else {}
+    return Tensor.softmax, (draw(inputs(draw(SMALL))), draw(st.integers(-5, 5))), options
+
+
+@st.composite
 def pools(draw):
     dims = draw(POSITIVE)
     kind = draw(st.sampled_from(["max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool"]))
@@ -139,7 +153,7 @@ def shape_of(mode, tensor):
 
 def by_rules(func, args, kwargs):
     """The outcome in a ``ShapeMode``; only the inputs of the call are shapes, its weights are real."""
-    inputs = 2 if func in (Tensor.add, Tensor.mul, Tensor.div) else 1
+    inputs = 2 if func in (Tensor.add, Tensor.mul, Tensor.div, torch.bmm) else 1
     with torch.no_grad(), ShapeMode("test") as mode:
         given = [
             shape_of(mode, arg) if isinstance(arg, Tensor) and index < inputs else arg for index, arg in enumerate(args)
@@ -201,6 +215,8 @@ CALLS = {
     "sum": sums(),
     "layer_norm": layer_norms(),
     "reduction": reductions(),
+    "product": products(),
+    "softmax": softmaxes(),
     "pool": pools(),
     "flatten": flattenings(),
 }
@@ -272,6 +288,8 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         "densenet121",
         "convnext_atto",
         "convnextv2_atto",
+        "resnetv2_50x1_bit",
+        "gcresnext26ts",
     ],
 )
 @pytest.mark.parametrize("training", [True, False])

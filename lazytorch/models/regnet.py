@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
@@ -21,7 +21,6 @@ from lazytorch.layers import (
     LazyInvertedBottleneck,
     LazyPointwiseConv,
     LazyPreActivationBlock,
-    NormActivation,
     SqueezeExcitation,
     projection,
 )
@@ -86,7 +85,10 @@ PREACTIVATED = {
 
 def activated(*, activation: Callable[[], nn.Module] | None, **_: Callable[..., nn.Module] | None) -> nn.Module:
     """The end of a network whose last block has none; it leaves the last feature map as it is."""
-    return NormActivation(1, norm_layer=None, activation=activation)
+    after: Any = nn.Identity() if activation is None else activation()
+    if hasattr(after, "inplace"):
+        after.inplace = False
+    return after
 
 
 def nearest(width: int, group_size: int) -> int:
