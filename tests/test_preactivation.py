@@ -241,11 +241,9 @@ def test_other_wrong_options():
 def test_takes_any_channels_and_rank(family, table, shape):
     model = family(4, **table).eval()
     assert model(torch.randn(shape)).shape == (shape[0], 4)
-    strides = model.feature_info.reduction()
-    for info, each in zip(
-        strides, model.forward_intermediates(torch.randn(shape), intermediates_only=True), strict=True
-    ):
-        assert each.shape[2:] == tuple(-(-size // info) for size in shape[2:])
+    maps = model.forward_intermediates(torch.randn(shape), intermediates_only=True)
+    for info, each in zip(model.feature_info, maps, strict=True):
+        assert each.shape[1:] == (info.channels, *(-(-size // info.reduction) for size in shape[2:]))
 
 
 @every_table
@@ -274,7 +272,7 @@ def test_a_table_equals_timms_of_the_same_numbers(stem_type, stem, output_stride
         basic=basic,
         bottle_ratio=1 / expansion,
         output_stride=output_stride,
-        norm_layer=partial(GroupNormAct, num_groups=4),
+        norm_layer=partial(GroupNormAct, num_groups=2),
         conv_layer=partial(TimmStdConv2d, eps=1e-3),
     )
     options = {"stem_pool": zero_padded_max_pool} if stem_type == "fixed" else {}
@@ -287,7 +285,7 @@ def test_a_table_equals_timms_of_the_same_numbers(stem_type, stem, output_stride
         block=partial(LazyPreActivationBlock, basic=basic),
         preactivation=True,
         shortcut=pooled_projection if average else projection,
-        norm_layer=partial(nn.GroupNorm, 4),
+        norm_layer=partial(nn.GroupNorm, 2),
         conv_layer=partial(StdConv2d, eps=1e-3),
         output_stride=output_stride,
         **options,

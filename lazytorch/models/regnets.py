@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from lazytorch._init.initialize import known_function
 from lazytorch.layers import pooled_projection, round_channels
 from lazytorch.models.registry import model
 from lazytorch.models.regnet import RegNet
@@ -91,6 +92,12 @@ def row(
     )
 
 
+@known_function
+def averaged(*places: Any, dilation: int, input_dilation: int, **options: Any) -> nn.Module:
+    """The shortcut of timm's RegNet: where dilation replaces a stride, it averages only if the input is dilated."""
+    return pooled_projection(*places, dilation=input_dilation, **options)
+
+
 Y = {"squeeze_ratio": 4}
 SILU = Y | {"activation": partial(nn.SiLU, inplace=True), "zero_init": False}
 V = SILU | {"preactivation": True}
@@ -114,7 +121,7 @@ regnet_x_8gf = row("regnet_x_8gf", 23, 80, 49.56, 2.88, 120, TORCHVISION)
 regnet_x_16gf = row("regnet_x_16gf", 22, 216, 55.59, 2.1, 128, TORCHVISION)
 regnet_x_32gf = row("regnet_x_32gf", 23, 320, 69.86, 2.0, 168, TORCHVISION)
 regnetv_040 = row("regnetv_040", 22, 96, 31.41, 2.24, 64, V)
-regnetv_064 = row("regnetv_064", 25, 112, 33.22, 2.27, 72, V, {"shortcut": pooled_projection})
+regnetv_064 = row("regnetv_064", 25, 112, 33.22, 2.27, 72, V, {"shortcut": averaged})
 regnetx_002 = row("regnetx_002", 13, 24, 36.44, 2.49, 8)
 regnetx_004 = row("regnetx_004", 22, 24, 24.48, 2.54, 16)
 regnetx_004_tv = row("regnetx_004_tv", 22, 24, 24.48, 2.54, 16, ROUNDED_UP)
