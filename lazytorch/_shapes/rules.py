@@ -171,6 +171,8 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> ShapeTensor | None:
     vectors = [each for each in (running_mean, running_var, weight, bias) if each is not None]
+    if type(input) in REAL and training and not vectors and input.is_contiguous():  # standardizes a weight
+        return shapes.like(input, input.shape)
     if not is_plain(input, *vectors) or input.dim() < 2 or not (training or running_mean is not None):
         return None
     shape = input.shape
