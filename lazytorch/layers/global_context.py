@@ -58,6 +58,7 @@ class GlobalContext(nn.Module):
         super().__init__()
         squeezed = squeeze_channels or max(1, int(in_channels / reduction_ratio))
         conv = of_rank(nn.Conv2d, spatial_dims)
+        self.spatial_dims = spatial_dims
         self.attend = conv(in_channels, 1, kernel_size=1)
         self.transform = NamedSequential(
             reduce=conv(in_channels, squeezed, kernel_size=1),
@@ -70,7 +71,9 @@ class GlobalContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` in and out."""
         weights = self.attend(x).flatten(1).softmax(-1)
-        average = torch.bmm(x.flatten(2), weights.unsqueeze(-1)).view(*x.shape[:2], *(1 for _ in x.shape[2:]))
+        average = torch.bmm(x.flatten(2), weights.unsqueeze(-1))
+        for _ in range(1, self.spatial_dims):
+            average = average.unsqueeze(-1)
         context = self.transform(average)
         return x + context if self.gate is None else x * self.gate(context)
 
