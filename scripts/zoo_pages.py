@@ -76,8 +76,12 @@ FAMILIES = [
         "Tan & Le 2021",
         "2104.00298",
     ),
+    Family("gc_efficientnetv2_*", "GC-EfficientNetV2", "EfficientNetV2", "Cao et al. 2019", "1904.11492"),
     Family("efficientnet_*", "EfficientNet", "EfficientNet", "Tan & Le 2019", "1905.11946"),
     Family("gernet_*", "GENet", "ResNet", "Lin et al. 2020", "2006.14090"),
+    Family("gcresne*", "GC-ResNet", "ResNet", "Cao et al. 2019", "1904.11492"),
+    Family("resnetv2_*_bit", "BiT", "ResNetV2", "Kolesnikov et al. 2020", "1912.11370"),
+    Family("resnetv2_*", "ResNetV2", "ResNetV2", "He et al. 2016", "1603.05027"),
     Family("*resnet3[23]ts *resnext26ts", "ResNet-TS", "ResNet", "He et al. 2018", "1812.01187"),
     Family("regnetz_*", "RegNetZ", "RegNet", "Dollár et al. 2021", "2103.06877"),
     Family("regnet*", "RegNet", "RegNet", "Radosavovic et al. 2020", "2003.13678"),
@@ -127,6 +131,7 @@ COLOURS = {
     "DenseNet": "#f0e442",
     "AlexNet and VGG": "#7ba05b",
     "SqueezeNet": "#17becf",
+    "ResNetV2": "#a63d40",
 }
 # Named in the pictures; above the point to its left, or below to its right.
 LABELLED = {

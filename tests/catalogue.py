@@ -154,6 +154,12 @@ LAYERS = [
         (6,),
         {"expansion_ratio": 4, "se_layer": SQUEEZE},
     ),
+    Layer(
+        layers.LazyGlobalContext,
+        lambda c, d: layers.GlobalContext(c, 2, gate=nn.Sigmoid, spatial_dims=d),
+        (2,),
+        {"gate": nn.Sigmoid},
+    ),
     Layer(layers.LazyLayerScale, lambda c, d: layers.LayerScale(c, 0.1), (0.1,)),
     Layer(layers.LazyLinear, lambda c, d: nn.Linear(SIZE, 5), (5,), ranks=(2,)),
     Layer(
@@ -175,6 +181,12 @@ LAYERS = [
     ),
     Layer(layers.LazyMaxPool, lambda c, d: of_rank("MaxPool", d)(3, 2, 1), (3, 2, 1)),
     Layer(layers.LazyPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, 8), (8,), ranks=(2,)),
+    Layer(
+        layers.LazyPreActivationBlock,
+        lambda c, d: layers.PreActivationBlock(c, 4, 12, stride=2, se_layer=SQUEEZE, spatial_dims=d),
+        (4, 12),
+        {"stride": 2, "se_layer": SQUEEZE},
+    ),
     Layer(
         layers.LazyReductionConv,
         lambda c, d: of_rank("Conv", d)(c, c // 3, 3, padding=1),
@@ -224,6 +236,7 @@ LAYERS = [
         (8, 5, 2, 2),
         {"start_kernel_size": 3},
     ),
+    Layer(layers.LazyZeroPad, lambda c, d: of_rank("ZeroPad", d)(1), (1,)),
 ]
 
 MODELS = models.list_models()
@@ -235,6 +248,7 @@ SAMPLES = [
     "convnextv2_atto",
     "densenet121",
     "ecaresnet26t",
+    "gcresnext26ts",
     "gernet_s",
     "lcnet_050",
     "mixnet_s",
@@ -251,6 +265,8 @@ SAMPLES = [
     "rexnet_100",
     "shufflenet_v2_x0_5",
     "squeezenet1_1",
+    "resnetv2_18d",
+    "resnetv2_50x1_bit",
     "tinynet_e",
 ]
 

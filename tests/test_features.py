@@ -17,6 +17,7 @@ SAMPLES = [
     "resnet18", "resnet26t", "resnetrs50", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050",
     "mobilenetv4_conv_small_035", "efficientnet_es", "lcnet_050", "tinynet_e", "densenet121", "densenetblur121d",
     "mixnet_s", "tf_mixnet_s", "rexnet_100", "rexnetr_100",
+    "resnetv2_18", "resnetv2_50x1_bit", "regnetv_040", "gcresnext26ts",
 ]  # fmt: skip
 
 

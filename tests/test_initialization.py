@@ -23,10 +23,13 @@ from lazytorch.layers import (
     BottleneckBlock,
     ConvNormActivation,
     EfficientChannelAttention,
+    GlobalContext,
     InvertedBottleneck,
     LazyConvNormActivation,
     LazySqueezeExcitation,
+    PreActivationBlock,
     SqueezeExcitation,
+    StdConv2d,
 )
 from lazytorch.models import Backbone, ResNet, get_model
 
@@ -612,6 +615,9 @@ CONSTRUCTED = [
     (ConvNormActivation, (6,), {"norm_layer": functools.partial(nn.BatchNorm3d, eps=1e-3), "spatial_dims": 3}),
     (SqueezeExcitation, (2,), {"gate": nn.Hardsigmoid}),
     (EfficientChannelAttention, (), {}),
+    (GlobalContext, (2,), {}),
+    (PreActivationBlock, (4, 16), {"stride": 2, "se_layer": SqueezeExcitation}),
+    (StdConv2d, (6, 3), {"eps": 1e-3}),
     (InvertedBottleneck, (4,), {"expansion_ratio": 6, "se_layer": SqueezeExcitation, "drop_path_rate": 0.1}),
     (BasicBlock, (4, 4), {}),
     (BottleneckBlock, (4, 16), {"stride": 2}),

@@ -166,6 +166,9 @@ OF_TIMM = named("""
     skresnet18 skresnet34 skresnet50 skresnet50d skresnext50_32x4d
     legacy_seresnet18 legacy_seresnet34 legacy_seresnet50 legacy_seresnet101 legacy_seresnet152 legacy_senet154
     legacy_seresnext26_32x4d legacy_seresnext50_32x4d legacy_seresnext101_32x4d
+    resnetv2_18/18d/34/34d/50/50d/50d_gn/50t/101/101d/152/152d resnetv2_50x1_bit resnetv2_50x3_bit resnetv2_101x1_bit
+    resnetv2_101x3_bit resnetv2_152x2_bit resnetv2_152x4_bit regnetv_040/064
+    gcresnet33ts gcresnet50t gcresnext26ts gcresnext50ts gc_efficientnetv2_rw_t
 """)
 
 

@@ -102,6 +102,11 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "project_always": st.booleans(),
         "group_size": st.none() | SIDE,
     },
+    "GlobalContext": {
+        "reduction_ratio": st.sampled_from([0, 0.5, 2, 16]),
+        "squeeze_channels": st.none() | SIDE,
+        "gate": st.sampled_from([None, nn.Sigmoid]),
+    },
     "InvertedBottleneck": OUT
     | KERNEL
     | COMMON
@@ -125,6 +130,11 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "LayerScale": {"initial_value": st.sampled_from([0, 0.5])},
     "PointwiseConv": OUT | COMMON | {"stride": SIDE},
     "PointwiseConv2d": OUT | COMMON | {"stride": SIDE},
+    "PreActivationBlock": OUT
+    | KERNEL
+    | COMMON
+    | {name: strategy for name, strategy in RESIDUAL.items() if name != "anti_aliasing"}
+    | {"basic": st.booleans(), "always": st.booleans(), "squeeze_ratio": st.sampled_from([None, 0])},
     "ResponseNorm": {"eps": st.sampled_from([1e-6, 0.1])},
     "ShuffleBlock": OUT | KERNEL | COMMON | {"dilation": SIDE, "input_dilation": st.none() | SIDE},
     "SelectiveKernelConv": OUT

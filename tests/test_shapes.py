@@ -112,6 +112,20 @@ def reductions(draw):
 
 
 @st.composite
+def products(draw):
+    batch, rows, inner, columns = (draw(POSITIVE) for _ in range(4))
+    dtypes = [draw(DTYPES), draw(DTYPES)]
+    other = (batch, inner, columns) if draw(st.integers(0, 3)) else (batch, columns, inner)
+    return torch.bmm, (tensor((batch, rows, inner), dtypes[0]), tensor(other, dtypes[1])), {}
+
+
+@st.composite
+def softmaxes(draw):
+    options = {"dtype": torch.float64} if draw(st.integers(0, 3)) == 0 else {}
+    return Tensor.softmax, (draw(inputs(draw(SMALL))), draw(st.integers(-5, 5))), options
+
+
+@st.composite
 def pools(draw):
     dims = draw(POSITIVE)
     kind = draw(st.sampled_from(["max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool"]))
@@ -120,11 +134,6 @@ def pools(draw):
         return func, (x, each(draw, st.one_of(SMALL, st.none()) if dims > 1 else SMALL, dims)), {}
     options = {"stride": each(draw, POSITIVE, dims), "padding": each(draw, st.integers(0, 1), dims)}
     return func, (x, each(draw, POSITIVE, dims)), {**options, "ceil_mode": draw(st.booleans())}
-
-
-@st.composite
-def softmaxes(draw):
-    return Tensor.softmax, (draw(inputs(draw(SMALL))), draw(st.integers(-4, 4))), {}
 
 
 @st.composite
@@ -144,7 +153,7 @@ def shape_of(mode, tensor):
 
 def by_rules(func, args, kwargs):
     """The outcome in a ``ShapeMode``; only the inputs of the call are shapes, its weights are real."""
-    inputs = 2 if func in (Tensor.add, Tensor.mul, Tensor.div) else 1
+    inputs = 2 if func in (Tensor.add, Tensor.mul, Tensor.div, torch.bmm) else 1
     with torch.no_grad(), ShapeMode("test") as mode:
         given = [
             shape_of(mode, arg) if isinstance(arg, Tensor) and index < inputs else arg for index, arg in enumerate(args)
@@ -206,8 +215,9 @@ CALLS = {
     "sum": sums(),
     "layer_norm": layer_norms(),
     "reduction": reductions(),
-    "pool": pools(),
+    "product": products(),
     "softmax": softmaxes(),
+    "pool": pools(),
     "flatten": flattenings(),
 }
 
@@ -289,6 +299,8 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         "resnest14d",
         "resnest50d_1s4x24d",
         "skresnet18",
+        "resnetv2_50x1_bit",
+        "gcresnext26ts",
     ],
 )
 @pytest.mark.parametrize("training", [True, False])

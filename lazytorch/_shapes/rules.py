@@ -145,6 +145,20 @@ def linear(shapes: "ShapeMode", input: Any, weight: Any, bias: Any = None) -> Sh
     return shapes.like(input, (*input.shape[:-1], weight.size(0)))
 
 
+def batched_products(shapes: "ShapeMode", input: Any, mat2: Any) -> ShapeTensor | None:
+    if not is_plain(input, mat2) or not input.dim() == mat2.dim() == 3:
+        return None
+    if input.shape[::2] != mat2.shape[:2]:
+        return None
+    shapes.macs += input.numel() * mat2.size(2)
+    return shapes.like(input, (*input.shape[:2], mat2.size(2)))
+
+
+def softmax(shapes: "ShapeMode", input: Any, dim: Any) -> ShapeTensor | None:
+    is_dim = type(dim) is int and is_plain(input) and -input.dim() <= dim < input.dim()
+    return shapes.like(input, input.shape) if is_dim else None
+
+
 def batch_norm(
     shapes: "ShapeMode",
     input: Any,
@@ -157,6 +171,8 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> ShapeTensor | None:
     vectors = [each for each in (running_mean, running_var, weight, bias) if each is not None]
+    if type(input) in REAL and training and not vectors and input.is_contiguous():  # standardizes a weight
+        return shapes.like(input, input.shape)
     if not is_plain(input, *vectors) or input.dim() < 2 or not (training or running_mean is not None):
         return None
     shape = input.shape
@@ -256,11 +272,6 @@ def chunk(shapes: "ShapeMode", input: Any, chunks: int, dim: int = 0) -> tuple[S
         return None
     sizes = (*input.shape[:dim], input.size(dim) // chunks, *input.shape[dim + 1 :])
     return tuple(shapes.like(input, sizes) for _ in range(chunks))
-
-
-def softmax(shapes: "ShapeMode", input: Any, dim: Any) -> ShapeTensor | None:
-    fits = is_plain(input) and type(dim) is int and -input.dim() <= dim < input.dim()
-    return shapes.like(input, input.shape) if fits else None
 
 
 def in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> ShapeTensor | None:
@@ -411,6 +422,8 @@ ON_META = [torch.flatten, Tensor.flatten, Tensor.view_as, *VIEWS]
 RULES: dict[Any, Callable[..., Any]] = {
     **{getattr(torch, f"conv{dims}d"): convolution(dims) for dims in (1, 2, 3)},
     F.linear: linear,
+    torch.bmm: batched_products,
+    Tensor.softmax: softmax,
     F.batch_norm: batch_norm,
     F.group_norm: group_norm,
     F.layer_norm: layer_norm,
@@ -437,6 +450,5 @@ RULES: dict[Any, Callable[..., Any]] = {
     torch.cat: concatenate,
     Tensor.split: split,
     Tensor.chunk: chunk,
-    Tensor.softmax: softmax,
     torch.empty: empty,
 }

@@ -33,6 +33,7 @@ from lazytorch.layers.expansion_reduction import (
     LazyReductionPointwiseConv2d,
 )
 from lazytorch.layers.fire import FireModule, LazyFireModule
+from lazytorch.layers.global_context import GlobalContext, LazyGlobalContext
 from lazytorch.layers.inverted_bottleneck import (
     FusedInvertedBottleneck,
     InvertedBottleneck,
@@ -44,7 +45,15 @@ from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.mixed_conv import LazyMixedConv, MixedConv
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import LazyPointwiseConv, LazyPointwiseConv2d, PointwiseConv, PointwiseConv2d
-from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
+from lazytorch.layers.pre_activation import LazyPreActivationBlock, PreActivationBlock
+from lazytorch.layers.rank import (
+    LazyAdaptiveAvgPool,
+    LazyAdaptiveMaxPool,
+    LazyAvgPool,
+    LazyMaxPool,
+    LazyZeroPad,
+    of_rank,
+)
 from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d
@@ -57,6 +66,7 @@ from lazytorch.layers.split_attention import (
     SplitAttentionConv,
 )
 from lazytorch.layers.squeeze_excitation import LazySqueezeExcitation, SqueezeExcitation
+from lazytorch.layers.standardized_conv import StdConv1d, StdConv2d, StdConv3d
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.universal_inverted_bottleneck import (
     LazyUniversalInvertedBottleneck,
@@ -78,6 +88,7 @@ __all__ = [
     "EfficientChannelAttention",
     "FireModule",
     "FusedInvertedBottleneck",
+    "GlobalContext",
     "InvertedBottleneck",
     "LayerScale",
     "LazyAdaptiveAvgPool",
@@ -103,6 +114,7 @@ __all__ = [
     "LazyExpansionPointwiseConv2d",
     "LazyFireModule",
     "LazyFusedInvertedBottleneck",
+    "LazyGlobalContext",
     "LazyInvertedBottleneck",
     "LazyLayerScale",
     "LazyLinear",
@@ -111,6 +123,7 @@ __all__ = [
     "LazyNormActivation",
     "LazyPointwiseConv",
     "LazyPointwiseConv2d",
+    "LazyPreActivationBlock",
     "LazyReductionConv",
     "LazyReductionConv2d",
     "LazyReductionDepthSepConv",
@@ -123,10 +136,12 @@ __all__ = [
     "LazySplitAttentionConv",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
+    "LazyZeroPad",
     "MixedConv",
     "NormActivation",
     "PointwiseConv",
     "PointwiseConv2d",
+    "PreActivationBlock",
     "ResponseNorm",
     "SameConv1d",
     "SameConv2d",
@@ -135,6 +150,9 @@ __all__ = [
     "ShuffleBlock",
     "SplitAttentionConv",
     "SqueezeExcitation",
+    "StdConv1d",
+    "StdConv2d",
+    "StdConv3d",
     "StochasticDepth",
     "UniversalInvertedBottleneck",
     "average_blur",

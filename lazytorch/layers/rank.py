@@ -20,6 +20,7 @@ __all__ = [
     "LazyAdaptiveMaxPool",
     "LazyAvgPool",
     "LazyMaxPool",
+    "LazyZeroPad",
     "of_rank",
     "two_dimensional",
 ]
@@ -153,3 +154,21 @@ class LazyMaxPool(_LazyOfRank):
     """
 
     layer = nn.MaxPool2d
+
+
+@create_lazy_signature(optional=["spatial_dims"], target=nn.ZeroPad2d)
+class LazyZeroPad(_LazyOfRank):
+    """``nn.ZeroPad1d``, ``2d`` or ``3d``, by the rank of the first input.
+
+    Shape:
+        - Input: ``(N, C, *spatial)``
+        - Output: ``(N, C, *spatial + 2 * padding)``
+
+    Example:
+        >>> import torch
+        >>> from lazytorch.layers import LazyZeroPad
+        >>> LazyZeroPad(1)(torch.zeros(2, 3, 8, 8, 8)).shape
+        torch.Size([2, 3, 10, 10, 10])
+    """
+
+    layer = nn.ZeroPad2d

@@ -24,6 +24,7 @@ from lazytorch.models import (
     regnets,
     resnet_variants,
     resnets,
+    resnets_v2,
     rexnet,
     shufflenet_v2,
     squeezenet,
@@ -57,6 +58,7 @@ from lazytorch.models.regnets import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnet_variants import *
 from lazytorch.models.resnets import *
+from lazytorch.models.resnets_v2 import *
 from lazytorch.models.rexnet import *
 from lazytorch.models.shufflenet_v2 import *
 from lazytorch.models.squeezenet import *
@@ -101,4 +103,5 @@ __all__ += resnets.__all__
 __all__ += rexnet.__all__
 __all__ += shufflenet_v2.__all__
 __all__ += squeezenet.__all__
+__all__ += resnets_v2.__all__
 __all__ += vgg.__all__

@@ -3,7 +3,8 @@
 - GENet: Lin et al. 2020, "Neural Architecture Design for GPU-Efficient Networks", https://arxiv.org/abs/2006.14090:
   basic blocks (XX), bottlenecks to a quarter (BL), and depthwise blocks of three times the channels (DW).
 - ResNet-TS: timm's small ResNets and ResNeXts with SiLU and the stem of three convolutions of He et al. 2018, section
-  4.2, https://arxiv.org/abs/1812.01187, in which the channels grow; attention precedes the last convolution.
+  4.2, https://arxiv.org/abs/1812.01187, in which the channels grow; attention precedes the last convolution. Those
+  with global context: Cao et al. 2019, https://arxiv.org/abs/1904.11492.
 - RegNetZ with letters: timm's networks of the blocks of Dollár et al. 2021, https://arxiv.org/abs/2103.06877. Those of
   RegNet's rule for widths are in ``regnets.py``.
 
@@ -15,14 +16,16 @@ and does not dilate.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import sqrt
 from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Fill, InitFunction, default_fills, known_function
+from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, default_fills, known_function
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     EfficientChannelAttention,
+    GlobalContext,
     LazyBasicBlock,
     LazyBottleneckBlock,
     LazyInvertedBottleneck,
@@ -32,7 +35,7 @@ from lazytorch.layers import (
 from lazytorch.layers.checks import flag, positive_whole, several
 from lazytorch.layers.factories import maker
 from lazytorch.models._weights.names import Rules
-from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.compose import RELU, Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import quarter, sixteenth
@@ -43,6 +46,10 @@ __all__ = [
     "ByobNet",
     "eca_resnet33ts",
     "eca_resnext26ts",
+    "gcresnet33ts",
+    "gcresnet50t",
+    "gcresnext26ts",
+    "gcresnext50ts",
     "gernet_l",
     "gernet_m",
     "gernet_s",
@@ -70,6 +77,10 @@ NAMES = Rules("""
     stages.S.B.layers.se.reduce     stages.{S}.{B}.attn.fc1
     stages.S.B.layers.se.expand     stages.{S}.{B}.attn.fc2
     stages.S.B.layers.se.conv       stages.{S}.{B}.attn.conv
+    stages.S.B.layers.se.attend     stages.{S}.{B}.attn.conv_attn
+    stages.S.B.layers.se.transform.reduce  stages.{S}.{B}.attn.mlp_add.fc1
+    stages.S.B.layers.se.transform.norm    stages.{S}.{B}.attn.mlp_add.norm
+    stages.S.B.layers.se.transform.expand  stages.{S}.{B}.attn.mlp_add.fc2
     stages.S.B.layers.conv.conv     stages.{S}.{B}.conv2_kxk.conv
     stages.S.B.layers.conv.norm     stages.{S}.{B}.conv2_kxk.bn
     stages.S.B.layers.*.conv        stages.{S}.{B}.conv{C+1}_kxk.conv  if=conv1
@@ -170,6 +181,10 @@ def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
     fills = fan_out_normal(module, per_group=True, linear=small_normal)
     if isinstance(module, EfficientChannelAttention):  # whose convolution along the channels timm leaves as it is
         fills["conv.weight"] = default_fills(module.conv)["weight"]
+    if isinstance(module, GlobalContext):
+        fills["attend.weight"] = Normal(sqrt(2 / module.get_parameter("attend.weight").size(1)))
+        if module.gate is None:  # it adds nothing at first
+            fills["transform.expand.weight"] = Constant(0)
     return fills | zero_last_norm(module) if zero_init else fills
 
 
@@ -198,7 +213,8 @@ def row(name: str, block: Callable[..., Row], depths: Sequence[int], widths: Seq
     """Enter a network of one kind of block in the registry; a stem of several convolutions has reduced by 4."""
     strides = (1 if "stem" in config and len(config["stem"]) > 1 else 2, 2, 2, 2)
     stages = [block(*columns) for columns in zip(widths, depths, strides, strict=True)]
-    return model(name, ByobNet, ["timm"], stages=stages, activation=partial(nn.SiLU, inplace=True), **config)
+    config = {"activation": partial(nn.SiLU, inplace=True)} | config
+    return model(name, ByobNet, ["timm"], stages=stages, **config)
 
 
 # Channels, blocks and stride of each row.
@@ -213,9 +229,11 @@ gernet_s = model("gernet_s", ByobNet, ["timm"], stages=SMALL, stem=(13,), final_
 
 SE = partial(bottleneck, se_layer=partial(SqueezeExcitation, squeeze_channels=sixteenth))
 ECA = partial(bottleneck, se_layer=EfficientChannelAttention)
+GC = partial(bottleneck, se_layer=GlobalContext)
 TIERED = {"stem": (24, 32, 64)}
 # Blocks and channels of each stage.
 R26 = (2, 2, 2, 2), (256, 512, 1024, 2048)
+R50 = (3, 4, 6, 3), (256, 512, 1024, 2048)
 R33 = (2, 3, 3, 2), (256, 512, 1536, 1536)
 
 resnext26ts = row("resnext26ts", partial(bottleneck, group_size=32), *R26, **TIERED, stem_pool=max_pool)
@@ -225,6 +243,10 @@ resnet32ts = row("resnet32ts", bottleneck, *R33, **TIERED)
 resnet33ts = row("resnet33ts", bottleneck, *R33, **TIERED, final_channels=1280)
 seresnet33ts = row("seresnet33ts", SE, *R33, **TIERED, final_channels=1280)
 eca_resnet33ts = row("eca_resnet33ts", ECA, *R33, **TIERED, final_channels=1280)
+gcresnext26ts = row("gcresnext26ts", partial(GC, group_size=32), *R26, **TIERED, stem_pool=max_pool)
+gcresnet33ts = row("gcresnet33ts", GC, *R33, **TIERED, final_channels=1280)
+gcresnet50t = row("gcresnet50t", GC, *R50, **TIERED, activation=RELU)
+gcresnext50ts = row("gcresnext50ts", partial(GC, group_size=32), *R50, **TIERED, stem_pool=max_pool)
 
 Z16 = partial(inverted, group_size=16)
 # Channels of each stage.

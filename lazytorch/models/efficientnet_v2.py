@@ -9,7 +9,13 @@ from functools import partial
 from torch import nn
 
 from lazytorch._init.initialize import InitFunction
-from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation, round_channels
+from lazytorch.layers import (
+    GlobalContext,
+    LazyFusedInvertedBottleneck,
+    LazyInvertedBottleneck,
+    SqueezeExcitation,
+    round_channels,
+)
 from lazytorch.models import mobile
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
 from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage
@@ -31,6 +37,7 @@ __all__ = [
     "efficientnetv2_rw_t",
     "efficientnetv2_s",
     "efficientnetv2_xl",
+    "gc_efficientnetv2_rw_t",
     "tf_efficientnetv2_b0",
     "tf_efficientnetv2_b1",
     "tf_efficientnetv2_b2",
@@ -107,6 +114,9 @@ EFFICIENTNET_V2_RW = (
     *EFFICIENTNET_V2_S[1:-1],
     EFFICIENTNET_V2_S[-1]._replace(out_channels=272),
 )
+# Global context, Cao et al. 2019, https://arxiv.org/abs/1904.11492, in place of squeeze-excitation.
+CONTEXT = partial(GlobalContext, activation=SILU, gate=nn.Sigmoid)
+EFFICIENTNET_V2_GC = tuple(each._replace(se_layer=each.se_layer and CONTEXT) for each in EFFICIENTNET_V2_S)
 
 COMMON = {
     "final_channels": 1280,
@@ -134,6 +144,9 @@ efficientnetv2_m = model("efficientnetv2_m", MobileNet, ["timm"], **M)
 efficientnetv2_l = model("efficientnetv2_l", MobileNet, ["timm"], **L)
 efficientnetv2_xl = model("efficientnetv2_xl", MobileNet, ["timm"], **COMMON, stages=EFFICIENTNET_V2_XL)
 efficientnetv2_rw_t = model("efficientnetv2_rw_t", MobileNet, ["timm"], **S, width=0.8, depth=0.9)
+gc_efficientnetv2_rw_t = model(
+    "gc_efficientnetv2_rw_t", MobileNet, ["timm"], **S | {"stages": EFFICIENTNET_V2_GC}, width=0.8, depth=0.9
+)
 efficientnetv2_rw_s = model("efficientnetv2_rw_s", MobileNet, ["timm"], **RW)
 efficientnetv2_rw_m = model(
     "efficientnetv2_rw_m", MobileNet, ["timm"], **RW, width=1.2, depth=(1.2, 1.2, 1.2, 1.2, 1.6, 1.6)

@@ -57,6 +57,10 @@ TIMM = Rules("""
     head.classifier                   classifier
     stages.S.B.layers.se.reduce       blocks.{S}.{B}.se.conv_reduce
     stages.S.B.layers.se.expand       blocks.{S}.{B}.se.conv_expand
+    stages.S.B.layers.se.attend            blocks.{S}.{B}.se.conv_attn
+    stages.S.B.layers.se.transform.reduce  blocks.{S}.{B}.se.mlp_scale.fc1
+    stages.S.B.layers.se.transform.norm    blocks.{S}.{B}.se.mlp_scale.norm
+    stages.S.B.layers.se.transform.expand  blocks.{S}.{B}.se.mlp_scale.fc2
     stages.S.B.layers.*.norm          blocks.{S}.{B}.bn{C+1}
     stages.S.B.layers.expand.conv     blocks.{S}.{B}.conv_pw
     stages.S.B.layers.depthwise.conv  blocks.{S}.{B}.conv_dw

@@ -1,16 +1,16 @@
-"""RegNet X, Y and Z, by four numbers. Those that have a name are in ``regnets.py``.
+"""RegNet V, X, Y and Z, by four numbers. Those that have a name are in ``regnets.py``.
 
 Radosavovic et al. 2020, "Designing Network Design Spaces", https://arxiv.org/abs/2003.13678. The widths of all blocks
 follow from four numbers (section 3.3): ``width(j) = first_width + slope * j`` of block ``j``, to the nearest power of
 ``factor`` times ``first_width``. Blocks of one width are a stage. Y has squeeze-excitation (section 5), Z in inverted
-bottlenecks (Dollár et al. 2021, https://arxiv.org/abs/2103.06877).
+bottlenecks (Dollár et al. 2021, https://arxiv.org/abs/2103.06877). V is timm's Y with the blocks of ResNetV2.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
@@ -18,16 +18,19 @@ from lazytorch._init.initialize import Fill, InitFunction, known_function
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     LazyBottleneckBlock,
-    LazyConvNormActivation,
     LazyInvertedBottleneck,
     LazyPointwiseConv,
+    LazyPreActivationBlock,
     SqueezeExcitation,
+    projection,
 )
-from lazytorch.layers.checks import above, at_least, flag, positive_whole
+from lazytorch.layers.checks import above, at_least, flag, positive_whole, who
 from lazytorch.layers.factories import factory
+from lazytorch.layers.rules import shortcut_layer
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU, Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
+from lazytorch.models.stems import convolutions
 
 __all__ = ["RegNet"]
 
@@ -61,16 +64,42 @@ NAMES = {
         stages.S.B.layers.restore.norm  trunk_output.block{S+1}.block{S+1}-{B}.f.c.1
     """),
 }
+PREACTIVATED = {
+    "timm": Rules("""
+        stem.conv                         stem
+        final.conv                        final_conv.conv
+        final.norm                        final_conv.bn
+        head.classifier                   head.fc
+        stages.S.B.preactivation.norm     s{S+1}.b{B+1}.norm1
+        stages.S.B.shortcut.conv          s{S+1}.b{B+1}.downsample
+        stages.S.B.shortcut.project.conv  s{S+1}.b{B+1}.downsample.1
+        stages.S.B.layers.se.reduce       s{S+1}.b{B+1}.se.fc1
+        stages.S.B.layers.se.expand       s{S+1}.b{B+1}.se.fc2
+        stages.S.B.layers.norm.norm       s{S+1}.b{B+1}.norm3
+        stages.S.B.layers.restore.conv    s{S+1}.b{B+1}.conv3
+        stages.S.B.layers.*.conv          s{S+1}.b{B+1}.conv{C+1}
+        stages.S.B.layers.*.norm          s{S+1}.b{B+1}.norm{C+2}
+    """)
+}
 
 
 def activated(*, activation: Callable[[], nn.Module] | None, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """The end of a network whose last block has none."""
-    return nn.Identity() if activation is None else activation()
+    """The end of a network whose last block has none; it leaves the last feature map as it is."""
+    after: Any = nn.Identity() if activation is None else activation()
+    if hasattr(after, "inplace"):
+        after.inplace = False
+    return after
 
 
 def nearest(width: int, group_size: int) -> int:
     """The multiple of ``group_size`` nearest to ``width``."""
     return round(width / group_size) * group_size
+
+
+def not_both(owner: object, inverted: bool, preactivation: bool) -> None:
+    """The rule of the two kinds of blocks."""
+    if inverted and preactivation:
+        raise ValueError(f"{who(owner)}: inverted and preactivation are two kinds of blocks, got both. Choose one.")
 
 
 @family
@@ -92,9 +121,11 @@ class RegNet(Network):
         expansion_ratio: Channels of a block's convolution over those of its output.
         inverted: Whether blocks end without an activation, and have a shortcut only where it is the identity, as in
             RegNetZ.
+        preactivation: Whether blocks begin with a norm and an activation, as in RegNetV.
+        shortcut: Applied to a block's input where the identity does not fit, unless ``inverted``; see the block.
         final_channels: Channels of a 1x1 convolution before the pooling; None for none.
         squeeze_ratio: Channels of a block's input over those of its squeeze-excitation; None for none.
-        zero_init: Whether the last norm of every branch starts with weight 0, and so every block as its shortcut.
+        zero_init: Whether a norm at the end of a branch starts with weight 0, and so the block as its shortcut.
         fan_per_group: Whether initialization counts the outputs of each group of a convolution alone, and sets all
             biases to 0.
         options: Those of every network; see ``NetworkOptions``.
@@ -126,7 +157,9 @@ class RegNet(Network):
         "slope": at_least(0),
         "factor": above(1),
         "rounding": factory("width", "group_size", example="nearest"),
-        **dict.fromkeys(("inverted", "zero_init", "fan_per_group"), flag),
+        "shortcut": shortcut_layer,
+        ("inverted", "preactivation"): not_both,
+        **dict.fromkeys(("inverted", "preactivation", "zero_init", "fan_per_group"), flag),
     }
 
     def __init__(
@@ -142,13 +175,15 @@ class RegNet(Network):
         stem_channels: int = 32,
         expansion_ratio: float = 1,
         inverted: bool = False,
+        preactivation: bool = False,
+        shortcut: Callable[..., nn.Module] = projection,
         final_channels: int | None = None,
         squeeze_ratio: float | None = None,
         zero_init: bool = True,
         fan_per_group: bool = True,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        final = activated if inverted else None
+        final = activated if inverted or preactivation else None
         if final_channels is not None:
             final = partial(LazyPointwiseConv, final_channels)
         activation = options.get("activation", RELU) or nn.Identity
@@ -167,18 +202,21 @@ class RegNet(Network):
                     group_size=size,
                 )
             else:
+                block = partial(LazyBottleneckBlock, se_last=False)
+                if preactivation:
+                    block = partial(LazyPreActivationBlock, always=True)
                 groups = mid_channels // size
-                block = partial(LazyBottleneckBlock, mid_channels=mid_channels, groups=groups, se_last=False)
+                block = partial(block, mid_channels=mid_channels, groups=groups, shortcut=shortcut)
             block = partial(block, se_layer=se_layer, squeeze_ratio=squeeze_ratio)
             rows.append([Row(block, channels, len(list(those)), stride=2)])
         super().__init__(
             num_classes,
-            stem=partial(LazyConvNormActivation, stem_channels, stride=2),
+            stem=partial(convolutions, (stem_channels,), kernel_size=3, preactivation=preactivation),
             stem_reduction=2,
             stages=rows,
             final=final,
             initialize=InitFunction(initial_values, zero_init=zero_init, fan_per_group=fan_per_group),
-            names=NAMES,
+            names=PREACTIVATED if preactivation else NAMES,
             **options,
         )
 

@@ -2,6 +2,7 @@
 
 - X and Y: Radosavovic et al. 2020, appendix, https://arxiv.org/abs/2003.13678. Names with mf and gf are torchvision's,
   all others timm's; those that end with tv have torchvision's rule for widths that groups do not divide.
+- V: timm's Y with the blocks of ResNetV2, He et al. 2016, https://arxiv.org/abs/1603.05027.
 - Z: the blocks of Dollár et al. 2021, https://arxiv.org/abs/2103.06877, with the numbers of timm; h has a final
   convolution.
 """
@@ -11,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch.layers import round_channels
+from lazytorch._init.initialize import known_function
+from lazytorch.layers import pooled_projection, round_channels
 from lazytorch.models.registry import model
 from lazytorch.models.regnet import RegNet
 
@@ -32,6 +34,8 @@ __all__ = [
     "regnet_y_128gf",
     "regnet_y_400mf",
     "regnet_y_800mf",
+    "regnetv_040",
+    "regnetv_064",
     "regnetx_002",
     "regnetx_004",
     "regnetx_004_tv",
@@ -88,8 +92,16 @@ def row(
     )
 
 
+@known_function
+def averaged(*places: Any, dilation: int, input_dilation: int, **options: Any) -> nn.Module:
+    """The shortcut of timm's RegNet: where dilation replaces a stride, it averages only if the input is dilated."""
+    return pooled_projection(*places, dilation=input_dilation, **options)
+
+
 Y = {"squeeze_ratio": 4}
-Z = Y | {"expansion_ratio": 4, "inverted": True, "activation": partial(nn.SiLU, inplace=True), "zero_init": False}
+SILU = Y | {"activation": partial(nn.SiLU, inplace=True), "zero_init": False}
+V = SILU | {"preactivation": True}
+Z = SILU | {"expansion_ratio": 4, "inverted": True}
 ROUNDED_UP = {"rounding": round_channels}
 TORCHVISION = ROUNDED_UP | {"source": "torchvision", "zero_init": False, "fan_per_group": False}
 
@@ -108,6 +120,8 @@ regnet_x_3_2gf = row("regnet_x_3_2gf", 25, 88, 26.31, 2.25, 48, TORCHVISION)
 regnet_x_8gf = row("regnet_x_8gf", 23, 80, 49.56, 2.88, 120, TORCHVISION)
 regnet_x_16gf = row("regnet_x_16gf", 22, 216, 55.59, 2.1, 128, TORCHVISION)
 regnet_x_32gf = row("regnet_x_32gf", 23, 320, 69.86, 2.0, 168, TORCHVISION)
+regnetv_040 = row("regnetv_040", 22, 96, 31.41, 2.24, 64, V)
+regnetv_064 = row("regnetv_064", 25, 112, 33.22, 2.27, 72, V, {"shortcut": averaged})
 regnetx_002 = row("regnetx_002", 13, 24, 36.44, 2.49, 8)
 regnetx_004 = row("regnetx_004", 22, 24, 24.48, 2.54, 16)
 regnetx_004_tv = row("regnetx_004_tv", 22, 24, 24.48, 2.54, 16, ROUNDED_UP)

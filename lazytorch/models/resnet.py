@@ -7,15 +7,16 @@ bottleneck is in its 3x3 convolution, as in torchvision and timm.
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import sqrt
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Fill, InitFunction, Normal, known_function
+from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_function
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     ConvNormActivation,
     LazyBottleneckBlock,
+    LazyNormActivation,
     SqueezeExcitation,
     projection,
     round_channels,
@@ -64,6 +65,20 @@ NAMES = Rules("""
     stages.S.B.layers.*.norm            layer{S+1}.{B}.bn{C+1}
 """)
 
+# timm's names of ResNetV2.
+PREACTIVATED = Rules("""
+    stem.conv1.norm                  stem.norm1
+    stem.conv2.norm                  stem.norm2
+    stem.*.conv                      stem.*
+    final.norm                       norm
+    head.classifier                  head.fc                                   like=*x*x1x1
+    stages.S.B.preactivation.norm    stages.{S}.blocks.{B}.norm1
+    stages.S.B.shortcut.conv         stages.{S}.blocks.{B}.downsample.conv
+    stages.S.B.shortcut.project.conv  stages.{S}.blocks.{B}.downsample.conv
+    stages.S.B.layers.*.conv         stages.{S}.blocks.{B}.conv{C+1}
+    stages.S.B.layers.*.norm         stages.{S}.blocks.{B}.norm{C+2}
+""")
+
 
 def twice(stride: Sizes) -> Sizes:
     """The reduction after a layer with ``stride`` and a pooling with a stride of 2."""
@@ -106,7 +121,9 @@ class ResNet(Network):
         shortcut: Applied to a block's input where the identity does not fit; see the block.
         se_layer: The attention at the end of a block's branch; see the block.
         anti_aliasing: Replaces the stride of a block's convolution; see the block.
-        zero_init: Whether the last norm of every branch starts with weight 0, and so every block as its shortcut.
+        preactivation: Whether the stem ends with a convolution and the last stage with a norm and an activation, for
+            blocks such as ``LazyPreActivationBlock``, as in ResNetV2.
+        zero_init: Whether a norm at the end of a branch starts with weight 0, and so the block as its shortcut.
         names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights, by default for ResNets.
         options: Those of every network; see ``NetworkOptions``.
 
@@ -146,7 +163,7 @@ class ResNet(Network):
         "stem_stride": positive_sizes,
         "stem_pool": maker("max_pool"),
         "shortcut": shortcut_layer,
-        "zero_init": flag,
+        **dict.fromkeys(("preactivation", "zero_init"), flag),
     }
 
     def __init__(
@@ -167,6 +184,7 @@ class ResNet(Network):
         shortcut: Callable[..., nn.Module] = projection,
         se_layer: Callable[..., nn.Module] | None = None,
         anti_aliasing: Callable[..., nn.Module] | None = None,
+        preactivation: bool = False,
         zero_init: bool = False,
         names: Mapping[str, Rules] | None = None,
         **options: Unpack[NetworkOptions],
@@ -176,7 +194,7 @@ class ResNet(Network):
             "groups": cardinality,
             "shortcut": shortcut,
             "se_layer": se_layer,
-            "anti_aliasing": anti_aliasing,
+            **({} if anti_aliasing is None else {"anti_aliasing": anti_aliasing}),
         }
         rows = []
         for depth, width, stride in zip(depths, widths, strides, strict=True):
@@ -185,22 +203,31 @@ class ResNet(Network):
             rows.append([Row(make, width * expansion, depth, stride)])
         super().__init__(
             num_classes,
-            stem=partial(convolutions, stem, kernel_size=stem_kernel_size, stride=stem_stride),
+            stem=partial(
+                convolutions, stem, kernel_size=stem_kernel_size, stride=stem_stride, preactivation=preactivation
+            ),
             stem_pool=None if stem_pool is None else partial(stem_pool, stem[-1]),
             stem_reduction=stem_stride if stem_pool is None else twice(stem_stride),
             stages=rows,
-            initialize=InitFunction(initial_values, zero_init=zero_init),
-            names=dict.fromkeys(("torchvision", "timm"), NAMES) if names is None else names,
+            final=norm_activation if preactivation else None,
+            initialize=InitFunction(initial_values, zero_init=zero_init, preactivation=preactivation),
+            names=names or ({"timm": PREACTIVATED} if preactivation else dict.fromkeys(("torchvision", "timm"), NAMES)),
             **options,
         )
 
 
-def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
+def norm_activation(*, norm_layer: Any, activation: Any, conv_layer: Any) -> nn.Module:
+    return LazyNormActivation(norm_layer=norm_layer, activation=activation)
+
+
+def initial_values(module: nn.Module, *, zero_init: bool, preactivation: bool = False) -> dict[str, Fill]:
     """He normal by outputs for convolutions, as both zoos do: He et al. 2015, https://arxiv.org/abs/1502.01852.
 
-    With ``zero_init``, weight 0 for the last norm of every branch.
+    With ``zero_init``, weight 0 for the last norm of every branch; with ``preactivation``, a small classifier.
     """
     fills: dict[str, Fill] = {}
+    if preactivation and isinstance(module, nn.Linear):
+        fills = {"weight": Normal(0.01), "bias": Constant(0)}
     if isinstance(module, (ConvNormActivation, SqueezeExcitation)):
         for name, weight in module.named_parameters():
             if name.startswith(("conv.", "reduce.", "expand.")) and weight.dim() > 2:
