@@ -40,6 +40,7 @@ from lazytorch.layers.inverted_bottleneck import (
 )
 from lazytorch.layers.layer_scale import LayerScale, LazyLayerScale
 from lazytorch.layers.linear import LazyLinear
+from lazytorch.layers.multi_branch_conv import LazyMultiBranchConv, MultiBranchConv
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import LazyPointwiseConv, LazyPointwiseConv2d, PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
@@ -96,6 +97,7 @@ __all__ = [
     "LazyLayerScale",
     "LazyLinear",
     "LazyMaxPool",
+    "LazyMultiBranchConv",
     "LazyNormActivation",
     "LazyPointwiseConv",
     "LazyPointwiseConv2d",
@@ -108,6 +110,7 @@ __all__ = [
     "LazyResponseNorm",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
+    "MultiBranchConv",
     "NormActivation",
     "PointwiseConv",
     "PointwiseConv2d",

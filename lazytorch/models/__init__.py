@@ -21,6 +21,7 @@ from lazytorch.models import (
     mobilenet_v3,
     mobilenet_v4,
     regnets,
+    repvgg,
     resnets,
     vgg,
 )
@@ -48,6 +49,7 @@ from lazytorch.models.mobilenet_v4 import *
 from lazytorch.models.registry import get_model, list_models, references
 from lazytorch.models.regnet import RegNet
 from lazytorch.models.regnets import *
+from lazytorch.models.repvgg import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnets import *
 from lazytorch.models.vgg import *
@@ -85,5 +87,6 @@ __all__ += mobilenet_edgetpu.__all__
 __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
 __all__ += regnets.__all__
+__all__ += repvgg.__all__
 __all__ += resnets.__all__
 __all__ += vgg.__all__
