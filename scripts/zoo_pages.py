@@ -78,6 +78,8 @@ FAMILIES = [
     Family("resnet*[cdst]", "ResNet-C and -D", "ResNet", "He et al. 2018", "1812.01187"),
     Family("resnet*", "ResNet", "ResNet", "He et al. 2015", "1512.03385"),
     Family("densenet*", "DenseNet", "DenseNet", "Huang et al. 2017", "1608.06993"),
+    Family("repvgg_*", "RepVGG", "RepVGG", "Ding et al. 2021", "2101.03697"),
+    Family("mobileone_*", "MobileOne", "RepVGG", "Vasu et al. 2023", "2206.04040"),
     Family("vgg*", "VGG", "VGG", "Simonyan & Zisserman 2014", "1409.1556"),
 ]
 COLUMNS = ("Model", "Family", "Paper", "Parameters, M", "Multiply-adds, M", "Ranks", "References", "Parity")
@@ -95,6 +97,7 @@ COLOURS = {
     "ResNet-RS": "#8c7ae6",
     "DenseNet": "#1b1b1b",
     "VGG": "#7ba05b",
+    "RepVGG": "#7f3c8d",
 }
 # Named in the picture; above the point to its left, or below to its right.
 LABELLED = {

@@ -156,6 +156,12 @@ LAYERS = [
         (8, 2),
         {"norm_layer": None},
     ),
+    Layer(
+        layers.LazyMultiBranchConv,
+        lambda c, d: layers.MultiBranchConv(c, c, branches=2, groups=2, se_layer=SQUEEZE, spatial_dims=d),
+        (6,),
+        {"branches": 2, "groups": 2, "se_layer": SQUEEZE},
+    ),
     Layer(layers.LazyMaxPool, lambda c, d: of_rank("MaxPool", d)(3, 2, 1), (3, 2, 1)),
     Layer(layers.LazyPointwiseConv2d, lambda c, d: layers.PointwiseConv2d(c, 8), (8,), ranks=(2,)),
     Layer(
@@ -203,7 +209,9 @@ SAMPLES = [
     "mobilenet_v2",
     "mobilenet_v3_small",
     "mobilenetv4_conv_blur_medium",
+    "mobileone_s0",
     "regnetz_005",
+    "repvgg_a0",
     "resnet10t",
     "resnetblur18",
     "resnetrs50",

@@ -157,6 +157,7 @@ OF_TIMM = named("""
     regnetz_005/040 regnetz_040_h regnetz_b16/c16/d8/d32/e8
     vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn densenet121 densenet161 densenet169 densenet201
     densenet264d densenetblur121d
+    repvgg_a0/a1/a2/b0/b1/b1g4/b2/b2g4/b3/b3g4/d2se mobileone_s0/s1/s2/s3/s4
 """)
 
 

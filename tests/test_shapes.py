@@ -272,6 +272,7 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         "densenet121",
         "convnext_atto",
         "convnextv2_atto",
+        "repvgg_a0",
     ],
 )
 @pytest.mark.parametrize("training", [True, False])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -75,8 +76,8 @@ class MultiBranchConv(NamedSequential):
         ValueError: If a number is not positive, ``kernel_size`` is even, or ``groups`` does not divide the channels.
 
     Source:
-        Ding et al. 2021, figure 4, https://arxiv.org/abs/2101.03697; several convolutions, Vasu et al. 2023, figure 3,
-        https://arxiv.org/abs/2206.04040.
+        Ding et al. 2021, figure 4, https://arxiv.org/abs/2101.03697; several convolutions of ``kernel_size``, Vasu et
+        al. 2023, section 3.3, https://arxiv.org/abs/2206.04040.
 
     Example:
         >>> import torch
@@ -121,7 +122,9 @@ class MultiBranchConv(NamedSequential):
                     layers["drop_path"] = StochasticDepth(drop_path_rate)
                 norm = nn.Identity if norm_layer is None else of_rank(norm_layer, spatial_dims)
                 layers["identity"] = norm(out_channels)
-        parts = {"conv": conv(kernel_size, norm_layer=None).conv if reparameterized else Branches(layers)}
+        parts: dict[str, Any] = {
+            "conv": conv(kernel_size, norm_layer=None).conv if reparameterized else Branches(layers)
+        }
         if se_layer is not None:
             parts["se"] = eager_twin(se_layer)(out_channels, spatial_dims=spatial_dims)
         if activation is not None:

@@ -84,15 +84,16 @@ def sum_of_branches(branches: Branches) -> nn.Module | None:
         Ding et al. 2021, section 3.3, https://arxiv.org/abs/2101.03697: the input is a 1x1 convolution by the identity
         matrix, and a 1x1 kernel is the center of a larger one.
     """
-    identity, layers = branches._modules.get("identity"), branches.convolutions()
+    identity: Any = branches._modules.get("identity")
+    layers = branches.convolutions()
     if any(each._forward_hooks or each._forward_pre_hooks for each in branches.modules()) or not all(
         type(each) is ConvNormActivation and list(each._modules) == ["conv"] and type(each.conv) in CONVOLUTIONS
         for each in layers
     ):
         return None
     convs: list[Any] = [each.conv for each in layers]
-    total = copy.deepcopy(convs[-1])  # a pointwise one precedes those of the kernel's size
-    for each in convs:
+    total = copy.deepcopy(convs.pop())  # a 1x1 one precedes those of the kernel's size
+    for each in (total, *convs):
         centered = tuple(space * (size - 1) // 2 for size, space in zip(each.kernel_size, each.dilation, strict=True))
         kinds = {(conv.stride, conv.dilation, conv.groups, conv.padding_mode) for conv in (each, total)}
         if len(kinds) > 1 or each.padding != centered or each.bias is None:

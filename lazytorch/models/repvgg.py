@@ -1,12 +1,11 @@
 """RepVGG and MobileOne: convolutions with parallel branches in training, plain ones in inference.
 
-- RepVGG: Ding et al. 2021, "RepVGG: Making VGG-style ConvNets Great Again", https://arxiv.org/abs/2101.03697: tables 2
-  and 3; D2se is of the authors' code.
-- MobileOne: Vasu et al. 2023, "MobileOne: An Improved One Millisecond Mobile Backbone",
-  https://arxiv.org/abs/2206.04040: table 2 and, for the branches and attention, section 4.
+Ding et al. 2021, "RepVGG: Making VGG-style ConvNets Great Again", tables 2 and 3, https://arxiv.org/abs/2101.03697;
+D2se is of the authors' code. Vasu et al. 2023, "MobileOne: An Improved One Millisecond Mobile Backbone", section 3.3,
+https://arxiv.org/abs/2206.04040.
 
-Each name equals timm's, with one departure: where dilation replaces strides, the kernels of MobileOne dilate, which
-those of timm do not.
+Each name equals timm's, with one departure: where dilation replaces strides, the kernels of MobileOne dilate; those of
+timm do not.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,7 +82,7 @@ class RepVGG(Network):
         widths: Channels of each stage. The stem has those of the first one, but at most 64.
         separable: Whether a depthwise and a 1x1 convolution, each with its branches, are in place of each 3x3
             convolution, as in MobileOne.
-        groups: Number of groups of every second 3x3 convolution of a stage.
+        groups: Number of groups of every second 3x3 convolution of a stage, if they are not ``separable``.
         branches: Number of parallel convolutions of one size in each block; the stem has one.
         se_layer: The attention of blocks; see ``MultiBranchConv``. None for none.
         se_blocks: Number of the last blocks of each stage that have it; by default all blocks and the stem.
@@ -99,7 +98,7 @@ class RepVGG(Network):
         RuntimeError: If the weights do not fit the model.
 
     Source:
-        Ding et al. 2021, section 3.4, https://arxiv.org/abs/2101.03697; separable, Vasu et al. 2023, table 2,
+        Ding et al. 2021, section 3.4, https://arxiv.org/abs/2101.03697; separable, Vasu et al. 2023, section 3.3,
         https://arxiv.org/abs/2206.04040.
 
     Example:
@@ -121,7 +120,9 @@ class RepVGG(Network):
         "se_blocks": several(whole, "(0, 0, 5, 1)"),
         **dict.fromkeys(("separable", "reparameterized"), flag),
     }
-    remedy = "Re-parameterized weights need reparameterized=True, weights with branches reparameterized=False."
+    remedy: ClassVar[str] = (
+        "Re-parameterized weights need reparameterized=True, weights with branches reparameterized=False."
+    )
 
     def __init__(
         self,
@@ -138,19 +139,23 @@ class RepVGG(Network):
         **options: Unpack[NetworkOptions],
     ) -> None:
         make = partial(LazyMultiBranchConv, reparameterized=reparameterized)
-        width, stages = min(64, widths[0]), []
-        stem = partial(make, width, stride=2, se_layer=se_layer if se_blocks is None else None)
-        for out, depth, last in zip(widths, depths, depths if se_blocks is None else se_blocks, strict=True):
+        stem = partial(make, min(64, widths[0]), stride=2, se_layer=se_layer if se_blocks is None else None)
+        se_blocks = depths if se_blocks is None else se_blocks
+        if len(se_blocks) != len(depths):
+            raise ValueError(f"RepVGG: depths and se_blocks must be as many, got {len(depths)} and {len(se_blocks)}.")
+        width, residual, stages = min(64, widths[0]), not reparameterized, []
+        for depth, out_channels, last in zip(depths, widths, se_blocks, strict=True):
             rows: list[Row] = []
             for index in range(depth):
                 block = partial(make, branches=branches, se_layer=se_layer if index >= depth - last else None)
-                place = {"stride": 2 if index == 0 else 1, "residual": not reparameterized}
+                stride = 2 if index == 0 else 1
                 if separable:
-                    rows.append(Row(partial(block, groups=width), width, **place))
-                    rows.append(Row(partial(block, kernel_size=1), out, **place | {"stride": 1}))
+                    rows.append(Row(partial(block, groups=width), width, 1, stride, residual))
+                    rows.append(Row(partial(block, kernel_size=1), out_channels, 1, 1, residual))
                 else:
-                    rows.append(Row(partial(block, groups=groups if index % 2 else 1), out, **place))
-                width = out
+                    block = partial(block, groups=groups if index % 2 else 1)
+                    rows.append(Row(block, out_channels, 1, stride, residual))
+                width = out_channels
             stages.append(rows)
         super().__init__(
             num_classes,
