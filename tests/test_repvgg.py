@@ -117,6 +117,11 @@ def another_norm(layer):
     layer.conv["identity"] = nn.GroupNorm(2, 8)
 
 
+def another_norm_of_a_convolution(layer):
+    layer.conv["pointwise"].norm = nn.GroupNorm(2, 8)
+    layer.conv["pointwise"].conv.bias = nn.Parameter(torch.ones(8))
+
+
 def norm_without_statistics(layer):
     layer.conv["identity"] = nn.BatchNorm2d(8, track_running_stats=False)
 
@@ -135,7 +140,16 @@ def parametrized(layer):
 
 @pytest.mark.parametrize(
     "change",
-    [hooked, hooked_as_a_whole, another_norm, norm_without_statistics, another_branch, of_another_size, parametrized],
+    [
+        hooked,
+        hooked_as_a_whole,
+        another_norm,
+        another_norm_of_a_convolution,
+        norm_without_statistics,
+        another_branch,
+        of_another_size,
+        parametrized,
+    ],
 )
 def test_branches_that_no_convolution_computes_stay(change):
     layer = MultiBranchConv(8, 8)
