@@ -103,6 +103,8 @@ FAMILIES = [
     Family("alexnet", "AlexNet", "AlexNet and VGG", "Krizhevsky 2014", "1404.5997"),
     Family("squeezenet*", "SqueezeNet", "SqueezeNet", "Iandola et al. 2016", "1602.07360"),
     Family("vgg*", "VGG", "AlexNet and VGG", "Simonyan & Zisserman 2014", "1409.1556"),
+    Family("repvgg_*", "RepVGG", "RepVGG", "Ding et al. 2021", "2101.03697"),
+    Family("mobileone_*", "MobileOne", "RepVGG", "Vasu et al. 2023", "2206.04040"),
 ]
 COLUMNS = {
     "Model": "---",
@@ -132,6 +134,7 @@ COLOURS = {
     "AlexNet and VGG": "#7ba05b",
     "SqueezeNet": "#17becf",
     "ResNetV2": "#a63d40",
+    "RepVGG": "#9d4edd",
 }
 # Named in the pictures; above the point to its left, or below to its right.
 LABELLED = {

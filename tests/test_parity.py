@@ -169,6 +169,7 @@ OF_TIMM = named("""
     resnetv2_18/18d/34/34d/50/50d/50d_gn/50t/101/101d/152/152d resnetv2_50x1_bit resnetv2_50x3_bit resnetv2_101x1_bit
     resnetv2_101x3_bit resnetv2_152x2_bit resnetv2_152x4_bit regnetv_040/064
     gcresnet33ts gcresnet50t gcresnext26ts gcresnext50ts gc_efficientnetv2_rw_t
+    repvgg_a0/a1/a2/b0/b1/b1g4/b2/b2g4/b3/b3g4/d2se mobileone_s0/s1/s2/s3/s4
 """)
 
 

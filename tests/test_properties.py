@@ -125,6 +125,18 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     | COMMON,
     "MixedConv": OUT
     | {"kernel_size": SIDE, "stride": SIDE, "padding": SIDE, "dilation": SIDE, "groups": SIDE, "parts": SIDE},
+    "MultiBranchConv": OUT
+    | KERNEL
+    | COMMON
+    | {
+        "groups": SIDE,
+        "dilation": SIDE,
+        "branches": SIDE,
+        "input_dilation": st.none() | SIDE,
+        "se_layer": st.sampled_from([None, layers.SqueezeExcitation]),
+        "drop_path_rate": st.sampled_from([-0.5, 0.0, 1.0]),
+        "reparameterized": st.booleans(),
+    },
     # A lazy layer with a norm that has no entries lists them as missing in a checkpoint, so only BatchNorm is here.
     "NormActivation": {"activation": COMMON["activation"]},
     "LayerScale": {"initial_value": st.sampled_from([0, 0.5])},

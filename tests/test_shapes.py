@@ -301,6 +301,7 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         "skresnet18",
         "resnetv2_50x1_bit",
         "gcresnext26ts",
+        "repvgg_a0",
     ],
 )
 @pytest.mark.parametrize("training", [True, False])

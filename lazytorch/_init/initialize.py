@@ -43,12 +43,13 @@ _local = threading.local()
 
 
 class Normal(NamedTuple):
-    """Values from a normal distribution around 0."""
+    """Values from a normal distribution."""
 
     std: float
+    mean: float = 0.0
 
     def __call__(self, tensor: Tensor, generator: torch.Generator | None = None) -> None:
-        tensor.normal_(0, self.std, generator=generator)
+        tensor.normal_(self.mean, self.std, generator=generator)
 
 
 class Uniform(NamedTuple):

@@ -43,6 +43,7 @@ from lazytorch.layers.inverted_bottleneck import (
 from lazytorch.layers.layer_scale import LayerScale, LazyLayerScale
 from lazytorch.layers.linear import LazyLinear
 from lazytorch.layers.mixed_conv import LazyMixedConv, MixedConv
+from lazytorch.layers.multi_branch_conv import LazyMultiBranchConv, MultiBranchConv
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import LazyPointwiseConv, LazyPointwiseConv2d, PointwiseConv, PointwiseConv2d
 from lazytorch.layers.pre_activation import LazyPreActivationBlock, PreActivationBlock
@@ -120,6 +121,7 @@ __all__ = [
     "LazyLinear",
     "LazyMaxPool",
     "LazyMixedConv",
+    "LazyMultiBranchConv",
     "LazyNormActivation",
     "LazyPointwiseConv",
     "LazyPointwiseConv2d",
@@ -138,6 +140,7 @@ __all__ = [
     "LazyUniversalInvertedBottleneck",
     "LazyZeroPad",
     "MixedConv",
+    "MultiBranchConv",
     "NormActivation",
     "PointwiseConv",
     "PointwiseConv2d",

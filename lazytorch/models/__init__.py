@@ -22,6 +22,7 @@ from lazytorch.models import (
     mobilenet_v3,
     mobilenet_v4,
     regnets,
+    repvgg,
     resnet_variants,
     resnets,
     resnets_v2,
@@ -55,6 +56,7 @@ from lazytorch.models.mobilenet_v4 import *
 from lazytorch.models.registry import get_model, list_models, references
 from lazytorch.models.regnet import RegNet
 from lazytorch.models.regnets import *
+from lazytorch.models.repvgg import *
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnet_variants import *
 from lazytorch.models.resnets import *
@@ -99,6 +101,7 @@ __all__ += mobilenet_v3.__all__
 __all__ += mobilenet_v4.__all__
 __all__ += regnets.__all__
 __all__ += resnet_variants.__all__
+__all__ += repvgg.__all__
 __all__ += resnets.__all__
 __all__ += rexnet.__all__
 __all__ += shufflenet_v2.__all__

@@ -170,6 +170,8 @@ class Network(Backbone):
     rules: ClassVar[ValueRules] = {}
     # A family's defaults of the options of every network, where they differ; its constructor passes them on.
     defaults: ClassVar[NetworkOptions] = {}
+    # What to do about weights with other entries; the error ends with it.
+    remedy: ClassVar[str] = ""
 
     def __init__(
         self,

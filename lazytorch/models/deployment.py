@@ -1,7 +1,7 @@
 """Deployment: a trained model as fast as it can be without another runtime."""
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lazytorch.errors import UninitializedModuleError
 from lazytorch.layers import ConvNormActivation, SameConv1d, SameConv2d, SameConv3d
+from lazytorch.layers.multi_branch_conv import Branches
 from lazytorch.materialize import is_lazy
 
 __all__ = ["optimize_for_inference"]
@@ -22,8 +23,8 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def optimize_for_inference(model: M) -> M:
     """A copy of ``model`` for evaluation: every BatchNorm folded into its convolution, channels last in memory.
 
-    The outputs are the same, but for rounding. The copy has no use for training: its norms are gone. Inputs may be of
-    any memory format.
+    The branches of every ``MultiBranchConv`` become one convolution. The outputs are the same, but for rounding. The
+    copy has no use for training: its norms are gone. Inputs may be of any memory format.
 
     Args:
         model: A built model. Every ``ConvNormActivation`` in it is folded that is a plain convolution and a BatchNorm
@@ -54,6 +55,10 @@ def optimize_for_inference(model: M) -> M:
         if isinstance(layer, ConvNormActivation) and can_be_folded(layer):
             layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)  # pyright: ignore[reportArgumentType]
             del layer.norm
+    for layer in list(folded.modules()):
+        for name, part in layer.named_children():
+            if type(part) is Branches and (conv := sum_of_branches(part)) is not None:
+                setattr(layer, name, conv)
     for each in (*folded.parameters(), *folded.buffers()):
         if each.dim() in LAST:
             each.data = each.data.contiguous(memory_format=LAST[each.dim()])
@@ -70,3 +75,41 @@ def can_be_folded(layer: ConvNormActivation) -> bool:
         return False
     hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (conv, norm))
     return not hooked and norm.running_mean is not None
+
+
+def sum_of_branches(branches: Branches) -> nn.Module | None:
+    """The convolution that computes the sum of ``branches``, whose norms are folded; None if none does.
+
+    Source:
+        Ding et al. 2021, section 3.3, https://arxiv.org/abs/2101.03697: the input is a 1x1 convolution by the identity
+        matrix, and a 1x1 kernel is the center of a larger one.
+    """
+    identity: Any = branches._modules.get("identity")
+    layers = branches.convolutions()
+    if any(each._forward_hooks or each._forward_pre_hooks for each in branches.modules()) or not all(
+        type(each) is ConvNormActivation and list(each._modules) == ["conv"] and type(each.conv) in CONVOLUTIONS
+        for each in layers
+    ):
+        return None
+    convs: list[Any] = [each.conv for each in layers]
+    total = copy.deepcopy(convs.pop())  # a 1x1 one precedes those of the kernel's size
+    for each in (total, *convs):
+        centered = tuple(space * (size - 1) // 2 for size, space in zip(each.kernel_size, each.dilation, strict=True))
+        kinds = {(conv.stride, conv.dilation, conv.groups, conv.padding_mode) for conv in (each, total)}
+        if len(kinds) > 1 or each.padding != centered or each.bias is None:
+            return None
+    if identity is not None:
+        conv = copy.deepcopy(total)
+        nn.init.dirac_(conv.weight, conv.groups)
+        nn.init.zeros_(conv.bias)
+        if type(identity) in NORMS and identity.running_mean is not None:
+            conv = fuse_conv_bn_eval(conv, identity)
+        elif type(identity) is not nn.Identity:
+            return None
+        convs.append(conv)
+    with torch.no_grad():
+        for each in convs:
+            sizes = zip(total.kernel_size, each.kernel_size, strict=True)
+            total.weight[(..., *(slice((size - own) // 2, (size + own) // 2) for size, own in sizes))] += each.weight
+            total.bias += each.bias
+    return total

@@ -284,5 +284,6 @@ def checked(
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     if any(problems.values()):
         shown = "; ".join(f"{kind}: {listed(sorted(names))}" for kind, names in problems.items() if names)
-        raise RuntimeError(f"{what}: every entry must fit the model, got entries {shown}. Nothing was changed.")
+        remedy = f" {getattr(model, 'remedy', '')}".rstrip() if missing and unexpected else ""
+        raise RuntimeError(f"{what}: every entry must fit the model, got entries {shown}. Nothing was changed.{remedy}")
     return state
