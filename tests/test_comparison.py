@@ -105,7 +105,7 @@ def test_loading():
 
 
 def test_models():
-    assert len(list_models()) == 307
+    assert len(list_models()) == 404
     assert len(timm.list_models()) > 1000
     assert len(torchvision.models.list_models()) > 100
     assert "vit_base_patch16_224" in timm.list_models()
