@@ -290,11 +290,12 @@ def run_of(found: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def title(row: Model) -> str:
-    """What the pictures show of a model if one points at it."""
-    words = f"{row.name}: {row.parameters / 1e6:,.2f} M parameters, {row.macs / 1e6:,.0f} M multiply-adds"
+def title(row: Model, *, top1: bool = False) -> str:
+    """What the pictures show of a model if one points at it, with ``top1`` for images of the size that it is for."""
     best = recommended(row)
-    return f"{words}, top-1 {best['top1']:.1f} % at {best['side']} pixels" if best.get("top1") else words
+    macs, side = (best["macs"], best["side"]) if top1 else (row.macs, IMAGE[-1])
+    words = f"{row.name}: {row.parameters / 1e6:,.2f} M parameters, {macs / 1e6:,.0f} M multiply-adds at {side} pixels"
+    return f"{words}, top-1 {best['top1']:.1f} %" if top1 else words
 
 
 def picture(rows: Sequence[Model], *, legend: bool = True) -> str:
@@ -314,7 +315,10 @@ def accuracy(rows: Iterable[Model], size: str) -> str:
     label = "parameters" if size == "parameters" else "multiply-adds of one image"
     sizes = [row.parameters if size == "parameters" else recommended(row)["macs"] for row in rows]
     top1 = [recommended(row)["top1"] for row in rows]
-    points = [Point(row.name, row.family.kind, x, y, title(row)) for row, x, y in zip(rows, sizes, top1, strict=True)]
+    points = [
+        Point(row.name, row.family.kind, x, y, title(row, top1=True))
+        for row, x, y in zip(rows, sizes, top1, strict=True)
+    ]
     y_axis = percent("top-1 accuracy", top1)
     return chart(points, logarithmic(label, sizes), y_axis, COLOURS, LABELLED_WITH_ACCURACY, legend=False)
 

@@ -237,3 +237,10 @@ def test_a_fire_module_concatenates_two_convolutions():
 def test_wrong_options(family, options, message):
     with pytest.raises(ValueError, match=message):
         family(**options)
+
+
+def test_squeezenet_without_classes_leaves_negative_features():
+    model = small(SqueezeNet, num_classes=0, activation=nn.Identity)
+    pooled = model.forward_features(X).mean((2, 3))
+    assert (pooled < 0).any()
+    torch.testing.assert_close(model(X), pooled)
