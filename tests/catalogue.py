@@ -5,6 +5,7 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -290,7 +291,7 @@ def chosen() -> set[str]:
             for zoo in models.references(name):
                 key = (file.name, family, zoo)
                 best = smallest.get(key, name)
-                smallest[key] = min(best, name, key=lambda each: (parameters[each, zoo], each))
+                smallest[key] = min(best, name, key=lambda each: (parameters.get((each, zoo), math.inf), each))
     return {*smallest.values(), *SAMPLES}
 
 
