@@ -13,7 +13,6 @@ from torch import nn
 
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import LazyInvertedBottleneck, NamedSequential, SqueezeExcitation, round_channels
-from lazytorch.layers.twins import eager_twin
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.mobile import MobileNet, Stage
@@ -82,7 +81,7 @@ def widening(
         rounding=rounding,
         expand_activation=activation,
         activation=nn.ReLU6 if se_layer is None else None,
-        se_layer=se_layer and partial(activated, attention=partial(eager_twin(se_layer), **squeeze)),
+        se_layer=se_layer and partial(activated, attention=partial(se_layer, **squeeze)),
         norm_layer=norm_layer,
         **options,
     )
