@@ -12,7 +12,7 @@ from lazytorch.models import get_model
 from scripts.parity import randomize
 
 # Residual and inverted bottlenecks and ConvNeXt blocks; ECA, squeeze-excitation and hard swish; blur pools; norms over
-# channels; signals and volumes; standardized weights; global context.
+# channels; signals and volumes; global context.
 MODELS = {
     "mobilenetv3_small_050": (3, 64, 64),
     "resnetblur18": (3, 64, 64),
@@ -20,7 +20,6 @@ MODELS = {
     "tinynet_e": (1, 32, 32, 32),
     "convnext_atto": (3, 64, 64),
     "convnextv2_atto": (1, 64),
-    "resnetv2_50x1_bit": (3, 64, 64),
     "gcresnext26ts": (3, 64, 64),
 }
 ANY_BATCH = ({0: Dim.DYNAMIC},)
