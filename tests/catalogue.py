@@ -255,7 +255,6 @@ SAMPLES = [
     "convnextv2_atto",
     "densenet121",
     "ecaresnet26t",
-    "gcresnext26ts",
     "gernet_s",
     "lcnet_050",
     "mixnet_s",

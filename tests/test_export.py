@@ -12,7 +12,7 @@ from lazytorch.models import get_model
 from scripts.parity import randomize
 
 # Residual and inverted bottlenecks and ConvNeXt blocks; ECA, squeeze-excitation and hard swish; blur pools; norms over
-# channels; splits and shuffles of channels; signals and volumes; standardized weights; global context;
+# channels; splits and shuffles of channels; signals and volumes; global context;
 # parallel branches.
 MODELS = {
     "mobilenetv3_small_050": (3, 64, 64),
@@ -22,7 +22,6 @@ MODELS = {
     "convnext_atto": (3, 64, 64),
     "convnextv2_atto": (1, 64),
     "shufflenet_v2_x0_5": (2, 256),
-    "resnetv2_50x1_bit": (3, 64, 64),
     "gcresnext26ts": (3, 64, 64),
     "mobileone_s0": (3, 64, 64),
 }
