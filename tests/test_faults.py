@@ -978,7 +978,20 @@ def test_summary_does_not_try_again_after_an_error(monkeypatch):
 # Imports
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "vgg11", "densenet121"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v2",
+        "resnet18",
+        "efficientnet_b0",
+        "vgg11",
+        "densenet121",
+        "res2net50_48w_2s",
+        "resnest14d",
+        "skresnet18",
+        "legacy_seresnet18",
+    ],
+)
 def test_networks_are_built_called_and_summarized_without_dynamo(name):
     code = f"""
         import sys, torch, lazytorch
