@@ -979,7 +979,19 @@ def test_summary_does_not_try_again_after_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v2", "resnet18", "efficientnet_b0", "vgg11", "densenet121", "mobileone_s4"]
+    "name",
+    [
+        "mobilenet_v2",
+        "resnet18",
+        "efficientnet_b0",
+        "vgg11",
+        "densenet121",
+        "res2net50_48w_2s",
+        "resnest14d",
+        "skresnet18",
+        "legacy_seresnet18",
+        "mobileone_s4",
+    ],
 )
 def test_networks_are_built_called_and_summarized_without_dynamo(name):
     code = f"""

@@ -25,7 +25,7 @@ OPTIONS = {
 
 def test_lists_by_wildcards():
     assert list_models("resnet1?") == ["resnet18"]
-    assert list_models("*resnet18*") == ["resnet18", "resnet18d", "seresnet18"]
+    assert list_models("*resnet18*") == ["legacy_seresnet18", "resnet18", "resnet18d", "seresnet18", "skresnet18"]
     assert list_models(["wide_*", "senet*"]) == ["senet154", "wide_resnet50_2", "wide_resnet101_2"]
     assert list_models("resnet*", exclude=["*[cdst]", "resnet[!1-9]*"]) == [
         "resnet18", "resnet26", "resnet34", "resnet50", "resnet50_gn", "resnet101", "resnet152", "resnet200"

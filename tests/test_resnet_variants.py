@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lazytorch import is_lazy, materialize
+from lazytorch import LazyModule, is_lazy, materialize
 from lazytorch.layers import (
     BasicBlock,
     BlurPool,
@@ -21,6 +21,7 @@ from lazytorch.layers import (
     SqueezeExcitation,
     projection,
 )
+from lazytorch.materialize import runs_known_code, survey
 from lazytorch.models import (
     Features,
     ResNet,
@@ -381,6 +382,14 @@ def test_wrong_values(make, message):
 def test_wrong_kinds(make, message):
     with pytest.raises(TypeError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_are_built_on_shapes(name):
+    model = get_model(name)
+    assert runs_known_code(survey(model))
+    parts = [each for each in model.modules() if next(each.parameters(recurse=False), None) is not None]
+    assert all(isinstance(each, LazyModule) for each in parts)
 
 
 def test_a_lazy_network_stays_lazy_where_the_radix_does_not_fit():
