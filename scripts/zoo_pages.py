@@ -383,9 +383,9 @@ def table_entry(name: str) -> list[str]:
     code = [
         f">>> from lazytorch.models import {name}, MobileNet",
         f">>> MobileNet(10, stages={name}).feature_info.channels()[-1]",
-        str(channels[-1]),
+        str(lazytorch.models.MobileNet(10, stages=rows).feature_info.channels()[-1]),
     ]
-    what = f"{len(rows)} stages, of {', '.join(map(str, channels))} channels."
+    what = f"{len(rows)} stages, of {', '.join(f'{each:g}' for each in channels)} channels."
     return ["", f"### {name} {{ #lazytorch.models.{name} }}", "", what, "", "```python", *code, "", "```"]
 
 

@@ -243,7 +243,6 @@ LAYERS = [
         (8, 5, 2, 2),
         {"start_kernel_size": 3},
     ),
-    Layer(layers.LazyZeroPad, lambda c, d: of_rank("ZeroPad", d)(1), (1,)),
 ]
 
 MODELS = models.list_models()

@@ -52,7 +52,6 @@ from lazytorch.layers.rank import (
     LazyAdaptiveMaxPool,
     LazyAvgPool,
     LazyMaxPool,
-    LazyZeroPad,
     of_rank,
 )
 from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
@@ -138,7 +137,6 @@ __all__ = [
     "LazySplitAttentionConv",
     "LazySqueezeExcitation",
     "LazyUniversalInvertedBottleneck",
-    "LazyZeroPad",
     "MixedConv",
     "MultiBranchConv",
     "NormActivation",

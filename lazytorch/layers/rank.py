@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import nn
 
-from lazytorch._init.initialize import skip_init
+from lazytorch._init.initialize import known, skip_init
 from lazytorch.arguments import rules_of, with_signature
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.rules import RULES
@@ -158,17 +158,9 @@ class LazyMaxPool(_LazyOfRank):
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.ZeroPad2d)
 class LazyZeroPad(_LazyOfRank):
-    """``nn.ZeroPad1d``, ``2d`` or ``3d``, by the rank of the first input.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, C, *spatial + 2 * padding)``
-
-    Example:
-        >>> import torch
-        >>> from lazytorch.layers import LazyZeroPad
-        >>> LazyZeroPad(1)(torch.zeros(2, 3, 8, 8, 8)).shape
-        torch.Size([2, 3, 10, 10, 10])
-    """
+    """``nn.ZeroPad1d``, ``2d`` or ``3d``, by the rank of the first input; not public, as negative padding crops."""
 
     layer = nn.ZeroPad2d
+
+
+known.add(LazyZeroPad)

@@ -1,5 +1,5 @@
-"""ReXNet: Han et al. 2021, "Rethinking Channel Dimensions for Efficient Model Design", section 4,
-https://arxiv.org/abs/2007.00992.
+"""ReXNet: Han et al. 2021, "Rethinking Channel Dimensions for Efficient Model Design",
+https://arxiv.org/abs/2007.00992, section 4.
 
 The names are timm's; those that begin with rexnetr round channels to multiples of 8, or of 16 at a width of 3. Every
 block has 180 / 16 more channels than the one before, and is added to the first of them.

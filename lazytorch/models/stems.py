@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch.layers import LazyAvgPool, LazyBlurPool, LazyConvNormActivation, LazyMaxPool, LazyZeroPad
+from lazytorch.layers import LazyAvgPool, LazyBlurPool, LazyConvNormActivation, LazyMaxPool
 from lazytorch.layers.checks import Sizes
 from lazytorch.layers.named_sequential import NamedSequential
+from lazytorch.layers.rank import LazyZeroPad
 
 __all__ = [
     "average_pool",
