@@ -18,6 +18,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from scripts.training import checkpoints, report, weights
+from scripts.training.array_data import EVERY_SPLIT
 from scripts.training.data import load
 from scripts.training.errors import NonFiniteError, RunError, Stopped
 from scripts.training.files import full, is_full, write_whole
@@ -108,6 +109,7 @@ def quieten() -> None:
     """Lightning's advice that does not hold here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # our message has the error
     for message in (
         ".*does not have many workers.*",  # --workers says so
         ".*treespec.*is deprecated",  # Lightning's own
@@ -130,7 +132,8 @@ def train(options: Options, stop: Stop) -> None:
     options = with_model_of(there, options)
     if run is None:
         weights.require_model(options)
-    data = normalized_as(run["description"] if run else there, load(options))
+    known = run["description"] if run else there
+    data = normalized_as(known, load(options, known, check=() if run else EVERY_SPLIT))
     if run is not None:
         refuse_another_run(run, data, options)
         if report.is_whole(options.output) and len(run["history"]) >= options.epochs:
@@ -138,7 +141,7 @@ def train(options: Options, stop: Stop) -> None:
             return
     say(
         f"{options.data}: {len(data.train.labels)} training and {len(data.val.labels)} test images of "
-        f"{data.channels} x {data.image_size} x {data.image_size}, {len(data.classes)} classes"
+        f"{' x '.join(map(str, (data.channels, *data.sizes)))}, {len(data.classes)} classes"
     )
     logger = report.Logger(
         options.output, name="", version="tensorboard", purge_step=found.content["global_step"] + 1 if found else None
@@ -191,7 +194,7 @@ def evaluate(options: Options, stop: Stop) -> None:
     there = weights.described(options.weights)
     options = with_model_of(there, options)
     weights.require_model(options)
-    data = load(options)
+    data = load(options, there, check=("val", "test"))
     if there is None:
         model, description = weights.published(data, options)
     else:
@@ -225,7 +228,7 @@ def with_model_of(there: weights.Description | None, options: Options) -> Option
         "model": there["model"],
         "model_option": {**there["model_option"], **options.model_option},
     }
-    if options.image_size is None:
+    if options.image_size is None and isinstance(there["image_size"], int):  # that of arrays is for ``load``
         changes["image_size"] = there["image_size"]
     if options.evaluate and "seed" not in options.given:
         changes["seed"] = there.get("seed", options.seed)
@@ -234,7 +237,9 @@ def with_model_of(there: weights.Description | None, options: Options) -> Option
 
 def normalized_as(there: weights.Description | None, data: Data) -> Data:
     """The data, normalized as for the weights, if they have as many channels."""
-    if there is None or there["channels"] != data.channels:
+    if there is None or there["channels"] != data.channels or not isinstance(data.image_size, int):
+        return data  # ``load`` has done so for arrays
+    if "spatial_dims" in there:  # statistics of arrays are not those of photographs
         return data
     return data._replace(mean=there["mean"], deviation=there["deviation"])
 
@@ -251,12 +256,16 @@ def refuse_another_run(run: dict[str, Any], data: Data, options: Options) -> Non
         counts = len(there["classes"]), len(here["classes"])
         differences.append(f"classes: {counts[0]} there, {counts[1]} here" if len(set(counts)) > 1 else "other classes")
     differences += [
-        f"{key}: {there[key]} there, {here[key]} here" for key in ("channels", "image_size") if there[key] != here[key]
+        f"{key}: {there.get(key)} there, {here.get(key)} here"
+        for key in ("channels", "image_size", "spatial_dims", "multi_label", "resample")
+        if there.get(key) != here.get(key)
     ]
     given = as_dict(options)
     for name, value in run["options"].items():
         may_differ = name in FREE or name == "image_size" or (name in EXTENDABLE and given[name] > value)
-        may_differ |= name == "data" and all(each.startswith("folder:") for each in (value, given[name]))  # moved
+        may_differ |= name == "data" and any(  # moved
+            all(each.startswith(kind) for each in (value, given[name])) for kind in ("folder:", "arrays:")
+        )
         if given[name] != value and not may_differ:
             differences.append(f"{flag(name)}: {value} there, {given[name]} here")
     if differences:

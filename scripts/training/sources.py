@@ -10,7 +10,6 @@ from torch import Tensor
 from scripts.training.errors import RunError
 from scripts.training.reading import read_image, to_tensor
 
-
 Labels = Sequence[int] | numpy.ndarray
 
 
