@@ -13,6 +13,7 @@ from scripts.training.arrays import to_tensor
 from scripts.training.errors import RunError, listed
 from scripts.training.layout import Layout, infer
 from scripts.training.mapped import Header
+from scripts.training.reading import pages
 from scripts.training.sources import Source
 
 NPY, TIFF = {".npy"}, {".tif", ".tiff"}
@@ -78,15 +79,6 @@ def tifffile(path: Path) -> Any:
             f"{path}: TIFF files of several pages or bands need tifffile. pip install 'lazytorch[arrays]' installs it."
         ) from None
     return module
-
-
-def pages(image: Image.Image) -> int:
-    """How many pages of a TIFF file have the size of the first one; the others are thumbnails and overviews."""
-    sizes = []
-    for page in range(getattr(image, "n_frames", 1)):
-        image.seek(page)
-        sizes.append(image.size)
-    return sizes.count(sizes[0])
 
 
 def is_array(path: Path) -> bool:
@@ -155,7 +147,9 @@ def read_headers(
     layouts: list[Layout] = []
     for path, (shape, axes) in zip(paths, headers, strict=True):
         if axes is None and common is not None and len(shape) != common.axes:
-            raise RunError(f"{path} must have {common.axes} axes, as other .npy files of the folder, got {shape}.")
+            raise RunError(
+                f"{path} must have as many axes as other .npy files of the folder, {common.axes}, got the shape {shape}."
+            )
         layout = of_tiff(path, shape, axes, spatial_dims) if axes is not None else common
         assert layout is not None
         layouts.append(layout)

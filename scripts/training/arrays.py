@@ -145,7 +145,7 @@ def read_archive(path: Path) -> dict[str, Rows]:
     if not path.exists():
         raise RunError(f"arrays:{path} must be a .npz file or a folder of .npy files, got no such file.")
     try:
-        with numpy.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, numpy.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         hint = " Arrays of Python objects could execute code." if "allow_pickle" in str(error) else ""

@@ -57,7 +57,7 @@ class Mapped:
         header = Header(path)
         self.path, self.shape, self.dtype = path, header.shape, header.dtype
         self.header = header
-        self.opened: tuple[Any, mmap.mmap, numpy.ndarray] | None = None
+        self.opened: tuple[mmap.mmap, numpy.ndarray] | None = None
         self.read_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,8 +69,8 @@ class Mapped:
     def __getitem__(self, rows: int | slice) -> numpy.ndarray:
         if self.opened is None:
             self.opened = self.open()
-        file, pages, array = self.opened
-        self.refuse_change(file.seek(0, 2))
+        pages, array = self.opened
+        self.refuse_change(pages.size())  # of the file, not of the map
         taken = numpy.array(array[rows], order="C")
         self.read_bytes += taken.nbytes
         if self.read_bytes >= RELEASE_BYTES and hasattr(mmap, "MADV_DONTNEED"):
@@ -78,19 +78,19 @@ class Mapped:
             self.read_bytes = 0
         return taken
 
-    def open(self) -> tuple[Any, mmap.mmap, numpy.ndarray]:
+    def open(self) -> tuple[mmap.mmap, numpy.ndarray]:
         header = self.header
         try:
-            file = self.path.open("rb", buffering=0)
-            self.refuse_change(file.seek(0, 2))
-            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with self.path.open("rb") as file:
+                self.refuse_change(file.seek(0, 2))
+                pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise RunError(f"{self.path} cannot be read ({error}).") from error
         if hasattr(mmap, "MADV_RANDOM"):
             with contextlib.suppress(OSError):  # advice only: training reads single rows in random order
                 pages.madvise(mmap.MADV_RANDOM)
         order = "F" if header.fortran else "C"
-        return file, pages, numpy.ndarray(header.shape, header.dtype, pages, header.offset, order=order)
+        return pages, numpy.ndarray(header.shape, header.dtype, pages, header.offset, order=order)
 
     def refuse_change(self, length: int) -> None:
         """Refuse to read a file that was replaced or cut: reading behind the end of a map ends the process."""

@@ -72,7 +72,15 @@ def statistics(source: Source) -> tuple[list[float], list[float]]:
             f"{source.name(0)} and all other training samples must have channels that vary, got channel {channel} "
             f"(counted from 0) with the value {least[channel]:g} everywhere. Remove it."
         )
-    return mean.tolist(), (squares / count).sqrt().tolist()
+    deviation = (squares / count).sqrt()
+    if wrong := torch.nonzero(~torch.isfinite(deviation)).flatten().tolist():
+        channel = wrong[0]
+        raise RunError(
+            f"{source.name(0)} and all other training samples must have channels whose mean and deviation are finite, "
+            f"got channel {channel} (counted from 0) with numbers up to {max(-least[channel], most[channel]):g}. Scale "
+            "it."
+        )
+    return mean.tolist(), deviation.tolist()
 
 
 def require_finite_split(source: Source, what: str) -> None:

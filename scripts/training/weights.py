@@ -162,8 +162,8 @@ def built(model: Backbone, description: Description) -> Backbone:
     except (ValueError, RuntimeError) as error:
         shape = " x ".join(map(str, input_shape(description)[1:]))
         raise RunError(
-            f"The model {description['model']} cannot be built for samples of {shape}: {error}. If they are too small for "
-            "it, give a larger --image-size."
+            f"The model {description['model']} cannot be built for samples of {shape}: {error}. If they are too small, "
+            "give a larger --image-size."
         ) from error
 
 
