@@ -142,13 +142,17 @@ def read_headers(
     """
     headers = [header(path) for path in paths]
     shapes = [shape for shape, _ in headers]
-    arrays = {shape: path for path, (shape, axes) in zip(paths, headers, strict=True) if axes is None}
+    arrays: dict[tuple[int, ...], Path] = {}
+    for path, (shape, axes) in zip(paths, headers, strict=True):
+        if axes is None:
+            arrays.setdefault(shape, path)
     common = common_layout(arrays, spatial_dims, channels) if arrays else None
     layouts: list[Layout] = []
     for path, (shape, axes) in zip(paths, headers, strict=True):
         if axes is None and common is not None and len(shape) != common.axes:
             raise RunError(
-                f"{path} must have as many axes as other .npy files of the folder, {common.axes}, got the shape {shape}."
+                f"{path} must have as many axes as other .npy files of the folder, {common.axes}, got the shape "
+                f"{shape}."
             )
         layout = of_tiff(path, shape, axes, spatial_dims) if axes is not None else common
         assert layout is not None

@@ -294,12 +294,23 @@ def parse(description: str, arguments: Sequence[str] | None = None) -> tuple[Opt
         earlier = [*from_yaml(run / "options.yaml", parser, names), f"--output={run}"]
         options = finished(vars(parser.parse_args([*earlier, *arguments])))
     if kind_of(options.data)[0] not in ("arrays", "folder"):
-        for name in ("spatial_dims", "channels"):
-            if getattr(options, name) is not None:
-                parser.error(f"argument {flag(name)}: is an option of arrays:PATH and folder:PATH, got {options.data}")
-        if isinstance(options.image_size, str):
-            parser.error(f"argument --image-size: must be one number for {options.data}, got {options.image_size}")
+        options = without_options_of_arrays(options, given, parser)
     return options, parser
+
+
+def without_options_of_arrays(options: Options, given: argparse.Namespace, parser: Parser) -> Options:
+    """The options of other data, for which those that only arrays have were ``given`` by mistake, or are of a run."""
+    for name in ("spatial_dims", "channels", "image_size"):
+        value = getattr(options, name)
+        if value is None or (name == "image_size" and isinstance(value, int)):
+            continue
+        if name in given:
+            rule = (
+                "must be one number for" if name == "image_size" else "is an option of arrays:PATH and folder:PATH, not"
+            )
+            parser.error(f"argument {flag(name)}: {rule} {options.data}, got {value}")
+        options = dataclasses.replace(options, **{name: None})
+    return options
 
 
 def finished(given: Mapping[str, Any]) -> Options:

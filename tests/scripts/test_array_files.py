@@ -136,9 +136,7 @@ def test_files_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(RunError, match=r"b/1\.npy must have the channels .* of .*a/0\.npy, .* 6 channels, got .* 5 ch"):
         load_from(tmp_path / "channels", "--channels", "first")
     numpy.save(tmp_path / "channels/train/b/1.npy", numpy.ones((20,)))
-    with pytest.raises(
-        RunError, match=r"must have as many axes as other \.npy files of the folder, 1, got the shape \(20,\)"
-    ):
+    with pytest.raises(RunError, match=r"All \.npy files must have axes of the same meaning, got --spatial-dims 1"):
         load_from(tmp_path / "channels", "--spatial-dims", "1")
     numpy.save(tmp_path / "channels/train/b/1.npy", numpy.full((6, 24), numpy.nan))
     with pytest.raises(RunError, match=r"b/1\.npy must have finite numbers, got nan in channel 0"):
@@ -148,6 +146,12 @@ def test_files_that_do_not_fit_are_named(tmp_path):
         load_from(tmp_path / "channels", "--spatial-dims", "1")
     with pytest.raises(RunError, match=r"a/0\.npy: the axes of samples must have one meaning"):
         load_from(tmp_path / "channels")
+    folder(tmp_path / "axes", npy)
+    numpy.save(tmp_path / "axes/train/b/1.npy", numpy.ones(20))
+    with pytest.raises(
+        RunError, match=r"must have as many axes as other \.npy files of the folder, 1, got the shape \(6, "
+    ):
+        load_from(tmp_path / "axes", "--spatial-dims", "1")
     folder(tmp_path / "damaged", npy, [(2, 40)])
     path = tmp_path / "damaged/val/a/0.npy"
     path.write_bytes(path.read_bytes()[:-4])

@@ -373,11 +373,11 @@ def test_arrays_can_be_sent_to_another_process(tmp_path, suffix):
     [
         (
             ["--data", "digits", "--spatial-dims", "1"],
-            "--spatial-dims: is an option of arrays:PATH and folder:PATH, got ",
+            "--spatial-dims: is an option of arrays:PATH and folder:PATH, not ",
         ),
         (
             ["--data", "synthetic", "--channels", "last"],
-            "--channels: is an option of arrays:PATH and folder:PATH, got ",
+            "--channels: is an option of arrays:PATH and folder:PATH, not ",
         ),
         (["--data", "digits", "--image-size", "none"], "--image-size: must be one number for digits, got none"),
         (
