@@ -81,6 +81,8 @@ def finished(
     multi_label: bool = False,
 ) -> Data:
     """The data, checked, with the size and the standardization of their samples."""
+    if options.channels_last and spatial_dims != 2:
+        raise RunError(f"--channels-last: needs 2 spatial dimensions, got {spatial_dims}. Leave it out.")
     train, val, test = splits["train"], splits["val"], splits.get("test")
     require_classes(options.data, classes, {"training": train, "validation": val})
     size, resample = sizing(train, spatial_dims, options, known)

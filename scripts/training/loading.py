@@ -13,9 +13,6 @@ from scripts.training.images import Images, Key
 from scripts.training.options import Options
 from scripts.training.sources import Data, Source
 
-# Of --channels-last, by the axes of a batch; PyTorch has none for signals.
-MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
-
 
 class EvenBatches(Sampler[list[Key]]):
     """Batches of one process; over all processes every image comes once an epoch.
@@ -103,7 +100,7 @@ class Loading(lightning.LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         images, *rest = batch
         if self.options.channels_last:
-            images = images.to(memory_format=MEMORY_FORMATS.get(images.dim(), torch.contiguous_format))
+            images = images.to(memory_format=torch.channels_last)
         return images, *rest
 
     def state_dict(self) -> dict[str, Any]:

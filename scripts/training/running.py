@@ -31,6 +31,7 @@ from scripts.training.processes import is_first, say, warn
 from scripts.training.sources import Data
 from scripts.training.stopping import SIGNALS, Listening, Stop
 
+SAMPLES = {1: "signals", 2: "images", 3: "volumes"}  # by the number of spatial dimensions
 EXTENDABLE = {"epochs"}  # what a resumed run may have more of
 
 
@@ -140,8 +141,9 @@ def train(options: Options, stop: Stop) -> None:
             say(f"{options.output} holds a finished run of {len(run['history'])} epochs: nothing to do.")
             return
     say(
-        f"{options.data}: {len(data.train.labels)} training and {len(data.val.labels)} test images of "
-        f"{' x '.join(map(str, (data.channels, *data.sizes)))}, {len(data.classes)} classes"
+        f"{options.data}: {len(data.train.labels)} training and {len(data.val.labels)} test "
+        f"{SAMPLES[data.spatial_dims]} of {' x '.join(map(str, (data.channels, *data.sizes)))}, {len(data.classes)} "
+        "classes"
     )
     logger = report.Logger(
         options.output, name="", version="tensorboard", purge_step=found.content["global_step"] + 1 if found else None

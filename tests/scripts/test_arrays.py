@@ -396,6 +396,13 @@ def test_wrong_values_of_options_are_refused(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_channels_last_is_for_images(tmp_path):
+    path = save(tmp_path / "set.npz", named((12, 12, 12), 4, 2))
+    with pytest.raises(RunError, match=r"--channels-last: needs 2 spatial dimensions, got 3\. Leave it out\."):
+        load_from(path, "--channels-last")
+    assert load_from(path, "--channels-last", "--channels", "first").spatial_dims == 2
+
+
 def test_a_path_without_its_kind_is_suggested(tmp_path, capsys):
     for path in (save(tmp_path / "set.npz", named((3, 40))), save(tmp_path / "set", named((3, 40)))):
         with pytest.raises(SystemExit):
