@@ -107,8 +107,8 @@ def sizing(train: Source, spatial_dims: int, options: Options, known: Known | No
         RunError: If ``--image-size`` has another number of dimensions.
     """
     given = options.image_size
-    if given is None and known is not None and known.get("spatial_dims", 2) == spatial_dims:
-        there = known["image_size"]
+    there = None if known is None or known.get("spatial_dims", 2) != spatial_dims else known["image_size"]
+    if given is None and known is not None and there is not None:
         return (there,) * spatial_dims if isinstance(there, int) else tuple(there), known.get("resample", True)
     if given is None or given == KEPT:
         return usual_size(train), False

@@ -26,7 +26,7 @@ from scripts.training.folders import make_room, refuse_folder
 from scripts.training.loading import Loading, steps_per_epoch
 from scripts.training.module import Classifier
 from scripts.training.optimizing import require_optimizer
-from scripts.training.options import FINE_TUNING_RATE, FREE, Options, as_dict, flag, to_yaml
+from scripts.training.options import FINE_TUNING_RATE, FREE, Options, as_dict, flag, kind_of, to_yaml
 from scripts.training.processes import is_first, say, warn
 from scripts.training.sources import Data
 from scripts.training.stopping import SIGNALS, Listening, Stop
@@ -133,7 +133,7 @@ def train(options: Options, stop: Stop) -> None:
     options = with_model_of(there, options)
     if run is None:
         weights.require_model(options)
-    known = run["description"] if run else there
+    known = run["description"] if run else without_kept_size(there)
     data = normalized_as(known, load(options, known, check=() if run else EVERY_SPLIT))
     if run is not None:
         refuse_another_run(run, data, options)
@@ -230,11 +230,18 @@ def with_model_of(there: weights.Description | None, options: Options) -> Option
         "model": there["model"],
         "model_option": {**there["model_option"], **options.model_option},
     }
-    if options.image_size is None and isinstance(there["image_size"], int):  # that of arrays is for ``load``
+    if options.image_size is None and "spatial_dims" not in there and kind_of(options.data)[0] != "arrays":
         changes["image_size"] = there["image_size"]
     if options.evaluate and "seed" not in options.given:
         changes["seed"] = there.get("seed", options.seed)
     return dataclasses.replace(options, **changes)
+
+
+def without_kept_size(there: weights.Description | None) -> weights.Description | None:
+    """A description without the size of arrays that were not resampled, as arrays keep theirs in fine-tuning too."""
+    if there is None or there.get("resample", True):
+        return there
+    return {**there, "image_size": None}
 
 
 def normalized_as(there: weights.Description | None, data: Data) -> Data:

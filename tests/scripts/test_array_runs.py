@@ -143,16 +143,22 @@ def test_data_that_the_weights_are_not_of_are_refused(run, tmp_path, capsys):
         assert len(error.splitlines()) == 1
 
 
-def test_fine_tuning_takes_the_size_and_the_standardization(run, tmp_path):
-    dims, _, output = run
+def test_fine_tuning_takes_the_standardization_and_a_size_that_was_given(run, tmp_path):
+    dims, path, output = run
     x, y = samples(24, [SHAPES[dims][0], *(2 * each for each in SHAPES[dims][1:])], classes=3, seed=5)
     other = save(tmp_path / "other.npz", {"x_train": 9 * x, "y_train": y})
-    weights = ["--weights", str(output / "last.safetensors"), "--epochs", "1", "--limit-batches", "1"]
-    train.main([*arguments(other, dims), *weights, "--output", str(tmp_path / "run")])
-    here, there = (description(each / "last.safetensors") for each in (tmp_path / "run", output))
-    for name in ("mean", "deviation", "image_size", "resample", "spatial_dims"):
-        assert here[name] == there[name]
-    assert here["classes"] == ["0", "1", "2"]
+    once = ["--epochs", "1", "--limit-batches", "1"]
+    given = "x".join(str(each - 4) for each in SHAPES[dims][1:])
+    train.main([*arguments(path, dims, *once), "--image-size", given, "--output", str(tmp_path / "resampled")])
+    for weights, size in ((output, x.shape[2:]), (tmp_path / "resampled", [each - 4 for each in SHAPES[dims][1:]])):
+        fine_tuned = tmp_path / f"from {weights.name}"
+        start = ["--weights", str(weights / "last.safetensors"), "--output", str(fine_tuned)]
+        train.main([*arguments(other, dims, *once), *start])
+        here, there = (description(each / "last.safetensors") for each in (fine_tuned, weights))
+        for name in ("mean", "deviation", "resample", "spatial_dims"):
+            assert here[name] == there[name]
+        assert here["image_size"] == list(size)
+        assert here["classes"] == ["0", "1", "2"]
 
 
 def test_a_resumed_run_has_other_arrays_refused(run, tmp_path, capsys):
