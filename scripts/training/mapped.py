@@ -1,6 +1,5 @@
 """.npy files that are read through a map of the file, so that a process holds only a few of their pages."""
 
-import contextlib
 import math
 import mmap
 from pathlib import Path
@@ -11,7 +10,7 @@ from numpy.lib import format as npy
 
 from scripts.training.errors import RunError
 
-RELEASE_BYTES = 32 * 2**20  # read from a map before its pages are released
+RELEASE_BYTES = 8 * 2**20  # read from a map before its pages are released
 
 
 class Header:
@@ -86,9 +85,6 @@ class Mapped:
                 pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise RunError(f"{self.path} cannot be read ({error}).") from error
-        if hasattr(mmap, "MADV_RANDOM"):
-            with contextlib.suppress(OSError):  # advice only: training reads single rows in random order
-                pages.madvise(mmap.MADV_RANDOM)
         order = "F" if header.fortran else "C"
         return pages, numpy.ndarray(header.shape, header.dtype, pages, header.offset, order=order)
 

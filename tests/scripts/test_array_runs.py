@@ -282,7 +282,7 @@ load(parse("", [])[0])
 before = resident()
 data = load(options)
 images = Images(data.train, data, options, training=True)
-for index in range(len(images)):
+for index in range(4000):
     images[0, index * 7919 % len(images)]
 print(resident() - before)
 """
@@ -291,7 +291,7 @@ print(resident() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_memory_does_not_grow_with_the_data(tmp_path):
-    """4 GB, of which the disk has a page: the file has holes. One pass for the statistics, then every sample once."""
+    """4 GB, of which the disk has few pages, as the file has holes: a pass for the statistics, then random samples."""
     folder = tmp_path / "set"
     folder.mkdir()
     count = 20_000
@@ -302,7 +302,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
         del array
         numpy.save(folder / f"{split}_labels.npy", numpy.arange(each[0]) % 2)
     assert (folder / "train_images.npy").stat().st_size > 3.9e9
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(folder)], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(folder)], capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stderr
     grown = int(done.stdout.splitlines()[-1])
     print(f"{grown / 2**20:.0f} MiB")

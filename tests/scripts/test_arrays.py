@@ -221,6 +221,8 @@ def test_multi_label_data_are_stratified_by_combinations(tmp_path):
     assert counts == [4, 4]
     assert len(data.val.labels) == 10
     assert len(data.train.labels) == 40
+    path = save(tmp_path / "b.npz", {"x_train": samples(49, (20,))[0], "y_train": rows[:49]})  # one alone is rare
+    assert len(load_from(path).val.labels) == 10
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
