@@ -131,7 +131,7 @@ def test_export_has_the_outputs_and_the_standardization(run, tmp_path, kind):
 def test_data_that_the_weights_are_not_of_are_refused(run, tmp_path, capsys):
     dims, _, output = run
     weights = ["--evaluate", "--weights", str(output / "last.safetensors"), "--output", str(tmp_path / "run")]
-    other = save(tmp_path / "other.npz", named((7, *SHAPES[dims][1:])))
+    other = save(tmp_path / "other.npz", named((7 if dims == 3 else 1, *SHAPES[dims][1:])))
     for given, message in (
         ([*arguments(other, dims)], f"are of images of {SHAPES[dims][0]} channel"),
         (["--data", "digits"], "are of the 2 classes 0, 1, got digits"),
