@@ -1,9 +1,10 @@
-"""Train a model of the zoo on images, so that the run survives what happens to it.
+"""Train a model of the zoo on images, signals or volumes, so that the run survives what happens to it.
 
     python scripts/train.py --epochs 1 --limit-batches 2     # a look at whether everything runs, in seconds
     python scripts/train.py                                  # digits: 98 % accuracy or more, in one to two minutes
     python scripts/train.py --data folder:flowers --model resnet50 --weights timm   # fine-tuning, into runs/flowers
     python scripts/train.py --output runs/flowers --resume   # after a crash, a kill or Ctrl-C: as if nothing had been
+    python scripts/train.py --data arrays:ecg.npz --spatial-dims 1 --model resnet18   # signals; also images and volumes
     torchrun --nproc-per-node 2 scripts/train.py --data torchvision:CIFAR10 --download
     python scripts/train.py --evaluate --weights runs/flowers/best.safetensors   # on the data of that run
 

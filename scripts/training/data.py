@@ -1,22 +1,23 @@
-"""Where images come from: the digits, a folder, a set of torchvision's, or made up."""
+"""Where samples come from: the digits, arrays, a folder, a set of torchvision's, or made up."""
 
 import difflib
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
+from scripts.training import array_data, array_files
+from scripts.training.array_data import EVERY_SPLIT, Folder, Known
 from scripts.training.errors import RunError, listed
 from scripts.training.options import Options, kind_of
 from scripts.training.sources import Data, Files, InMemory, PillowSet, Source, Subset
+from scripts.training.targets import held_out, require_classes
 
 SPLITS = (("train", "trainval"), ("val", "valid", "test"))  # the names that torchvision's sets give them
 LEAST_SIZE, MOST_SIZE = 32, 224  # pixels; of the images if --image-size does not say
@@ -31,40 +32,40 @@ def normalization(channels: int) -> tuple[list[float], list[float]]:
     return [sum(MEAN) / 3] * channels, [sum(DEVIATION) / 3] * channels
 
 
-def load(options: Options) -> Data:
+def load(options: Options, known: Known | None = None, check: Collection[str] = EVERY_SPLIT) -> Data:
     """The data that the options name.
+
+    Args:
+        options: The options.
+        known: The description of the weights that are resumed, evaluated or fine-tuned.
+        check: The splits of arrays that are read once, for values that cannot be trained on.
 
     Raises:
         RunError: If they cannot be trained on.
     """
     kind, rest = kind_of(options.data)
+    if kind == "arrays":
+        return array_data.of_arrays(Path(rest).expanduser(), options, known, check)
     if kind == "digits":
         train, val, classes = digits(options.seed)
     elif kind == "synthetic":
         train, val, classes = synthetic(options.seed)
     elif kind == "folder":
-        train, val, classes = folder(Path(rest).expanduser())
+        found = folder(Path(rest).expanduser())
+        if array_data.has_arrays(found, options, known):
+            return array_data.of_files(found, options, known, check)
+        train, val, classes = photographs(found)
     else:
         train, val, classes = from_torchvision(rest, options)
-    for split, source in (("training", train), ("validation", val)):
-        if not len(source.labels):
-            raise RunError(f"{options.data}: there must be images, got no {split} images.")
-        counts = numpy.bincount(source.labels, minlength=len(classes))
-        if empty := [classes[index] for index in numpy.flatnonzero(counts == 0)]:
-            raise RunError(f"{options.data}: every class must have {split} images, got none for {listed(empty)}.")
-    if len(classes) < 2:
-        raise RunError(f"{options.data}: there must be two classes or more, got {listed(classes)}.")
-    channels = max(train.read(train.labels.index(label)).size(0) for label in range(len(classes)))
+    require_classes(options.data, classes, {"training": train, "validation": val})
+    labels = list(train.labels)
+    channels = max(train.read(labels.index(label)).size(0) for label in range(len(classes)))
     size = options.image_size
+    if isinstance(size, str):
+        raise RunError(f"--image-size: must be one number for the photographs in {options.data}, got {size}.")
     if size is None:
         size = min(max(min(train.read(0).shape[1:]), LEAST_SIZE), MOST_SIZE)
     return Data(train, val, classes, channels, size, *normalization(channels))
-
-
-def held_out(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
-    """A stratified fifth for validation, the rest for training."""
-    train, val = train_test_split(range(len(labels)), test_size=0.2, stratify=labels, random_state=seed)
-    return list(train), list(val)
 
 
 def digits(seed: int) -> tuple[Source, Source, list[str]]:
@@ -90,10 +91,10 @@ def synthetic(seed: int) -> tuple[Source, Source, list[str]]:
     return split(256, "training"), split(64, "validation"), ["a", "b", "c", "d"]
 
 
-def folder(root: Path) -> tuple[Source, Source, list[str]]:
+def folder(root: Path) -> Folder:
     """``train`` and ``val``, and in each a folder of images for every class; what is hidden is left out."""
     suffixes = Image.registered_extensions()  # of all formats that Pillow reads or writes
-    readable = {suffix for suffix, kind in suffixes.items() if kind in Image.OPEN}
+    readable = {suffix for suffix, kind in suffixes.items() if kind in Image.OPEN} | array_files.NPY
     found: dict[str, dict[str, list[Path]]] = {}
     for split in ("train", "val"):
         if not (root / split).is_dir():
@@ -111,12 +112,17 @@ def folder(root: Path) -> tuple[Source, Source, list[str]]:
         ]
         raise RunError(f"folder:{root}: train and val must have the same classes, got {'; '.join(difference)}.")
     classes = list(found["train"])
-    sources = []
-    for split in ("train", "val"):
-        paths = [path for name in classes for path in found[split][name]]
-        labels = [label for label, name in enumerate(classes) for _ in found[split][name]]
-        sources.append(Files(paths, labels))
-    return sources[0], sources[1], classes
+    paths = {split: [path for name in classes for path in files[name]] for split, files in found.items()}
+    labels = {
+        split: [label for label, name in enumerate(classes) for _ in files[name]] for split, files in found.items()
+    }
+    return Folder(root, classes, paths, labels)
+
+
+def photographs(folder: Folder) -> tuple[Source, Source, list[str]]:
+    """The files of a folder as images that Pillow reads."""
+    train, val = (Files(folder.paths[split], folder.labels[split]) for split in ("train", "val"))
+    return train, val, folder.classes
 
 
 def files_below(root: Path, suffixes: set[str]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Images of a split as a model gets them. Loading processes import this file, so it needs no Lightning."""
+"""Samples of a split as a model gets them. Loading processes import this file, so it needs no Lightning."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from torchvision.transforms import v2 as transforms
 
 from scripts.training.errors import RunError
 from scripts.training.options import Options
+from scripts.training.preprocessing import Preprocessing
 from scripts.training.sources import Data, Source
 
 Key = tuple[int, int]  # an epoch and an image's index
@@ -38,8 +39,8 @@ def training_transform(options: Options, size: int) -> transforms.Compose:
     return transforms.Compose(steps)
 
 
-class Images(Dataset[tuple[Tensor, int, int]]):
-    """Images of one split, ready for a model, with their labels and indices.
+class Images(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
+    """Samples of one split, ready for a model, with their labels and indices.
 
     What is random is drawn from a seed of the run's seed, the epoch and the index, so it depends neither on what was
     read before nor on the process that reads.
@@ -49,11 +50,17 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         self.source = source
         self.channels = data.channels
         self.seed = options.seed
-        self.random = training_transform(options, data.image_size) if training else None
+        if isinstance(data.image_size, int):
+            self.preprocess = None
+            self.transform_photographs(data, data.image_size, options, training=training)
+        else:
+            # The augmentation of arrays belongs here, as ``self.random``; it gets standardized samples of float32.
+            self.preprocess, self.random = Preprocessing(data), None
+
+    def transform_photographs(self, data: Data, size: int, options: Options, *, training: bool) -> None:
+        self.random = training_transform(options, size) if training else None
         if self.random is None:
-            self.shape = transforms.Compose(
-                [transforms.Resize(data.image_size, antialias=True), transforms.CenterCrop(data.image_size)]
-            )
+            self.shape = transforms.Compose([transforms.Resize(size, antialias=True), transforms.CenterCrop(size)])
         normalize = transforms.Normalize(data.mean, data.deviation)
         finish: list[Any] = [transforms.ToDtype(torch.float32, scale=True), normalize]
         if training and options.erasing:
@@ -63,8 +70,20 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.source.labels)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, int | numpy.ndarray, int]:
         epoch, index = key
+        read = self.photograph if self.preprocess is None else self.array
+        return read(epoch, index), self.source.labels[index], index
+
+    def array(self, epoch: int, index: int) -> Tensor:
+        assert self.preprocess is not None
+        sample = self.preprocess(self.source.read(index))
+        if self.random is not None:
+            torch.manual_seed(seed_for(self.seed, epoch, index))
+            sample = self.random(sample)
+        return sample
+
+    def photograph(self, epoch: int, index: int) -> Tensor:
         image = self.source.read(index)
         if image.size(0) > self.channels:
             raise RunError(
@@ -76,4 +95,4 @@ class Images(Dataset[tuple[Tensor, int, int]]):
             image = self.random(image)
         else:
             image = self.shape(image)
-        return self.finish(image).as_subclass(Tensor), self.source.labels[index], index
+        return self.finish(image).as_subclass(Tensor)

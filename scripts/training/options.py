@@ -11,13 +11,25 @@ from typing import Any
 
 import yaml
 
-from scripts.training.values import assignment, at_least, between, data_set, kind_of, model_name, one_of, suggestion
+from scripts.training.values import (
+    assignment,
+    at_least,
+    between,
+    data_set,
+    image_size,
+    kind_of,
+    model_name,
+    number_of,
+    one_of,
+    suggestion,
+)
 
 RATE, FINE_TUNING_RATE = 0.032, 0.0032  # of --learning-rate if it is not given, without --weights and with them
 ALIASES = {"lr": "learning_rate"}
 
 # What the evaluation of a run's weights takes from the run.
-EVALUATED = {"data", "data_root", "image_size", "seed", "batch_size", "precision", "model", "model_option"}
+EVALUATED = {"data", "data_root", "image_size", "spatial_dims", "channels", "seed", "batch_size", "precision"}
+EVALUATED |= {"model", "model_option"}
 # A resumed run ends as the uninterrupted one only if the others are as they were; these change no result.
 FREE = {"data_root", "download", "workers", "resume", "output", "config", "device", "checkpoint_steps", "evaluate"}
 
@@ -45,18 +57,35 @@ class Options:
         "data",
         "digits",
         "digits (scikit-learn's, bundled); folder:PATH, with train/ and val/ and in each one folder of images a class; "
+        "arrays:PATH, a .npz file or a folder of .npy files, with train_images and train_labels, or x_train and "
+        "y_train; "
         "torchvision:NAME, a classification set such as CIFAR10; or synthetic",
         type=data_set,
     )
     data_root: Path = option("data", Path("data"), "folder of torchvision's sets", type=Path, metavar="DIR")
     download: bool = option("data", False, "download torchvision's set if it is not there")
-    image_size: int | None = option(
+    image_size: int | str | None = option(
         "data",
         None,
         "side of the square that images are resized and cropped to, in pixels (default: that of the --weights, if they "
-        "are of this script; else that of the images, but at least 32 and at most 224)",
-        type=at_least(1),
+        "are of this script; else that of the images, but at least 32 and at most 224). For arrays, the size that they "
+        "are resampled to: one number, or one for each dimension such as 64x64x32; none keeps their size (the default)",
+        type=image_size,
         metavar="PIXELS",
+    )
+    spatial_dims: int | None = option(
+        "data",
+        None,
+        "number of spatial dimensions of arrays: 1 (signals), 2 (images) or 3 (volumes) (default: inferred)",
+        type=number_of(1, 2, 3),
+        metavar="1|2|3",
+    )
+    channels: str | None = option(
+        "data",
+        None,
+        "position of the channels in arrays: first, last, or none for arrays without channels (default: inferred)",
+        type=one_of("first", "last", "none"),
+        metavar="first|last|none",
     )
     workers: int = option("data", 0, "processes that load images, for each training process; 0: none", type=at_least(0))
 
@@ -264,7 +293,24 @@ def parse(description: str, arguments: Sequence[str] | None = None) -> tuple[Opt
     if (options.resume or options.evaluate) and run is not None and (run / "options.yaml").is_file():
         earlier = [*from_yaml(run / "options.yaml", parser, names), f"--output={run}"]
         options = finished(vars(parser.parse_args([*earlier, *arguments])))
+    if kind_of(options.data)[0] not in ("arrays", "folder"):
+        options = without_options_of_arrays(options, given, parser)
     return options, parser
+
+
+def without_options_of_arrays(options: Options, given: argparse.Namespace, parser: Parser) -> Options:
+    """The options of other data, for which those that only arrays have were ``given`` by mistake, or are of a run."""
+    for name in ("spatial_dims", "channels", "image_size"):
+        value = getattr(options, name)
+        if value is None or (name == "image_size" and isinstance(value, int)):
+            continue
+        if name in given:
+            rule = (
+                "must be one number for" if name == "image_size" else "is an option of arrays:PATH and folder:PATH, not"
+            )
+            parser.error(f"argument {flag(name)}: {rule} {options.data}, got {value}")
+        options = dataclasses.replace(options, **{name: None})
+    return options
 
 
 def finished(given: Mapping[str, Any]) -> Options:
@@ -281,7 +327,10 @@ def finished(given: Mapping[str, Any]) -> Options:
 def named_after(data: str) -> str:
     """The name of a run on the data: that of its folder or set, else that of its kind."""
     kind, rest = kind_of(data)
-    name = (Path(rest).expanduser().resolve().name if kind == "folder" else rest) or kind
+    if kind in ("folder", "arrays"):
+        path = Path(rest).expanduser().resolve()
+        rest = path.stem if path.suffix == ".npz" else path.name
+    name = rest or kind
     return name.encode(errors="backslashreplace").decode()  # TensorBoard takes no other bytes
 
 

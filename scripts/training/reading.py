@@ -23,6 +23,8 @@ def read_image(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as file:
+            if file.format == "TIFF" and (count := pages(file)) > 1:
+                raise ValueError(f"it has {count} pages, but the first TIFF files of all classes are photographs")
             file.load()
             depth, image = bits(file), file
             with contextlib.suppress(Exception):  # damaged EXIF; the pixels have been read
@@ -33,6 +35,16 @@ def read_image(path: Path) -> Tensor:
         raise RunError(
             f"{path} cannot be read as an image ({type(error).__name__}: {error}). Repair or remove it."
         ) from error
+
+
+def pages(image: Image.Image) -> int:
+    """How many pages of a TIFF file have the size of the first one; the others are thumbnails and overviews."""
+    sizes = []
+    for page in range(getattr(image, "n_frames", 1)):
+        image.seek(page)
+        sizes.append(image.size)
+    image.seek(0)
+    return sizes.count(sizes[0])
 
 
 def bits(image: Image.Image) -> int:

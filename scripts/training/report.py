@@ -119,7 +119,7 @@ def write_report(folder: Path, classifier: Classifier, data: Data, options: Opti
     else:
         figures = classifier.test_metrics()
     shape = input_shape(classifier.description)
-    counts = lazytorch.summary(unbuilt(classifier.description), shape)
+    counts = lazytorch.summary(unbuilt(classifier.description), shape, spatial_dims=len(shape) - 2)
     summary = {
         "model": options.model,
         "data": options.data,

@@ -18,6 +18,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from scripts.training import checkpoints, report, weights
+from scripts.training.array_data import EVERY_SPLIT
 from scripts.training.data import load
 from scripts.training.errors import NonFiniteError, RunError, Stopped
 from scripts.training.files import full, is_full, write_whole
@@ -25,11 +26,12 @@ from scripts.training.folders import make_room, refuse_folder
 from scripts.training.loading import Loading, steps_per_epoch
 from scripts.training.module import Classifier
 from scripts.training.optimizing import require_optimizer
-from scripts.training.options import FINE_TUNING_RATE, FREE, Options, as_dict, flag, to_yaml
+from scripts.training.options import FINE_TUNING_RATE, FREE, Options, as_dict, flag, kind_of, to_yaml
 from scripts.training.processes import is_first, say, warn
 from scripts.training.sources import Data
 from scripts.training.stopping import SIGNALS, Listening, Stop
 
+SAMPLES = {1: "signals", 2: "images", 3: "volumes"}  # by the number of spatial dimensions
 EXTENDABLE = {"epochs"}  # what a resumed run may have more of
 
 
@@ -108,6 +110,7 @@ def quieten() -> None:
     """Lightning's advice that does not hold here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # our message has the error
     for message in (
         ".*does not have many workers.*",  # --workers says so
         ".*treespec.*is deprecated",  # Lightning's own
@@ -130,15 +133,17 @@ def train(options: Options, stop: Stop) -> None:
     options = with_model_of(there, options)
     if run is None:
         weights.require_model(options)
-    data = normalized_as(run["description"] if run else there, load(options))
+    known = run["description"] if run else without_kept_size(there)
+    data = normalized_as(known, load(options, known, check=() if run else EVERY_SPLIT))
     if run is not None:
         refuse_another_run(run, data, options)
         if report.is_whole(options.output) and len(run["history"]) >= options.epochs:
             say(f"{options.output} holds a finished run of {len(run['history'])} epochs: nothing to do.")
             return
     say(
-        f"{options.data}: {len(data.train.labels)} training and {len(data.val.labels)} test images of "
-        f"{data.channels} x {data.image_size} x {data.image_size}, {len(data.classes)} classes"
+        f"{options.data}: {len(data.train.labels)} training and {len(data.val.labels)} test "
+        f"{SAMPLES[data.spatial_dims]} of {' x '.join(map(str, (data.channels, *data.sizes)))}, {len(data.classes)} "
+        "classes"
     )
     logger = report.Logger(
         options.output, name="", version="tensorboard", purge_step=found.content["global_step"] + 1 if found else None
@@ -191,7 +196,7 @@ def evaluate(options: Options, stop: Stop) -> None:
     there = weights.described(options.weights)
     options = with_model_of(there, options)
     weights.require_model(options)
-    data = load(options)
+    data = load(options, there, check=("val", "test"))
     if there is None:
         model, description = weights.published(data, options)
     else:
@@ -225,16 +230,25 @@ def with_model_of(there: weights.Description | None, options: Options) -> Option
         "model": there["model"],
         "model_option": {**there["model_option"], **options.model_option},
     }
-    if options.image_size is None:
+    if options.image_size is None and "spatial_dims" not in there and kind_of(options.data)[0] != "arrays":
         changes["image_size"] = there["image_size"]
     if options.evaluate and "seed" not in options.given:
         changes["seed"] = there.get("seed", options.seed)
     return dataclasses.replace(options, **changes)
 
 
+def without_kept_size(there: weights.Description | None) -> weights.Description | None:
+    """A description without the size of arrays that were not resampled, as arrays keep theirs in fine-tuning too."""
+    if there is None or there.get("resample", True):
+        return there
+    return {**there, "image_size": None}
+
+
 def normalized_as(there: weights.Description | None, data: Data) -> Data:
     """The data, normalized as for the weights, if they have as many channels."""
-    if there is None or there["channels"] != data.channels:
+    if there is None or there["channels"] != data.channels or not isinstance(data.image_size, int):
+        return data  # ``load`` has done so for arrays
+    if "spatial_dims" in there:  # statistics of arrays are not those of photographs
         return data
     return data._replace(mean=there["mean"], deviation=there["deviation"])
 
@@ -251,12 +265,16 @@ def refuse_another_run(run: dict[str, Any], data: Data, options: Options) -> Non
         counts = len(there["classes"]), len(here["classes"])
         differences.append(f"classes: {counts[0]} there, {counts[1]} here" if len(set(counts)) > 1 else "other classes")
     differences += [
-        f"{key}: {there[key]} there, {here[key]} here" for key in ("channels", "image_size") if there[key] != here[key]
+        f"{key}: {there.get(key)} there, {here.get(key)} here"
+        for key in ("channels", "image_size", "spatial_dims", "multi_label", "resample")
+        if there.get(key) != here.get(key)
     ]
     given = as_dict(options)
     for name, value in run["options"].items():
         may_differ = name in FREE or name == "image_size" or (name in EXTENDABLE and given[name] > value)
-        may_differ |= name == "data" and all(each.startswith("folder:") for each in (value, given[name]))  # moved
+        may_differ |= name == "data" and any(  # moved
+            all(each.startswith(kind) for each in (value, given[name])) for kind in ("folder:", "arrays:")
+        )
         if given[name] != value and not may_differ:
             differences.append(f"{flag(name)}: {value} there, {given[name]} here")
     if differences:

@@ -1,28 +1,36 @@
-"""Splits of data: images by index, read one at a time. Every source can be sent to another process."""
+"""Splits of data: samples by index, read one at a time. Every source can be sent to another process."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 from torch import Tensor
 
 from scripts.training.errors import RunError
 from scripts.training.reading import read_image, to_tensor
+
+Labels = Sequence[int] | numpy.ndarray
 
 
 class Source:
     """One split.
 
     Args:
-        labels: The class of each image, as its place in the list of classes.
+        labels: The class of each sample, as its index in the list of classes. For multi-label data, an array of 0 and 1
+            (samples, classes) of float32.
     """
 
-    def __init__(self, labels: Sequence[int]) -> None:
+    def __init__(self, labels: Labels) -> None:
         self.labels = labels
 
     def read(self, index: int) -> Tensor:
-        """The image ``index``, as a tensor (channels, height, width)."""
+        """The sample ``index``, as a tensor (channels, *spatial)."""
         raise NotImplementedError
+
+    def size(self, index: int) -> tuple[int, ...]:
+        """The spatial size of the sample ``index``."""
+        return tuple(self.read(index).shape[1:])
 
     def name(self, index: int) -> str:
         """What the image ``index`` is called in messages."""
@@ -84,8 +92,12 @@ class Subset(Source):
     """Some images of another source."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        super().__init__([source.labels[index] for index in indices])
+        labels = source.labels
+        super().__init__(labels[indices] if isinstance(labels, numpy.ndarray) else [labels[index] for index in indices])
         self.source, self.indices = source, indices
+
+    def size(self, index: int) -> tuple[int, ...]:
+        return self.source.size(self.indices[index])
 
     def read(self, index: int) -> Tensor:
         return self.source.read(self.indices[index])
@@ -95,12 +107,38 @@ class Subset(Source):
 
 
 class Data(NamedTuple):
-    """Both splits, and how a model gets them."""
+    """The splits, and what a model needs to know of them.
+
+    Photographs have an ``image_size`` of one number, the side of a square. Arrays have a tuple, one number for each
+    spatial dimension; ``preprocessing.py`` gives their samples this size.
+
+    Args:
+        train: The training split.
+        val: The validation split.
+        classes: The names of the classes.
+        channels: The number of channels of the samples that a model gets.
+        image_size: The spatial size of the samples that a model gets.
+        mean: Of each channel.
+        deviation: The standard deviation of each channel.
+        test: A split that is evaluated once, after training.
+        multi_label: Whether a sample may have any number of classes; ``Source.labels`` is then an array.
+        spatial_dims: The number of spatial dimensions.
+        resample: Whether arrays of another size are resampled to ``image_size``; otherwise they are cropped and padded.
+    """
 
     train: Source
     val: Source
     classes: list[str]
     channels: int
-    image_size: int
+    image_size: int | tuple[int, ...]
     mean: list[float]
     deviation: list[float]
+    test: Source | None = None
+    multi_label: bool = False
+    spatial_dims: int = 2
+    resample: bool = True
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The length of a sample in each spatial dimension."""
+        return (self.image_size,) * self.spatial_dims if isinstance(self.image_size, int) else self.image_size

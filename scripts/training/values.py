@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 # Nothing here imports PyTorch, which takes seconds: a misspelt value is to be refused at once.
-KINDS = {"digits": "", "folder": "PATH", "torchvision": "NAME", "synthetic": ""}  # of --data, and what follows them
+KINDS = {  # of --data, and what follows them
+    "digits": "",
+    "arrays": "PATH",
+    "folder": "PATH",
+    "torchvision": "NAME",
+    "synthetic": "",
+}
+KEPT = "none"  # the value of --image-size that keeps the sizes of arrays
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -54,6 +61,26 @@ def one_of(*names: str) -> Callable[[str], str]:
     return convert
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """The numbers in a value of ``--image-size``, such as 224 or 64x64x32."""
+    return tuple(int(each) for each in text.split("x"))
+
+
+def image_size(text: str) -> int | str:
+    """A number of pixels as it is; a number for each dimension, or ``none``, as text."""
+    parts = text.split("x")
+    if text != KEPT and not (len(parts) <= 3 and all(each.isdecimal() and int(each) > 0 for each in parts)):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 1, one for each dimension such as 64x64x32, or {KEPT}, got {text}"
+        )
+    return int(text) if len(parts) == 1 and text != KEPT else text
+
+
+def number_of(*numbers: int) -> Callable[[str], int]:
+    choose = one_of(*map(str, numbers))
+    return lambda text: int(choose(text))
+
+
 def model_name(text: str) -> str:
     known = public_names()
     if text not in known:
@@ -87,7 +114,10 @@ def data_set(text: str) -> str:
         kinds = [f"{each}:{what}" if what else each for each, what in KINDS.items()]
         rule = f"must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {text}"
         shapes = [f"{each}:{rest}" if what and rest else each for each, what in KINDS.items()]
-        meant = f". Did you mean folder:{text}?" if Path(text).is_dir() else suggestion(text, shapes)
+        if Path(text).is_file() or (Path(text).is_dir() and any(Path(text).glob("*.npy"))):
+            meant = f". Did you mean arrays:{text}?"
+        else:
+            meant = f". Did you mean folder:{text}?" if Path(text).is_dir() else suggestion(text, shapes)
         raise argparse.ArgumentTypeError(rule + meant)
     return text
 

@@ -21,16 +21,19 @@ Description = dict[str, Any]
 
 def describe(data: Data, options: Options) -> Description:
     """What rebuilds the model of a checkpoint or of a file of weights, in plain values."""
-    return {
+    description = {
         "model": options.model,
         "model_option": dict(options.model_option),
         "classes": list(data.classes),
         "channels": data.channels,
-        "image_size": data.image_size,
+        "image_size": data.image_size if isinstance(data.image_size, int) else list(data.image_size),
         "mean": list(data.mean),
         "deviation": list(data.deviation),
         "seed": options.seed,  # of the split
     }
+    if not isinstance(data.image_size, int):
+        description |= {"spatial_dims": data.spatial_dims, "resample": data.resample, "multi_label": data.multi_label}
+    return description
 
 
 def described(weights: str | Path | None) -> Description | None:
@@ -129,9 +132,14 @@ def unbuilt(description: Description, weights: str | None = None) -> Backbone:
         raise RunError(f"The model {description['model']} cannot be built: {error}") from error
 
 
-def input_shape(description: Description) -> tuple[int, int, int, int]:
-    """The shape of one image, as a batch."""
-    return 1, description["channels"], description["image_size"], description["image_size"]
+def spatial_dims(description: Description) -> int:
+    return description.get("spatial_dims", 2)  # the weights of photographs have no such entry
+
+
+def input_shape(description: Description) -> tuple[int, ...]:
+    """The shape of one sample, as a batch."""
+    size = description["image_size"]
+    return 1, description["channels"], *((size, size) if isinstance(size, int) else size)
 
 
 def build(description: Description, weights: str | None = None, *, new_classifier: bool = False) -> Backbone:
@@ -150,9 +158,13 @@ def build(description: Description, weights: str | None = None, *, new_classifie
 
 def built(model: Backbone, description: Description) -> Backbone:
     try:
-        return lazytorch.materialize(model, input_shape(description))
+        return lazytorch.materialize(model, input_shape(description), spatial_dims=spatial_dims(description))
     except (ValueError, RuntimeError) as error:
-        raise RunError(f"The model {description['model']} cannot be built: {error}") from error
+        shape = " x ".join(map(str, input_shape(description)[1:]))
+        raise RunError(
+            f"The model {description['model']} cannot be built for samples of {shape}: {error}. If they are too small, "
+            "give a larger --image-size."
+        ) from error
 
 
 def require_classes(there: Description, data: Data, options: Options) -> None:
@@ -167,11 +179,26 @@ def require_classes(there: Description, data: Data, options: Options) -> None:
             f"{listed(there['classes'])}, got {options.data} with the {len(data.classes)} classes "
             f"{listed(data.classes)}."
         )
-    if data.channels > there["channels"]:
+    here = describe(data, options)
+    if kind_of_samples(there) != kind_of_samples(here):
         raise RunError(
-            f"--data: the weights {options.weights} are of images of {there['channels']} channel, got {options.data} "
-            f"with {data.channels} channels."
+            f"--data: the weights {options.weights} are of {kind_of_samples(there)}, got {options.data} with "
+            f"{kind_of_samples(here)}."
         )
+    if data.channels > there["channels"] or ("spatial_dims" in there and data.channels != there["channels"]):
+        plural = "s" if "spatial_dims" in there and there["channels"] > 1 else ""
+        raise RunError(
+            f"--data: the weights {options.weights} are of images of {there['channels']} channel{plural}, got "
+            f"{options.data} with {data.channels} channels."
+        )
+
+
+def kind_of_samples(description: Description) -> str:
+    """What messages call samples of the kind that weights are of."""
+    if "spatial_dims" not in description:
+        return "photographs"
+    several = " with several classes a sample" if description.get("multi_label") else ""
+    return f"arrays of {description['spatial_dims']} spatial dimensions{several}"
 
 
 def safetensors_file(state: dict[str, Tensor], description: Description) -> bytes:

@@ -324,9 +324,18 @@ def test_evaluates_weights(small, tmp_path, capsys):
         (["--weights", "/nowhere.safetensors"], "weights: file not found"),
         (["--freeze", "9"], "there are 7 stages to freeze, got 9"),
         (["--batch-size", "2000"], "--batch-size must be at most the 1437 training images"),
-        (["--data", "mnist"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got mnist"),
-        (["--data", "folder"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got folder"),
-        (["--data", "digits:8"], "--data: must be digits, folder:PATH, torchvision:NAME or synthetic, got digits:8"),
+        (
+            ["--data", "mnist"],
+            "--data: must be digits, arrays:PATH, folder:PATH, torchvision:NAME or synthetic, got mnist",
+        ),
+        (
+            ["--data", "folder"],
+            "--data: must be digits, arrays:PATH, folder:PATH, torchvision:NAME or synthetic, got folder",
+        ),
+        (
+            ["--data", "digits:8"],
+            "--data: must be digits, arrays:PATH, folder:PATH, torchvision:NAME or synthetic, got digits:8",
+        ),
         (["--evaluate"], "--evaluate: needs --weights"),
     ],
 )

@@ -1,0 +1,129 @@
+"""From arrays to ``Data``: their size, the statistics of their channels, and what must hold before training."""
+
+import statistics as numbers
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scripts.training import array_files
+from scripts.training.arrays import Arrays, load_arrays
+from scripts.training.errors import RunError
+from scripts.training.options import Options
+from scripts.training.sources import Data, Source, Subset
+from scripts.training.statistics import require_finite_split, statistics
+from scripts.training.targets import require_classes
+from scripts.training.values import KEPT, sizes
+
+Known = Mapping[str, Any]  # the description of weights; that of arrays has "spatial_dims"
+EVERY_SPLIT = ("train", "val", "test")
+
+
+class Folder(NamedTuple):
+    """The files of a folder: for each split, paths and the classes that their folders state."""
+
+    root: Path
+    classes: list[str]
+    paths: dict[str, list[Path]]
+    labels: dict[str, list[int]]
+
+
+def of_arrays(path: Path, options: Options, known: Known | None, check: Collection[str]) -> Data:
+    """The data in a .npz file or a folder of .npy files."""
+    dims = options.spatial_dims or (known or {}).get("spatial_dims")
+    splits, classes, layout, multi_label = load_arrays(path, options.seed, dims, options.channels)
+    return finished(splits, classes, layout.spatial_dims, options, known, check, multi_label=multi_label)
+
+
+def has_arrays(folder: Folder, options: Options, known: Known | None) -> bool:
+    """Whether a folder contains arrays: by the options, or by the first files of all classes."""
+    if options.spatial_dims or options.channels or "spatial_dims" in (known or {}):
+        return True
+    firsts: dict[tuple[str, int], Path] = {}
+    for split, paths in folder.paths.items():
+        for path, label in zip(paths, folder.labels[split], strict=True):
+            if path.suffix.lower() in array_files.NPY:
+                return True
+            if array_files.is_tiff(path):
+                firsts.setdefault((split, label), path)
+    return any(map(array_files.is_array, firsts.values()))
+
+
+def of_files(folder: Folder, options: Options, known: Known | None, check: Collection[str]) -> Data:
+    """The data in a folder of files of which each is one array."""
+    paths = [path for each in folder.paths.values() for path in each]
+    for path in paths:
+        if path.suffix.lower() not in array_files.NPY | array_files.TIFF:
+            raise RunError(
+                f"folder:{folder.root} must contain either images, or arrays (.npy and TIFF of several pages or bands) "
+                f"alone, got {path} among arrays."
+            )
+    if not paths:
+        raise RunError(f"{options.data}: there must be samples, got none.")
+    dims = options.spatial_dims or (known or {}).get("spatial_dims")
+    layouts, shapes = array_files.read_headers(paths, dims, options.channels)
+    splits: dict[str, Source] = {}
+    start = 0
+    for split, each in folder.paths.items():
+        part = slice(start, start + len(each))
+        splits[split] = array_files.ArrayFiles(each, folder.labels[split], layouts[part], shapes[part])
+        start += len(each)
+    return finished(splits, folder.classes, layouts[0].spatial_dims, options, known, check)
+
+
+def finished(
+    splits: Mapping[str, Source],
+    classes: list[str],
+    spatial_dims: int,
+    options: Options,
+    known: Known | None,
+    check: Collection[str],
+    *,
+    multi_label: bool = False,
+) -> Data:
+    """The data, checked, with the size and the standardization of their samples."""
+    if options.channels_last and spatial_dims != 2:
+        raise RunError(f"--channels-last: needs 2 spatial dimensions, got {spatial_dims}. Leave it out.")
+    train, val, test = splits["train"], splits["val"], splits.get("test")
+    require_classes(options.data, classes, {"training": train, "validation": val})
+    size, resample = sizing(train, spatial_dims, options, known)
+    channels = train.read(0).size(0)
+    computed = statistics(train) if "train" in check else None
+    for name, source in (("val", val), ("test", test)):
+        if source is not None and name in check:
+            require_finite_split(source, "validation" if name == "val" else name)
+    if known is not None and "spatial_dims" in known and known["channels"] == channels:
+        mean, deviation = list(known["mean"]), list(known["deviation"])
+    else:
+        mean, deviation = computed or statistics(train)
+    return Data(
+        train, val, classes, channels, size, mean, deviation, test, multi_label, spatial_dims, resample=resample
+    )
+
+
+def sizing(train: Source, spatial_dims: int, options: Options, known: Known | None) -> tuple[tuple[int, ...], bool]:
+    """The size that samples get, and whether by resampling.
+
+    Raises:
+        RunError: If ``--image-size`` has another number of dimensions.
+    """
+    given = options.image_size
+    there = None if known is None or known.get("spatial_dims", 2) != spatial_dims else known["image_size"]
+    if given is None and known is not None and there is not None:
+        return (there,) * spatial_dims if isinstance(there, int) else tuple(there), known.get("resample", True)
+    if given is None or given == KEPT:
+        return usual_size(train), False
+    wanted = sizes(str(given))
+    if len(wanted) not in (1, spatial_dims):
+        raise RunError(
+            f"--image-size: must be one number, or one for each of the {spatial_dims} spatial dimensions of "
+            f"{options.data}, got {given}."
+        )
+    return wanted if len(wanted) == spatial_dims else wanted * spatial_dims, True
+
+
+def usual_size(source: Source) -> tuple[int, ...]:
+    """The median length of the samples in each dimension, of two middle ones the shorter."""
+    if isinstance(source.source if isinstance(source, Subset) else source, Arrays):
+        return source.size(0)
+    lengths = zip(*(source.size(index) for index in range(len(source.labels))), strict=True)
+    return tuple(numbers.median_low(each) for each in lengths)
