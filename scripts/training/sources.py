@@ -95,7 +95,7 @@ class Subset(Source):
 
 
 class Data(NamedTuple):
-    """Both splits, and how a model gets them."""
+    """The splits, and how a model gets them; the test split is used once, after training."""
 
     train: Source
     val: Source
@@ -104,3 +104,6 @@ class Data(NamedTuple):
     image_size: int
     mean: list[float]
     deviation: list[float]
+    test: Source | None = None
+    multi_label: bool = False
+    spatial_dims: int = 2

@@ -11,6 +11,7 @@ from typing import Any
 
 # Nothing here imports PyTorch, which takes seconds: a misspelt value is to be refused at once.
 KINDS = {"digits": "", "folder": "PATH", "torchvision": "NAME", "synthetic": ""}  # of --data, and what follows them
+METRICS = ("accuracy", "balanced_accuracy", "f1", "auroc", "map", "loss")  # of --monitor
 
 
 def at_least(least: int) -> Callable[[str], int]:
