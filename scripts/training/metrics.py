@@ -112,12 +112,12 @@ class Evaluation:
                 truth, predicted = labels == index, predictions == index
             if index % processes == rank:
                 found, counts[index] = metrics_of_a_class(score, predicted.long(), truth.long())
-                table[index] = torch.tensor([found[name] for name in names])
+                table[index] = torch.tensor([found[name] for name in names], dtype=torch.float64)
         table, counts = sum_(table), sum_(counts)
         confusion = counts
         if not self.multi_label:
             confusion = torchmetrics.multiclass_confusion_matrix(predictions, labels, self.classes).double()
-        per_class = [dict(zip(names, row, strict=True)) for row in table.tolist()]
+        per_class = [{**dict(zip(names, row, strict=True)), "samples": int(row[0])} for row in table.tolist()]
         overall = {"loss": loss / count, **averages(per_class, confusion, multi_label=self.multi_label)}
         return Figures(overall, per_class, confusion, rows)
 

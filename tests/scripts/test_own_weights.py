@@ -67,7 +67,7 @@ def test_evaluate_needs_the_weights_alone(run, pets, kind, monkeypatch, capsys):
     monkeypatch.chdir(pets)
     path = checkpoints.listed(run)[0] if kind == "checkpoint" else run / kind
     train.main(["--evaluate", "--weights", str(path), *CPU])
-    assert "validation accuracy 100.00% of 8 images" in capsys.readouterr().out
+    assert "validation accuracy 100.00% of 8 validation images" in capsys.readouterr().out
     assert evaluation(run)["model"] == "resnet10t"
     assert evaluation(run)["data"] == f"folder:{FOLDER}"
     assert evaluation(run)["input_shape"] == [1, 1, 32, 32]
