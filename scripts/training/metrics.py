@@ -111,39 +111,46 @@ class Evaluation:
             else:
                 truth, predicted = labels == index, predictions == index
             if index % processes == rank:
-                found, counts[index] = metrics_of_a_class(score, predicted.long(), truth.long())
+                found, counts[index] = metrics_of_a_class(
+                    score, predicted.long(), truth.long(), multi_label=self.multi_label
+                )
                 table[index] = torch.tensor([found[name] for name in names], dtype=torch.float64)
         table, counts = sum_(table), sum_(counts)
         confusion = counts
         if not self.multi_label:
-            confusion = torchmetrics.multiclass_confusion_matrix(predictions, labels, self.classes).double()
+            confusion = torchmetrics.multiclass_confusion_matrix(
+                predictions, labels, self.classes, validate_args=False
+            ).double()
         per_class = [{**dict(zip(names, row, strict=True)), "samples": int(row[0])} for row in table.tolist()]
         overall = {"loss": loss / count, **averages(per_class, confusion, multi_label=self.multi_label)}
         return Figures(overall, per_class, confusion, rows)
 
 
-def metrics_of_a_class(score: Tensor, predicted: Tensor, truth: Tensor) -> tuple[dict[str, float], Tensor]:
-    """The metrics of one class against the others, and its ``COUNTS``; NaN where the truth has too few samples."""
-    true_positives, false_positives, true_negatives, false_negatives, samples = (
-        torchmetrics.binary_stat_scores(predicted, truth).double().tolist()
-    )
+def metrics_of_a_class(
+    score: Tensor, predicted: Tensor, truth: Tensor, *, multi_label: bool
+) -> tuple[dict[str, float], Tensor]:
+    """The metrics of one class against the others, and its ``COUNTS``; NaN if they need samples that are not there."""
+    unchecked = {"validate_args": False}  # the checks take as long as the metrics
+    counts = torchmetrics.binary_stat_scores(predicted, truth, **unchecked).double()
+    true_positives, false_positives, true_negatives, false_negatives, samples = counts.tolist()
+    with_it, without = samples > 0, samples < len(truth)
     nan = float("nan")
-    both = 0 < samples < len(truth)
-    recall = float(torchmetrics.binary_recall(predicted, truth)) if samples else nan
-    specificity = float(torchmetrics.binary_specificity(predicted, truth)) if samples < len(truth) else nan
-    any_ = true_positives + false_positives + false_negatives > 0
     found = {
         "samples": samples,
-        "accuracy": (true_positives + true_negatives) / len(truth),
-        "balanced_accuracy": (recall + specificity) / 2,
-        "recall": recall,
-        "precision": float(torchmetrics.binary_precision(predicted, truth)),
-        "f1": float(torchmetrics.binary_f1_score(predicted, truth)) if any_ else nan,
-        "auroc": float(torchmetrics.binary_auroc(score, truth)) if both else nan,
-        "average_precision": float(torchmetrics.binary_average_precision(score, truth)) if samples else nan,
+        "recall": float(torchmetrics.binary_recall(predicted, truth, **unchecked)) if with_it else nan,
+        "precision": float(torchmetrics.binary_precision(predicted, truth, **unchecked)),
+        "f1": float(torchmetrics.binary_f1_score(predicted, truth, **unchecked))
+        if true_positives + false_positives + false_negatives
+        else nan,
+        "auroc": float(torchmetrics.binary_auroc(score, truth, **unchecked)) if with_it and without else nan,
     }
-    counts = torch.tensor([true_positives, false_negatives, false_positives, true_negatives], dtype=torch.float64)
-    return found, counts
+    if multi_label:
+        specificity = float(torchmetrics.binary_specificity(predicted, truth, **unchecked)) if without else nan
+        precision = float(torchmetrics.binary_average_precision(score, truth, **unchecked)) if with_it else nan
+        found["accuracy"] = (true_positives + true_negatives) / len(truth)
+        found["balanced_accuracy"] = (found["recall"] + specificity) / 2
+        found["average_precision"] = precision
+    return found, counts[[0, 3, 1, 2]]
 
 
 def averages(per_class: list[dict[str, float]], confusion: Tensor, *, multi_label: bool) -> dict[str, float]:

@@ -108,7 +108,7 @@ def multi_label_confusion(counts: Any, classes: list[str], title: str) -> Figure
     height = min(max(3.0, 0.4 * len(classes) + 2), 12)
     figure, axis = pyplot.subplots(figsize=(7, height), layout="constrained")
     drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    figure.colorbar(drawn, ax=axis, label="share of the samples with or without the class", shrink=0.8)
+    figure.colorbar(drawn, ax=axis, label="share of its half of the row", shrink=0.8)
     columns = ("with it:\npredicted", "with it:\nmissed", "without it:\npredicted", "without it:\nnot predicted")
     axis.set_xticks(range(4), columns, fontsize=8)
     axis.axvline(1.5, color="black", linewidth=1)

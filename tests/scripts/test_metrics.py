@@ -56,14 +56,14 @@ def expected(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
             "auroc": sklearn.metrics.roc_auc_score(truth, scores, average="macro"),
             "map": sklearn.metrics.average_precision_score(truth, scores, average="macro"),
         }
-    scores, truth, predicted = logits.softmax(1).double().numpy(), labels.numpy(), logits.argmax(1).numpy()
-    scores /= scores.sum(1, keepdims=True)
+    scores, truth, predicted = logits.softmax(1).numpy(), labels.numpy(), logits.argmax(1).numpy()
+    auroc = [sklearn.metrics.roc_auc_score(truth == index, scores[:, index]) for index in range(scores.shape[1])]
     return {
         "loss": F.cross_entropy(logits, labels).item(),
         "accuracy": sklearn.metrics.accuracy_score(truth, predicted),
         "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(truth, predicted),
         "f1": sklearn.metrics.f1_score(truth, predicted, average="macro"),
-        "auroc": sklearn.metrics.roc_auc_score(truth, scores, average="macro", multi_class="ovr"),
+        "auroc": numpy.mean(auroc),
     }
 
 
@@ -265,10 +265,10 @@ def record(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_two_processes_count_each_sample_once(multi_label, tmp_path):
+@pytest.mark.parametrize(("multi_label", "strategy"), [(False, "ddp"), (True, "ddp"), (True, "fsdp")])
+def test_two_processes_count_each_sample_once(multi_label, strategy, tmp_path):
     log, output = tmp_path / "log", tmp_path / "run"
-    run = [*PLAIN, "--batch-size", "5", "--epochs", "1", "--output", output]
+    run = [*PLAIN, "--batch-size", "5", "--epochs", "1", "--strategy", strategy, "--output", output]
     processes = forks.start_two(run, log, partial(use, multi_label, partial(record, tmp_path)))
     for process in processes:
         process.join(300)
@@ -279,9 +279,14 @@ def test_two_processes_count_each_sample_once(multi_label, tmp_path):
     assert sorted(indices.tolist()) == list(range(18))
     want = expected(logits, labels)
     assert {name: row[f"val_{name}"] for name in want} == pytest.approx(want, rel=1e-5)
-    samples = [each["samples"] for each in summary_of(output)["test_per_class"]]
-    test = made(multi_label=multi_label).test.labels
-    assert samples == (test.sum(0) if multi_label else numpy.bincount(test)).tolist()
+    summary = summary_of(output)
+    assert summary["best_epoch"] == 1
+    data = made(multi_label=multi_label)
+    last = expected(logits_of(output, "best.safetensors", data.test, data), torch.tensor(data.test.labels))
+    assert summary["test_loss"] == pytest.approx(last["loss"], rel=1e-4)
+    samples = [each["samples"] for each in summary["test_per_class"]]
+    labels = data.test.labels
+    assert samples == (labels.sum(0) if multi_label else numpy.bincount(labels)).tolist()
 
 
 def test_a_metric_that_is_not_defined_ends_no_run(tmp_path, monkeypatch, capsys):
