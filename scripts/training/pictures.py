@@ -39,7 +39,7 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-AXES = {"accuracy": "accuracy, %", "loss": "cross-entropy loss", "auroc": "area under the ROC curve"}
+AXES = {"accuracy": "accuracy, %", "loss": "loss", "auroc": "area under the ROC curve"}
 AXES |= {"map": "mean average precision", "f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
 
 

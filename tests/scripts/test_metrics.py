@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -10,17 +12,20 @@ import numpy
 import pytest
 import sklearn.metrics
 import torch
+from matplotlib import pyplot
 from torch.nn import functional as F
 
 import lazytorch
 from scripts import train
-from scripts.training import options, report, running
+from scripts.training import options, pictures, report, running
 from scripts.training.errors import RunError
 from scripts.training.images import Images
+from scripts.training.loading import steps_per_epoch
 from scripts.training.losses import TrainingLoss
 from scripts.training.metrics import ABSENT, Evaluation, Figures, monitored
 from scripts.training.mixing import Mixing
 from scripts.training.module import Classifier
+from scripts.training.sources import InMemory
 from tests.scripts import forks
 from tests.scripts.memory import KilledError, kill_after, made, use
 from tests.scripts.runs import RUN
@@ -247,6 +252,37 @@ def test_evaluate_measures_both_splits(multi_label, tmp_path, monkeypatch, capsy
     assert text in capsys.readouterr().out
 
 
+def stop_in_the_test_split() -> None:
+    Classifier.on_test_epoch_start = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_is_stopped_in_the_test_split_evaluates_it_when_resumed(tmp_path, monkeypatch):
+    log, output = tmp_path / "log", tmp_path / "run"
+    run = [*PLAIN, "--epochs", "1", "--output", str(output)]
+    process = forks.start(run, log, partial(use, False, stop_in_the_test_split))
+    process.join(300)
+    assert process.exitcode == 128 + signal.SIGTERM, log.read_text()
+    assert "Stopped by SIGTERM. The last checkpoint is" in log.read_text()
+    assert not (output / "summary.json").exists()
+    data = made()
+    monkeypatch.setattr(running, "load", lambda _: data)
+    train.main([*run, "--resume"])
+    assert data.test.reads == dict.fromkeys(range(24), 1)
+    assert data.train.reads == {}
+    want = expected(logits_of(output, "best.safetensors", data.test, data), torch.tensor(data.test.labels))
+    assert summary_of(output)["test_loss"] == pytest.approx(want["loss"], rel=1e-4)
+
+
+def test_a_test_split_too_small_for_the_processes_is_refused():
+    data = made()
+    small = data._replace(test=InMemory(torch.rand(1, 3, 16, 16), [0], "test"))
+    assert steps_per_epoch(data, given("--batch-size", "4"), 2) == 5
+    with pytest.raises(
+        RunError, match="must leave each process 1 test images a step or more, got 4, with 1 images and 2"
+    ):
+        steps_per_epoch(small, given("--batch-size", "4"), 2)
+
+
 def record(folder: Path) -> None:
     """Have each process leave the outputs, labels and indices of the samples that it evaluates, and its row."""
     add, end, seen = Evaluation.add, Classifier.on_train_epoch_end, []
@@ -412,3 +448,24 @@ def test_wrong_names_are_refused_before_training(arguments, message, tmp_path, c
         train.main([*PLAIN, *arguments, "--output", str(tmp_path / "run")])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_show_the_monitored_metric_and_the_labels():
+    rows = [{"epoch": epoch, "train_loss": 1.0, "train_accuracy": 0.5} for epoch in (1, 2)]
+    rows = [{**row, "val_loss": 1.0, "val_accuracy": 0.5, "val_auroc": 0.7 + row["epoch"] / 10} for row in rows]
+    figure = pictures.curves(rows, "title", "auroc", rows[1])
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "accuracy, %", "area under the ROC curve"]
+    assert figure.axes[2].lines[0].get_ydata().tolist() == pytest.approx([0.8, 0.9])
+    assert "best epoch: 2 (0.9)" in [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
+    assert len(pictures.curves(rows, "title", "accuracy", rows[0]).axes) == 2
+
+    figure = pictures.multi_label_confusion(numpy.array([[3, 1, 0, 4], [0, 2, 5, 1]]), ["cat", "dog"], "title")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "1", "0", "4", "0", "2", "5", "1"]
+    shares = figure.axes[0].images[0].get_array().tolist()
+    assert shares == [pytest.approx([3 / 4, 1 / 4, 0, 1]), pytest.approx([0, 1, 5 / 6, 1 / 6])]
+
+    worst = torch.tensor([[0.5, 0, ABSENT, 2], [0.4, 1, 0, ABSENT]])
+    titles = [axis.get_title() for axis in pictures.mistakes(worst, made(), "title").axes]
+    assert [title.split("\n")[0] for title in titles] == ["absent", "red"]
+    assert [title.split("\n")[1][2:] for title in titles] == ["blue", "absent"]
+    pyplot.close("all")
