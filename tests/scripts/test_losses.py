@@ -57,6 +57,9 @@ def test_targets_are_mixed_by_the_fractions_of_the_samples(shape, name, multi_la
     assert mixed.shape == shape
     own = (mixed[1] if name == "mixup" else (mixed[1] == 1).float()).mean()  # 1 of sample 1, 0 of sample 0
     assert 0.05 < own < 0.95
+    if name == "cutmix":  # the same rectangle in all channels and slices
+        planes = mixed[1].flatten(0, -3)
+        assert (planes == planes[0]).all()
     torch.testing.assert_close(found[1], own * targets[1] + (1 - own) * targets[0])
 
 
