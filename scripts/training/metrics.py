@@ -1,7 +1,7 @@
 """Metrics of one pass over a split: each sample counts once, in any number of processes."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,7 +130,7 @@ def metrics_of_a_class(
     score: Tensor, predicted: Tensor, truth: Tensor, *, multi_label: bool
 ) -> tuple[dict[str, float], Tensor]:
     """The metrics of one class against the others, and its ``COUNTS``; NaN if they need samples that are not there."""
-    unchecked = {"validate_args": False}  # the checks take as long as the metrics
+    unchecked: Any = {"validate_args": False}  # the checks take as long as the metrics
     counts = torchmetrics.binary_stat_scores(predicted, truth, **unchecked).double()
     true_positives, false_positives, true_negatives, false_negatives, samples = counts.tolist()
     with_it, without = samples > 0, samples < len(truth)
