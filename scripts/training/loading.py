@@ -59,7 +59,7 @@ class EvenBatches(Sampler[list[Key]]):
 
 
 class Loading(lightning.LightningDataModule):
-    """The loaders of both splits; where they stand is saved in checkpoints."""
+    """The loaders of the splits; where they stand is saved in checkpoints."""
 
     def __init__(self, data: Data, options: Options) -> None:
         super().__init__()
@@ -97,6 +97,10 @@ class Loading(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         return self.loader(self.data.val, self.batches(self.data.val, shuffle=False))
 
+    def test_dataloader(self) -> DataLoader[Any]:
+        assert self.data.test is not None
+        return self.loader(self.data.test, self.batches(self.data.test, shuffle=False))
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         images, *rest = batch
         if self.options.channels_last:
@@ -117,7 +121,10 @@ def steps_per_epoch(data: Data, options: Options, processes: int) -> int:
         RunError: If a process would be left without the images that a step needs.
     """
     steps = 0
-    for source, least, what in ((data.val, 1, "validation"), (data.train, 2, "training")):  # 2: BatchNorm's deviation
+    splits = [(data.val, 1, "validation"), (data.train, 2, "training")]  # 2: BatchNorm's deviation
+    if data.test is not None:
+        splits.insert(0, (data.test, 1, "test"))
+    for source, least, what in splits:
         count = len(source.labels)
         steps = -(-count // (options.batch_size * processes))
         if count // steps < least * processes:

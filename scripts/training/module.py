@@ -10,25 +10,25 @@ import timm.scheduler
 import torch
 from timm.utils import ModelEmaV3  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn import functional as F
-from torchvision.transforms import v2 as transforms
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lazytorch.models import Backbone
 from scripts.training.errors import NonFiniteError, RunError
 from scripts.training.images import seed_for
 from scripts.training.loading import Loading
+from scripts.training.losses import TrainingLoss
+from scripts.training.metrics import Evaluation, Figures, monitored
+from scripts.training.mixing import Mixing
 from scripts.training.options import as_dict
 from scripts.training.stopping import Stop
 from scripts.training.weights import Description
 
-WORST = 24  # images that are kept to be shown
-
 
 class Classifier(lightning.LightningModule):
-    """Trains a model by cross-entropy, and keeps one row of metrics an epoch in ``history``.
+    """Trains a model, and keeps one row of metrics an epoch in ``history``.
 
     Everything random in a step is drawn from a seed of the run's seed, the process, the epoch and the step.
 
@@ -76,18 +76,17 @@ class Classifier(lightning.LightningModule):
             self.average.requires_grad_(False)
         if options.compile:
             self.model.compile()
-        classes = len(data.classes)
-        mixes = [(transforms.MixUp, options.mixup), (transforms.CutMix, options.cutmix)]
-        chosen = [mix(alpha=alpha, num_classes=classes) for mix, alpha in mixes if alpha > 0]
-        self.mix = transforms.RandomChoice(chosen) if chosen else None
+        self.mix = Mixing(data, options)
+        self.loss = TrainingLoss(data, options)
+        self.monitor = monitored(data, options)
         self.sharded = False
         self.seconds = 0.0  # of training, before this process
         self.started = time.perf_counter()
         self.history: list[dict[str, float]] = []
         self.train_totals = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
-        self.val_loss = torch.zeros((), dtype=torch.float64)
-        self.confusion = torch.zeros(classes, classes, dtype=torch.float64)  # rows: the truth
-        self.worst = torch.zeros(0, 4, dtype=torch.float64)  # loss, index, label, prediction
+        self.evaluation = Evaluation(len(data.classes), multi_label=data.multi_label)
+        self.validation: Figures | None = None  # of the last epoch
+        self.test: Figures | None = None
 
     @property
     def evaluated(self) -> Any:
@@ -97,6 +96,10 @@ class Classifier(lightning.LightningModule):
     def evaluated_state(self) -> dict[str, Any]:
         """The weights and buffers of the evaluated model, whole, on the first process."""
         return get_model_state_dict(self.evaluated, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+    def load_evaluated(self, state: dict[str, Any]) -> None:
+        """Replace the weights and buffers of the evaluated model by whole ones."""
+        set_model_state_dict(self.evaluated, state, options=StateDictOptions(full_state_dict=True))
 
     def elapsed(self) -> float:
         """Seconds of training, those before a resumption included."""
@@ -142,14 +145,11 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images, labels, _ = batch
-        targets = labels
-        if self.mix is not None:
-            images, targets = self.mix(images, labels)
+        images, targets = self.mix(images, labels)
         logits = self.model(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.options.label_smoothing)
+        loss = self.loss(logits, targets)
         self.agree(loss, images, batch_idx)
-        truth = targets if targets.dim() == 1 else targets.argmax(dim=1)
-        right = (logits.argmax(dim=1) == truth).sum()
+        right = self.loss.right(logits, targets)
         values = torch.stack([loss.detach() * len(images), right, torch.full_like(right, len(images))])
         self.train_totals += values.to(self.train_totals)
         self.log_dict({"loss": loss, "accuracy": right / len(images)}, prog_bar=True, batch_size=len(images))
@@ -174,6 +174,8 @@ class Classifier(lightning.LightningModule):
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
+        if self.trainer.world_size == 1:
+            return values.clone()
         return self.trainer.strategy.reduce(values.clone().to(self.device), reduce_op="sum")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -181,45 +183,51 @@ class Classifier(lightning.LightningModule):
         if self.average is not None:
             self.average.update(self.model, step=self.trainer.global_step + 1)
 
-    def on_validation_epoch_start(self) -> None:
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all processes, one after the other, on the CPU."""
+        if self.trainer.world_size == 1:
+            return values
+        return torch.cat(gather_all_tensors(values.to(self.device))).cpu()
+
+    def start_evaluation(self) -> None:
         if self.trainer.world_size > 1:  # each process has its own BatchNorm statistics; what is saved is the first's
             for buffer in self.evaluated.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        self.val_loss.zero_()
-        self.confusion.zero_()
-        self.worst = self.worst[:0]
+        self.evaluation = Evaluation(len(self.loading.data.classes), multi_label=self.loading.data.multi_label)
+
+    def evaluation_step(self, batch: Any) -> None:
+        images, labels, indices = batch
+        self.evaluation.add(self.evaluated(images), labels, indices)
+
+    def end_evaluation(self) -> Figures:
+        loss = self.sum(self.evaluation.loss).item()
+        if not math.isfinite(loss):
+            what = "test" if self.trainer.testing else "validation"
+            raise NonFiniteError(f"The {what} loss is {loss} after epoch {self.current_epoch + 1}.")
+        return self.evaluation.figures(
+            lambda values: self.sum(values).cpu(), self.gather, self.trainer.global_rank, self.trainer.world_size
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        self.start_evaluation()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        images, labels, indices = batch
-        logits = self.evaluated(images)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        predictions = logits.argmax(dim=1)
-        self.val_loss += losses.sum().to(self.val_loss)
-        classes = self.confusion.size(0)
-        places = torch.bincount(labels * classes + predictions, minlength=classes**2)
-        self.confusion += places.reshape(classes, classes).to(self.confusion)
-        rows = torch.stack([losses.double(), indices.double(), labels.double(), predictions.double()], dim=1)
-        self.worst = worst(torch.cat([self.worst, rows.cpu()]))
+        self.evaluation_step(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.val_loss = self.sum(self.val_loss).cpu()
-        self.confusion = self.sum(self.confusion).cpu()
-        padded = F.pad(self.worst, (0, 0, 0, WORST - len(self.worst)), value=-1)
-        gathered = torch.zeros(self.trainer.world_size, WORST, 4, dtype=torch.float64)
-        gathered[self.trainer.global_rank] = padded
-        gathered = self.sum(gathered).cpu().reshape(-1, 4)
-        self.worst = worst(gathered[gathered[:, 0] >= 0])
-        if not math.isfinite(self.val_loss):
-            raise NonFiniteError(f"The validation loss is {self.val_loss.item()} after epoch {self.current_epoch + 1}.")
+        self.validation = self.end_evaluation()
 
-    def test_metrics(self) -> dict[str, float]:
-        count = self.confusion.sum()
-        return {
-            "test_loss": float(self.val_loss / count),
-            "test_accuracy": float(self.confusion.trace() / count),
-        }
+    def on_test_epoch_start(self) -> None:
+        self.start_evaluation()
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluation_step(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.test = self.end_evaluation()
 
     def on_train_epoch_end(self) -> None:
+        assert self.validation is not None
         loss, right, count = self.sum(self.train_totals).tolist()
         self.train_totals.zero_()
         row = {
@@ -228,7 +236,7 @@ class Classifier(lightning.LightningModule):
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
             "train_loss": loss / count,
             "train_accuracy": right / count,
-            **self.test_metrics(),
+            **{f"val_{name}": value for name, value in self.validation.overall.items()},
         }
         self.history.append(row)
         logged = {name: value for name, value in row.items() if name not in ("epoch", "step")}
@@ -250,23 +258,11 @@ class Classifier(lightning.LightningModule):
             "train_totals": self.sum(self.train_totals).cpu(),
             "history": self.history,
             "seconds": self.elapsed(),
-            "confusion": self.confusion,
-            "mistakes": self.worst,
+            "validation": None if self.validation is None else self.validation._asdict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         run = checkpoint["run"]
         self.history, self.seconds = run["history"], run["seconds"]
-        self.confusion, self.worst = run["confusion"], run["mistakes"]
+        self.validation = None if run["validation"] is None else Figures(**run["validation"])
         self.train_totals = run["train_totals"].cpu() * (self.global_rank == 0)  # of all processes: counted once
-
-
-def worst(rows: Tensor) -> Tensor:
-    """The mistakes with the highest loss, that one first; then the right answers with the highest loss."""
-
-    def key(row: tuple[int, list[float]]) -> tuple[bool, float, float]:
-        loss, index, label, prediction = row[1]
-        return label == prediction, -loss, index
-
-    order = sorted(enumerate(rows.tolist()), key=key)
-    return rows[[index for index, _ in order[:WORST]]]

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from scripts.training.values import (
+    METRICS,
     assignment,
     at_least,
     between,
@@ -29,7 +30,7 @@ ALIASES = {"lr": "learning_rate"}
 
 # What the evaluation of a run's weights takes from the run.
 EVALUATED = {"data", "data_root", "image_size", "spatial_dims", "channels", "seed", "batch_size", "precision"}
-EVALUATED |= {"model", "model_option"}
+EVALUATED |= {"model", "model_option", "monitor"}
 # A resumed run ends as the uninterrupted one only if the others are as they were; these change no result.
 FREE = {"data_root", "download", "workers", "resume", "output", "config", "device", "checkpoint_steps", "evaluate"}
 
@@ -152,9 +153,15 @@ class Options:
         metavar="DECAY",
     )
 
+    class_weights: str = option(
+        "optimization", "none", "weights of the samples in the training loss: balanced, inversely proportional to the "
+        "frequency of their class in the training split, with a mean of 1; or none", type=one_of("none", "balanced"),
+    )  # fmt: skip
+
     label_smoothing: float = option(
-        "regularization", 0.0, "share of each label spread over all classes", type=between(0, 1), metavar="SHARE"
-    )
+        "regularization", 0.0, "share of each label spread over all classes; of multi-label targets, moved towards 0.5",
+        type=between(0, 1), metavar="SHARE",
+    )  # fmt: skip
     mixup: float = option(
         "regularization", 0.0, "alpha of Mixup; 0: none. With CutMix, each batch has one of both", type=between(0),
         metavar="ALPHA",
@@ -220,7 +227,19 @@ class Options:
         "run", None, "steps between checkpoints within an epoch (default: at the end of each epoch alone)",
         type=at_least(1), metavar="STEPS",
     )  # fmt: skip
-    evaluate: bool = option("run", False, "train nothing: evaluate the --weights on the validation images")
+    monitor: str | None = option(
+        "run",
+        None,
+        "metric of the validation split that chooses the best epoch, whose weights are best.safetensors: accuracy, "
+        "balanced_accuracy, f1, auroc, map (of multi-label targets alone) or loss (default: accuracy; auroc for "
+        "multi-label targets)",
+        type=one_of(*METRICS),
+        metavar="METRIC",
+    )
+    evaluate: bool = option(
+        "run", False, "train nothing: evaluate the --weights on the validation split, and on the test split if there "
+        "is one",
+    )  # fmt: skip
     limit_batches: int | None = option(
         "run", None, "steps an epoch at most, in training and evaluation, to see whether everything runs "
         "(default: no limit)", type=at_least(1), metavar="STEPS",

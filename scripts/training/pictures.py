@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, its confusion matrix, its worst mistakes."""
+"""Pictures of a run: its curves, its confusion matrix or matrices, its worst mistakes."""
 
 import io
 from collections.abc import Callable
@@ -39,19 +39,39 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def curves(history: list[dict[str, float]], title: str) -> Figure:
-    """Loss and accuracy over the epochs, side by side."""
+AXES = {"accuracy": "accuracy, %", "loss": "loss", "auroc": "area under the ROC curve"}
+AXES |= {"map": "mean average precision", "f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
+
+
+def curves(history: list[dict[str, float]], title: str, monitor: str, best: dict[str, float]) -> Figure:
+    """Loss, accuracy and, if it is neither, the monitored metric over the epochs, side by side.
+
+    Args:
+        history: The metrics of each epoch; those of the training split are its loss and accuracy.
+        title: What is shown.
+        monitor: The metric that chooses the best epoch.
+        best: The best one of ``history``; a vertical line marks it.
+    """
     epochs = [row["epoch"] for row in history]
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, metric, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
-        for split, style in (("train", "--"), ("test", "-")):
-            values = [scale * row[f"{split}_{metric}"] for row in history]
-            axis.plot(epochs, values, style, marker="o", markersize=3, label=f"{split} ({values[-1]:.3g} at the end)")
-        axis.set(xlabel="epoch", ylabel="accuracy, %" if metric == "accuracy" else "cross-entropy loss")
+    shown = list(dict.fromkeys(["loss", "accuracy", monitor]))
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(5 * len(shown), 4), layout="constrained")
+    for axis, metric in zip(axes, shown, strict=True):
+        scale = 100 if metric == "accuracy" else 1
+        for split, name, style in (("train", "training", "--"), ("val", "validation", "-")):
+            if f"{split}_{metric}" in history[0]:
+                values = [scale * row[f"{split}_{metric}"] for row in history]
+                label = f"{name} ({values[-1]:.3g} at the end)"
+                axis.plot(epochs, values, style, marker="o", markersize=3, label=label)
+        if metric == monitor:
+            label = f"best epoch: {best['epoch']} ({scale * best[f'val_{metric}']:.3g})"
+            axis.axvline(best["epoch"], color="grey", linestyle=":", label=label)
+        axis.set(xlabel="epoch", ylabel=AXES[metric])
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.suptitle(f"{shortened(title, 90)}: {history[-1]['test_accuracy']:.2%} of the test images")
+    last = history[-1][f"val_{monitor}"]
+    text = f"validation {monitor.replace('_', ' ')} {f'{last:.2%}' if monitor == 'accuracy' else f'{last:.4f}'}"
+    figure.suptitle(f"{shortened(title, 90)}: {text}")
     return figure
 
 
@@ -75,12 +95,44 @@ def confusion(counts: Any, classes: list[str], title: str) -> Figure:
     return figure
 
 
+def multi_label_confusion(counts: Any, classes: list[str], title: str) -> Figure:
+    """For each class, how many of the samples with it and without it were predicted to have it.
+
+    Args:
+        counts: (classes, 4): true positives, false negatives, false positives, true negatives.
+        classes: Their names.
+        title: What is shown.
+    """
+    pairs = counts.reshape(-1, 2, 2)
+    shares = (pairs / numpy.maximum(pairs.sum(axis=2, keepdims=True), 1)).reshape(-1, 4)
+    height = min(max(3.0, 0.4 * len(classes) + 2), 12)
+    figure, axis = pyplot.subplots(figsize=(7, height), layout="constrained")
+    drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(drawn, ax=axis, label="share of its half of the row", shrink=0.8)
+    columns = ("with it:\npredicted", "with it:\nmissed", "without it:\npredicted", "without it:\nnot predicted")
+    axis.set_xticks(range(4), columns, fontsize=8)
+    axis.axvline(1.5, color="black", linewidth=1)
+    axis.set(ylabel="class")
+    figure.suptitle(shortened(title, 90), fontsize=9, wrap=True)
+    if len(classes) <= NUMBERED:
+        axis.set_yticks(range(len(classes)), [shortened(name, 24) for name in classes])
+        for row, column in numpy.ndindex(shares.shape):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, f"{int(counts[row, column])}", ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def class_name(classes: list[str], index: float) -> str:
+    """The name of a class in a row of the worst mistakes; of multi-label samples it may be absent."""
+    return "absent" if index < 0 else shortened(classes[int(index)], 20)
+
+
 def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
     """The mistakes with the highest loss, that one first; if there are none, the right answers with the highest.
 
     Args:
         worst: Loss, index, label and prediction of images, mistakes first.
-        data: Whose test images they are.
+        data: Whose validation images they are.
         title: What is shown.
     """
     wrong = worst[worst[:, 2] != worst[:, 3]]
@@ -95,7 +147,7 @@ def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
         pixels = data.val.read(int(index)).permute(1, 2, 0).numpy()
         top = 255 if pixels.dtype == numpy.uint8 else 1.0
         axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=top)
-        truth, answer = (shortened(data.classes[int(each)], 20) for each in (label, predicted))
+        truth, answer = (class_name(data.classes, each) for each in (label, predicted))
         axis.set_title(f"{truth}\n\N{RIGHTWARDS ARROW} {answer}\nloss {loss:.2g}", fontsize=8)
     figure.suptitle(f"{shortened(title, 90)}\n{what} (true \N{RIGHTWARDS ARROW} predicted)", fontsize=9, wrap=True)
     return figure

@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import json
+import math
 import platform
 import time
 from functools import partial
@@ -15,6 +16,7 @@ import numpy
 import sklearn
 import timm
 import torch
+import torchmetrics
 import torchvision
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -83,13 +85,21 @@ class Reporting(Checkpoint):
             return
         write_whole(self.folder / "metrics.csv", table(pl_module.history))
         write_whole(self.folder / "last.safetensors", content)
-        if best(pl_module.history) is pl_module.history[-1]:
+        if best(pl_module.history, pl_module.monitor) is pl_module.history[-1]:
             write_whole(self.folder / "best.safetensors", content)
 
 
-def best(history: list[dict[str, float]]) -> dict[str, float]:
-    """The first of the epochs with the highest accuracy, and among them the lowest loss."""
-    return min(history, key=lambda row: (-row["test_accuracy"], row["test_loss"]))
+def best(history: list[dict[str, float]], monitor: str) -> dict[str, float]:
+    """The first of the epochs with the best value of the monitored metric, and among them the lowest loss.
+
+    An epoch for which the metric is not defined is worse than any other.
+    """
+
+    def key(row: dict[str, float]) -> tuple[float, float]:
+        value = row[f"val_{monitor}"] * (1 if monitor == "loss" else -1)
+        return math.inf if math.isnan(value) else value, row["val_loss"]
+
+    return min(history, key=key)
 
 
 def table(history: list[dict[str, float]]) -> bytes:
@@ -107,25 +117,15 @@ def weights_file(classifier: Classifier) -> bytes:
 
 def write_report(folder: Path, classifier: Classifier, data: Data, options: Options) -> dict[str, Any]:
     """The summary, then the pictures; one that cannot be drawn is left out, with a message."""
-    history = classifier.history
-    if history:
-        figures = {
-            "epochs": len(history),
-            "test_loss": history[-1]["test_loss"],
-            "test_accuracy": history[-1]["test_accuracy"],
-            "best_epoch": best(history)["epoch"],
-            "best_test_accuracy": best(history)["test_accuracy"],
-        }
-    else:
-        figures = classifier.test_metrics()
     shape = input_shape(classifier.description)
     counts = lazytorch.summary(unbuilt(classifier.description), shape, spatial_dims=len(shape) - 2)
     summary = {
         "model": options.model,
         "data": options.data,
-        **figures,
+        **metrics_of(classifier, data),
         "training_images": len(data.train.labels),
-        "test_images": len(data.val.labels),
+        "validation_images": len(data.val.labels),
+        **({} if data.test is None else {"test_images": len(data.test.labels)}),
         "parameters": counts.parameters,
         "multiply_adds": counts.macs,
         "input_shape": shape,
@@ -138,7 +138,7 @@ def write_report(folder: Path, classifier: Classifier, data: Data, options: Opti
             "python": platform.python_version(),
             **{
                 each.__name__: str(each.__version__)
-                for each in (lazytorch, torch, torchvision, timm, lightning, sklearn, numpy)
+                for each in (lazytorch, torch, torchvision, torchmetrics, timm, lightning, sklearn, numpy)
             },
         },
     }
@@ -147,15 +147,62 @@ def write_report(folder: Path, classifier: Classifier, data: Data, options: Opti
     return summary
 
 
+def metrics_of(classifier: Classifier, data: Data) -> dict[str, Any]:
+    """The metrics of the last and the best epoch, and of the test split; those that are not defined are None."""
+    history, monitor, validation = classifier.history, classifier.monitor, classifier.validation
+    assert validation is not None
+    found: dict[str, Any] = {"monitor": monitor}
+    if history:
+        chosen = best(history, monitor)
+        found |= {"epochs": len(history), "best_epoch": chosen["epoch"]}
+        found |= {f"best_val_{name}": defined(chosen[f"val_{name}"]) for name in validation.overall}
+    for split, figures in (("val", validation), ("test", classifier.test)):
+        if figures is not None:
+            found |= {f"{split}_{name}": defined(value) for name, value in figures.overall.items()}
+            found[f"{split}_per_class"] = [
+                {"class": name, **{metric: defined(value) for metric, value in row.items()}}
+                for name, row in zip(data.classes, figures.per_class, strict=True)
+            ]
+    return found
+
+
+def defined(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def closing(summary: dict[str, Any]) -> str:
+    """The monitored metric of the validation split and the test split, for the last message of a run."""
+    monitor, texts = summary["monitor"], []
+    for split, name in (("val", "validation"), ("test", "test")):
+        if f"{split}_{monitor}" in summary:
+            value = summary[f"{split}_{monitor}"]
+            text = "undefined" if value is None else f"{value:.2%}" if monitor == "accuracy" else f"{value:.4f}"
+            texts.append(f"{name} {monitor} {text}")
+    return ", ".join(texts)
+
+
+def sizes(data: Data, *, training: bool = True) -> str:
+    """How many images each split has, for a message."""
+    splits = [(data.train, "training")] if training else []
+    splits += [(data.val, "validation"), *([(data.test, "test")] if data.test is not None else [])]
+    texts = [f"{len(source.labels)} {name}" for source, name in splits]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
 def write_pictures(folder: Path, classifier: Classifier, data: Data, options: Options) -> None:
     title = f"{options.model} on {options.data}"
-    history = classifier.history
+    history, validation = classifier.history, classifier.validation
+    assert validation is not None
+    draw_confusion = pictures.multi_label_confusion if data.multi_label else pictures.confusion
     drawings = {
-        "confusion.png": partial(pictures.confusion, classifier.confusion.numpy(), data.classes, title),
-        "mistakes.png": partial(pictures.mistakes, classifier.worst, data, title),
+        "confusion.png": partial(draw_confusion, validation.confusion.numpy(), data.classes, title),
+        "mistakes.png": partial(pictures.mistakes, validation.worst, data, title),
     }
     if history:
-        drawings["curves.png"] = partial(pictures.curves, history, title)
+        drawings["curves.png"] = partial(
+            pictures.curves, history, title, classifier.monitor, best(history, classifier.monitor)
+        )
     for name, draw in drawings.items():
         try:
             content = pictures.png(draw, [title, *data.classes])

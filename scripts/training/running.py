@@ -118,6 +118,7 @@ def quieten() -> None:
         ".*your dataloader is\n? ?not resumable.*",
         ".*in eval mode at the start of training.*",  # the average, and what is frozen
         ".*smaller than the logging interval.*",
+        ".*during `trainer.(validate|test)\\(\\)`, it is recommended to use.*",  # EvenBatches repeats no sample
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -141,9 +142,8 @@ def train(options: Options, stop: Stop) -> None:
             say(f"{options.output} holds a finished run of {len(run['history'])} epochs: nothing to do.")
             return
     say(
-        f"{options.data}: {len(data.train.labels)} training and {len(data.val.labels)} test "
-        f"{SAMPLES[data.spatial_dims]} of {' x '.join(map(str, (data.channels, *data.sizes)))}, {len(data.classes)} "
-        "classes"
+        f"{options.data}: {report.sizes(data)} {SAMPLES[data.spatial_dims]} of "
+        f"{' x '.join(map(str, (data.channels, *data.sizes)))}, {len(data.classes)} classes"
     )
     logger = report.Logger(
         options.output, name="", version="tensorboard", purge_step=found.content["global_step"] + 1 if found else None
@@ -184,14 +184,16 @@ def train(options: Options, stop: Stop) -> None:
         write_whole(options.output / "options.yaml", to_yaml(options).encode())
         (options.output / "summary.json").unlink(missing_ok=True)
     trainer.fit(classifier, datamodule=loading, ckpt_path=str(found.path) if found else None)
+    if data.test is not None:
+        classifier.load_evaluated(weights.read(options.output / "best.safetensors"))
+        trainer.test(classifier, datamodule=loading, verbose=False)
     if trainer.is_global_zero:
         summary = report.write_report(options.output, classifier, data, options)
-        seconds = summary["seconds"]
-        say(f"test accuracy {summary['test_accuracy']:.2%} after {seconds:.0f} s; results in {options.output}")
+        say(f"{report.closing(summary)} after {summary['seconds']:.0f} s; results in {options.output}")
 
 
 def evaluate(options: Options, stop: Stop) -> None:
-    """Measure the weights on the test images; pictures and a summary go to the folder ``evaluation``."""
+    """Measure the weights on the validation and test images; a summary and pictures go to ``evaluation``."""
     quieten()
     there = weights.described(options.weights)
     options = with_model_of(there, options)
@@ -208,10 +210,13 @@ def evaluate(options: Options, stop: Stop) -> None:
     classifier = Classifier(model, description, loading, stop)
     trainer = make_trainer(options, logger=False, enable_checkpointing=False)
     trainer.validate(classifier, datamodule=loading, verbose=False)
+    if data.test is not None:
+        trainer.test(classifier, datamodule=loading, verbose=False)
     if trainer.is_global_zero:
         folder = options.output / "evaluation"
         summary = report.write_report(folder, classifier, data, options)
-        say(f"test accuracy {summary['test_accuracy']:.2%} of {summary['test_images']} images; results in {folder}")
+        what = f"{report.sizes(data, training=False)} {SAMPLES[data.spatial_dims]}"
+        say(f"{report.closing(summary)} of {what}; results in {folder}")
 
 
 def with_model_of(there: weights.Description | None, options: Options) -> Options:

@@ -17,6 +17,7 @@ KINDS = {  # of --data, and what follows them
     "torchvision": "NAME",
     "synthetic": "",
 }
+METRICS = ("accuracy", "balanced_accuracy", "f1", "auroc", "map", "loss")  # of --monitor
 KEPT = "none"  # the value of --image-size that keeps the sizes of arrays
 
 

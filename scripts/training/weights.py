@@ -89,7 +89,7 @@ def load(path: Path, description: Description) -> Backbone:
         RunError: If the file does not fit the description.
     """
     if path.suffix == ".safetensors":
-        state = safetensors.torch.load_file(path)
+        state = read(path)
     else:
         entries = checkpoints.read(path)["state_dict"]
         prefix = "average.module." if any(name.startswith("average.module.") for name in entries) else "model."
@@ -104,6 +104,18 @@ def load(path: Path, description: Description) -> Backbone:
             f"{path} must have the weights of {description['model']}({options}), got others: {listed(entries)}"
         ) from error
     return model
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file.
+
+    Raises:
+        RunError: If the file cannot be read.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} must be a file of weights, got one that cannot be read: {error}.") from error
 
 
 def published(data: Data, options: Options) -> tuple[Backbone, Description]:

@@ -78,8 +78,8 @@ def test_evaluate_standardizes_as_in_training(run, tmp_path):
     weights = str(output / "last.safetensors")
     train.main(["--evaluate", "--weights", weights, "--device", "cpu"])
     again = summary(output / "evaluation")
-    assert again["test_accuracy"] == summary(output)["test_accuracy"]
-    assert again["test_loss"] == pytest.approx(summary(output)["test_loss"], rel=1e-5)
+    assert again["val_accuracy"] == summary(output)["val_accuracy"]
+    assert again["val_loss"] == pytest.approx(summary(output)["val_loss"], rel=1e-5)
     shutil.rmtree(output / "evaluation")
 
     moved = shutil.copy(weights, tmp_path / "mine.safetensors")
@@ -88,7 +88,7 @@ def test_evaluate_standardizes_as_in_training(run, tmp_path):
     train.main([*arguments(other, dims), "--evaluate", "--weights", str(moved), "--output", str(tmp_path / "run")])
     there = summary(tmp_path / "run/evaluation")
     assert (there["mean"], there["deviation"]) == (again["mean"], again["deviation"])
-    assert there["test_loss"] == pytest.approx(again["test_loss"], rel=1e-5)  # the validation split is the same
+    assert there["val_loss"] == pytest.approx(again["val_loss"], rel=1e-5)  # the validation split is the same
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from scripts import train
 from scripts.training import fonts, pictures, running
-from scripts.training.module import WORST, worst
+from scripts.training.metrics import WORST, worst
 from scripts.training.sources import Data, InMemory
 from tests.scripts.runs import FOLDER, PETS, RUN
 
@@ -44,11 +44,11 @@ def text_in(figure: pyplot.Figure) -> str:
 def test_any_name_reaches_every_picture(picture, data):
     """Drawn as it is if a font has its characters, and as Python escapes otherwise; nothing is warned of."""
     rows = torch.tensor([[1.0, index, index, (index + 1) % 9] for index in range(9)])
-    history = [{f"{split}_{name}": 0.5 for split in ("train", "test") for name in ("loss", "accuracy")} | {"epoch": 1}]
+    history = [{f"{split}_{name}": 0.5 for split in ("train", "val") for name in ("loss", "accuracy")} | {"epoch": 1}]
     draw = {
         "confusion": lambda: pictures.confusion(numpy.eye(9), NAMES, TITLE),
         "mistakes": lambda: pictures.mistakes(rows, data, TITLE),
-        "curves": lambda: pictures.curves(history, TITLE),
+        "curves": lambda: pictures.curves(history, TITLE, "accuracy", history[0]),
     }[picture]
     drawn = []
 
@@ -121,7 +121,7 @@ def test_names_that_are_not_unicode_train(tmp_path, monkeypatch, capsys):
 
 def test_mistakes_are_there_without_a_mistake(pets, data):
     run = pets / "runs" / FOLDER
-    assert json.loads((run / "summary.json").read_text())["test_accuracy"] == 1
+    assert json.loads((run / "summary.json").read_text())["val_accuracy"] == 1
     assert (run / "mistakes.png").read_bytes().startswith(b"\x89PNG")
     right = torch.tensor([[loss, index, index, index] for index, loss in enumerate([0.1, 0.3, 0.2])])
     with fonts.for_names(NAMES):
@@ -152,7 +152,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_figures(tmp_path, monkeypatch, 
     assert (
         f"{output / 'confusion.png'} is left out, as it cannot be drawn (RuntimeError: no such colour)" in printed.err
     )
-    assert "test accuracy" in printed.out
+    assert "validation accuracy" in printed.out
     assert found == [1]
     assert (output / "mistakes.png").exists()
     assert not (output / "confusion.png").exists()

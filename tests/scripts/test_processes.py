@@ -131,8 +131,8 @@ def test_same_parameters_everywhere_and_each_image_once(tmp_path):
         assert sorted(seen) == list(range(256))
         assert one["row"] == other["row"]
     run = checkpoints.read(checkpoints.listed(tmp_path / "run")[0])["run"]
-    assert run["confusion"].sum(dim=1).tolist() == [16] * 4  # all 64 test images, each once
-    assert run["confusion"].trace() / 64 == run["history"][-1]["test_accuracy"]
+    assert run["validation"]["confusion"].sum(dim=1).tolist() == [16] * 4  # all 64 test images, each once
+    assert run["validation"]["confusion"].trace() / 64 == run["history"][-1]["val_accuracy"]
     assert [path.name for path in tmp_path.glob("run/*.partial")] == []
 
 

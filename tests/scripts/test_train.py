@@ -74,12 +74,12 @@ def test_leaves_one_folder(digits):
     summary = summary_of(digits)
     rows = rows_of(digits)
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert float(rows[-1]["test_accuracy"]) == summary["test_accuracy"]
-    assert max(float(row["test_accuracy"]) for row in rows) == summary["best_test_accuracy"]
+    assert float(rows[-1]["val_accuracy"]) == summary["val_accuracy"]
+    assert max(float(row["val_accuracy"]) for row in rows) == summary["best_val_accuracy"]
     assert summary["parameters"] == 2_236_106
     # A 32 x 32 image has (32 / 224)^2 of the pixels; the classifier and the first layer differ.
     assert 5e6 < summary["multiply_adds"] < 7e6
-    assert (summary["training_images"], summary["test_images"]) == (1437, 360)
+    assert (summary["training_images"], summary["validation_images"]) == (1437, 360)
     assert summary["seed"] == 0
     assert summary["versions"]["torch"] == str(torch.__version__)
     for name in ("curves.png", "confusion.png", "mistakes.png"):
@@ -97,7 +97,7 @@ def test_weights_load_in_one_line_and_have_the_accuracy_that_was_measured(digits
         logits = model(torch.stack([image for image, _, _ in rows]))
     assert logits.shape == (16, 10)
     right = (logits.argmax(1) == torch.tensor([label for _, label, _ in rows])).float().mean()
-    assert right.item() == pytest.approx(summary["test_accuracy"])
+    assert right.item() == pytest.approx(summary["val_accuracy"])
 
 
 def test_everything_else_trains_too(small):
@@ -296,8 +296,8 @@ def test_evaluates_weights(small, tmp_path, capsys):
     weights = shutil.copy(small / "last.safetensors", tmp_path / "mine.safetensors")
     train.main([*SMALL, "--seed", "3", "--evaluate", "--weights", str(weights), "--output", str(tmp_path / "run")])
     summary = summary_of(tmp_path / "run/evaluation")
-    assert summary["test_accuracy"] == summary_of(small)["test_accuracy"]
-    assert f"test accuracy {summary['test_accuracy']:.2%}" in capsys.readouterr().out
+    assert summary["val_accuracy"] == summary_of(small)["val_accuracy"]
+    assert f"validation accuracy {summary['val_accuracy']:.2%}" in capsys.readouterr().out
     assert not (tmp_path / "run/checkpoints").exists()
 
 
@@ -348,20 +348,20 @@ def test_wrong_arguments(arguments, message, tmp_path, capsys):
 
 def test_best_is_the_first_of_the_highest():
     rows = [
-        {"epoch": 1, "test_accuracy": 0.5, "test_loss": 1},
-        {"epoch": 2, "test_accuracy": 0.7, "test_loss": 3},
-        {"epoch": 3, "test_accuracy": 0.7, "test_loss": 2},
-        {"epoch": 4, "test_accuracy": 0.7, "test_loss": 2},
+        {"epoch": 1, "val_accuracy": 0.5, "val_loss": 1},
+        {"epoch": 2, "val_accuracy": 0.7, "val_loss": 3},
+        {"epoch": 3, "val_accuracy": 0.7, "val_loss": 2},
+        {"epoch": 4, "val_accuracy": 0.7, "val_loss": 2},
     ]
-    assert report.best(rows)["epoch"] == 3
+    assert report.best(rows, "accuracy")["epoch"] == 3
 
 
-def test_loss_and_accuracy_are_those_of_all_images(small):
+def val_loss_and_accuracy_are_those_of_all_images(small):
     """The table's figures, computed again from the confusion matrix and the exported weights."""
     run = checkpoints.read(checkpoints.listed(small)[0])["run"]
-    counts = run["confusion"]
+    counts = run["validation"]["confusion"]
     assert counts.sum() == 16
-    assert counts.trace() / counts.sum() == float(rows_of(small)[-1]["test_accuracy"])
+    assert counts.trace() / counts.sum() == float(rows_of(small)[-1]["val_accuracy"])
     given, _ = options.parse("", ["--config", str(small / "options.yaml")])
     data = load(given)
     images = Images(data.val, data, given, training=False)
@@ -373,4 +373,4 @@ def test_loss_and_accuracy_are_those_of_all_images(small):
         for index in range(16):
             image, label, _ = images[0, index]
             losses.append(F.cross_entropy(model(image[None]), torch.tensor([label])).item())
-    assert sum(losses) / 16 == pytest.approx(float(rows_of(small)[-1]["test_loss"]), rel=0.05)  # bf16 there
+    assert sum(losses) / 16 == pytest.approx(float(rows_of(small)[-1]["val_loss"]), rel=0.05)  # bf16 there
