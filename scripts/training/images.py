@@ -6,9 +6,10 @@ import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as transforms
 
+from scripts.training import augmentation_images
+from scripts.training.augmentation import Augmentation, changes
 from scripts.training.errors import RunError
 from scripts.training.options import Options
 from scripts.training.sources import Data, Source
@@ -19,23 +20,6 @@ Key = tuple[int, int]  # an epoch and an image's index
 def seed_for(*numbers: int) -> int:
     """A seed of its own for each combination of numbers."""
     return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> numpy.uint64(1))
-
-
-def training_transform(options: Options, size: int) -> transforms.Compose:
-    bilinear = InterpolationMode.BILINEAR
-    steps: list[Any] = []
-    if options.crop < 1:
-        steps.append(transforms.RandomResizedCrop(size, scale=(options.crop, 1), antialias=True))
-    else:
-        steps += [transforms.Resize(size, antialias=True), transforms.CenterCrop(size)]
-        steps.append(
-            transforms.RandomAffine((-10, 10), translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=bilinear)
-        )
-    if options.flip:
-        steps.append(transforms.RandomHorizontalFlip(options.flip))
-    if options.randaugment:
-        steps.append(transforms.RandAugment(options.randaugment, options.randaugment_magnitude, interpolation=bilinear))
-    return transforms.Compose(steps)
 
 
 class Images(Dataset[tuple[Tensor, int, int]]):
@@ -49,15 +33,26 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         self.source = source
         self.channels = data.channels
         self.seed = options.seed
-        self.random = training_transform(options, data.image_size) if training else None
-        if self.random is None:
+        self.size = data.image_size
+        if not isinstance(self.size, int):
+            self.mean, self.deviation = (
+                torch.tensor(each).reshape(-1, *[1] * data.spatial_dims) for each in (data.mean, data.deviation)
+            )
+            self.augment = Augmentation(options, data.spatial_dims) if training else None
+            return
+        used = changes(options, 2, photographs=True)
+        operations, magnitude = options.randaugment, options.randaugment_magnitude
+        self.random = None
+        if training:
+            self.random = augmentation_images.for_photographs(used, self.size, operations, magnitude)
+        else:
             self.shape = transforms.Compose(
-                [transforms.Resize(data.image_size, antialias=True), transforms.CenterCrop(data.image_size)]
+                [transforms.Resize(self.size, antialias=True), transforms.CenterCrop(self.size)]
             )
         normalize = transforms.Normalize(data.mean, data.deviation)
         finish: list[Any] = [transforms.ToDtype(torch.float32, scale=True), normalize]
-        if training and options.erasing:
-            finish.append(transforms.RandomErasing(options.erasing))
+        if training:
+            finish += augmentation_images.altered(used)
         self.finish = transforms.Compose(finish)
 
     def __len__(self) -> int:
@@ -66,6 +61,11 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
         epoch, index = key
         image = self.source.read(index)
+        if not isinstance(self.size, int):
+            image = (image.float() - self.mean) / self.deviation
+            if self.augment is not None:
+                image = self.augment(image, seed_for(self.seed, epoch, index))
+            return image, self.source.labels[index], index
         if image.size(0) > self.channels:
             raise RunError(
                 f"{self.source.name(index)} is in colour, but the first images of all classes are grey. Convert it."

@@ -14,9 +14,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
-from torchvision.transforms import v2 as transforms
 
 from lazytorch.models import Backbone
+from scripts.training.augmentation import Mixing
 from scripts.training.errors import NonFiniteError, RunError
 from scripts.training.images import seed_for
 from scripts.training.loading import Loading
@@ -77,9 +77,7 @@ class Classifier(lightning.LightningModule):
         if options.compile:
             self.model.compile()
         classes = len(data.classes)
-        mixes = [(transforms.MixUp, options.mixup), (transforms.CutMix, options.cutmix)]
-        chosen = [mix(alpha=alpha, num_classes=classes) for mix, alpha in mixes if alpha > 0]
-        self.mix = transforms.RandomChoice(chosen) if chosen else None
+        self.mix = Mixing(options, classes, data.spatial_dims)
         self.sharded = False
         self.seconds = 0.0  # of training, before this process
         self.started = time.perf_counter()
@@ -142,9 +140,7 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images, labels, _ = batch
-        targets = labels
-        if self.mix is not None:
-            images, targets = self.mix(images, labels)
+        images, targets = self.mix(images, labels)
         logits = self.model(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.options.label_smoothing)
         self.agree(loss, images, batch_idx)

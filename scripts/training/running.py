@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from scripts.training import checkpoints, report, weights
+from scripts.training import augmentation, checkpoints, report, weights
 from scripts.training.data import load
 from scripts.training.errors import NonFiniteError, RunError, Stopped
 from scripts.training.files import full, is_full, write_whole
@@ -131,6 +131,7 @@ def train(options: Options, stop: Stop) -> None:
     if run is None:
         weights.require_model(options)
     data = normalized_as(run["description"] if run else there, load(options))
+    augmentation.require(options, data)
     if run is not None:
         refuse_another_run(run, data, options)
         if report.is_whole(options.output) and len(run["history"]) >= options.epochs:

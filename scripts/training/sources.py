@@ -101,6 +101,9 @@ class Data(NamedTuple):
     val: Source
     classes: list[str]
     channels: int
-    image_size: int
+    image_size: int | tuple[int, ...] | None
     mean: list[float]
     deviation: list[float]
+    test: Source | None = None
+    multi_label: bool = False
+    spatial_dims: int = 2
