@@ -139,7 +139,7 @@ def train(options: Options, stop: Stop) -> None:
             return
     say(
         f"{options.data}: {len(data.train.labels)} training and {len(data.val.labels)} test images of "
-        f"{data.channels} x {data.image_size} x {data.image_size}, {len(data.classes)} classes"
+        f"{' x '.join(map(str, weights.input_shape(weights.describe(data, options))[1:]))}, {len(data.classes)} classes"
     )
     logger = report.Logger(
         options.output, name="", version="tensorboard", purge_step=found.content["global_step"] + 1 if found else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import lazytorch
 from lazytorch.models import Backbone
-from scripts.training import checkpoints
+from scripts.training import checkpoints, dimensions
 from scripts.training.errors import RunError, listed
 from scripts.training.options import Options
 from scripts.training.sources import Data
@@ -110,7 +110,7 @@ def published(data: Data, options: Options) -> tuple[Backbone, Description]:
         RunError: If the weights have another number of classes.
     """
     description = describe(data, options)
-    model = unbuilt({**description, "classes": None}, options.weights)
+    model = with_weights({**description, "classes": None}, options.weights)
     if model.num_classes != len(data.classes):
         raise RunError(
             f"--data: the weights {options.weights} are of {model.num_classes} classes, got {options.data} with "
@@ -129,9 +129,22 @@ def unbuilt(description: Description, weights: str | None = None) -> Backbone:
         raise RunError(f"The model {description['model']} cannot be built: {error}") from error
 
 
-def input_shape(description: Description) -> tuple[int, int, int, int]:
+def with_weights(description: Description, weights: str | None) -> Backbone:
+    """The lazy model that ``describe`` describes, with weights converted to the number of dimensions of its input."""
+    model = unbuilt(description, weights)
+    if weights is None:
+        return model
+    _, channels, *sizes = input_shape(description)
+    try:
+        return dimensions.converted(model, weights, description, channels, len(sizes))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"The model {description['model']} cannot be built: {error}") from error
+
+
+def input_shape(description: Description) -> tuple[int, ...]:
     """The shape of one image, as a batch."""
-    return 1, description["channels"], description["image_size"], description["image_size"]
+    size = description["image_size"]
+    return 1, description["channels"], *((size, size) if isinstance(size, int) else size)
 
 
 def build(description: Description, weights: str | None = None, *, new_classifier: bool = False) -> Backbone:
@@ -142,7 +155,7 @@ def build(description: Description, weights: str | None = None, *, new_classifie
         weights: Those that it starts from.
         new_classifier: Whether the classifier is initialized, also where that of the weights would fit.
     """
-    model = unbuilt(description, weights)
+    model = with_weights(description, weights)
     if new_classifier:
         model.reset_classifier(len(description["classes"]))
     return built(model, description)
