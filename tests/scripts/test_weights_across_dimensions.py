@@ -1,7 +1,6 @@
 """--weights of images in runs on signals and volumes, of any channels."""
 
 import re
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -40,9 +39,9 @@ def flat() -> lazytorch.models.Backbone:
 def run(tmp_path, monkeypatch, capsys):
     """Starts a run on data in memory; returns the weights that it saved and what it printed."""
 
-    def start(data, weights, *arguments):
+    def start(data, weights, *arguments, name="run"):
         monkeypatch.setattr(running, "load", lambda options: data)
-        output = tmp_path / "run"
+        output = tmp_path / name
         train.main(["--model", "resnet10t", "--weights", str(weights), *STILL, "--output", str(output), *arguments])
         return safetensors.torch.load_file(output / "last.safetensors"), capsys.readouterr().out
 
@@ -83,26 +82,22 @@ def test_published_weights_start_signals_and_volumes(run, monkeypatch, spatial_d
     assert state["head.classifier.weight"].shape == (2, 512)
 
 
+@pytest.mark.filterwarnings("ignore:The weights .* have 3 classes")
 def test_weights_of_a_run_start_runs_of_other_dimensions(run, tmp_path):
     """With a new classifier for other classes; and weights of volumes start volumes as they are."""
     images = array_data(2, classes=3, count=12)
-    first, printed = run(images, lazy_weights(tmp_path, 3), "--output", str(tmp_path / "images"))
+    model = lazytorch.materialize(get_model("resnet10t", num_classes=3), (1, 2, 64, 64))
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "start.safetensors")
+    first, printed = run(images, tmp_path / "start.safetensors", name="images")
     assert "are of images:" not in printed
     weights = tmp_path / "images" / "last.safetensors"
-    volumes, printed = run(array_data(3), weights, "--image-size", "32", "--output", str(tmp_path / "volumes"))
+    volumes, printed = run(array_data(3), weights, name="volumes")
     assert "are of other classes: the classifier is randomly initialized" in printed
     assert torch.equal(volumes[KERNEL], inflate_state_dict(first)[KERNEL])
     assert volumes["head.classifier.weight"].shape == (2, 512)
-    again, printed = run(array_data(3), tmp_path / "volumes/last.safetensors", "--output", str(tmp_path / "again"))
+    again, printed = run(array_data(3), tmp_path / "volumes/last.safetensors", name="again")
     assert "are of images:" not in printed
     assert torch.equal(again[KERNEL], volumes[KERNEL])
-
-
-def lazy_weights(folder: Path, classes: int) -> Path:
-    model = lazytorch.materialize(get_model("resnet10t", num_classes=classes), (1, 2, 64, 64))
-    path = folder / "start.safetensors"
-    safetensors.torch.save_file(model.state_dict(), path)
-    return path
 
 
 def test_weights_that_cannot_be_converted_are_one_sentence(run, tmp_path, capsys):
@@ -116,11 +111,14 @@ def test_weights_that_cannot_be_converted_are_one_sentence(run, tmp_path, capsys
         with pytest.raises(SystemExit):
             run(array_data(spatial_dims), path)
         assert capsys.readouterr().err.strip() == message
-    vgg = lazytorch.materialize(get_model("vgg11", num_classes=2), (1, 3, 64, 64))  # flattens its feature map
+    small = {"widths": (4, 4, 4, 8, 8), "pool_size": 2, "hidden_channels": 10}
+    vgg = lazytorch.materialize(get_model("vgg11", num_classes=2, **small), (1, 3, 64, 64))  # flattens its features
     safetensors.torch.save_file(vgg.state_dict(), path)
     with pytest.raises(SystemExit):
-        run(array_data(3), path, "--model", "vgg11")
+        run(
+            array_data(3), path, "--model", "vgg11", "--model-option", *(f"{key}={each}" for key, each in small.items())
+        )
     error = capsys.readouterr().err.strip()
-    assert re.search(r"vgg11 cannot be built: .*head\.hidden\.linear1\.weight is \(4096, 25088\), must be", error)
+    assert re.search(r"vgg11 cannot be built: .*head\.hidden\.linear1\.weight is \(10, 32\), must be \(10, 64\)", error)
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
