@@ -64,6 +64,8 @@ def draw(axis: Axes, example: Tensor, data: Data) -> None:
     if data.spatial_dims == 3:
         picture = central_slices(picture)
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    if data.spatial_dims == 3:
+        axis.set_xlim(-0.04 * picture.shape[1], 1.04 * picture.shape[1])  # more than between slices
 
 
 def traces(axis: Axes, signal: numpy.ndarray) -> None:

@@ -1,9 +1,12 @@
 """Augmentation of signals, images and volumes: the same options, and the same example for the same seed."""
 
 import importlib.util
+import os
 import pickle
 import random
+import signal
 import sys
+from functools import partial
 
 import numpy
 import pytest
@@ -11,12 +14,16 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as transforms
 
+from scripts.training import checkpoints, running
 from scripts.training.augmentation import Augmentation, Mixing, require
 from scripts.training.data import load
 from scripts.training.errors import RunError
 from scripts.training.images import Images, seed_for
 from scripts.training.options import Options, parse
 from scripts.training.sources import Data, InMemory
+from tests.scripts import forks
+from tests.scripts.arrays import array_data
+from tests.scripts.runs import assert_same
 
 SHAPES = {1: (60,), 2: (40, 30), 3: (16, 20, 12)}
 NONE = ("--shift", "0", "--intensity", "0")
@@ -286,3 +293,35 @@ def test_batches_of_every_kind_are_mixed(spatial_dims):
         assert mixed.shape == examples.shape
         assert sorted(mixed[1].unique().tolist()) == [0, 1]
         torch.testing.assert_close((mixed[1] == 1).float().mean(), targets[1, 1])
+
+
+def in_memory(spatial_dims: int, killed_after: int | None = None) -> None:
+    """Have the process train on arrays, and be killed after the checkpoint of a step."""
+    running.load = lambda options: array_data(spatial_dims, count=12)
+    prune = checkpoints.Saving.prune
+
+    def prune_or_die(saving: checkpoints.Saving) -> None:
+        if (saving.folder / f"step-{killed_after or 0:010}.ckpt").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        prune(saving)
+
+    checkpoints.Saving.prune = prune_or_die
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spatial_dims", SHAPES)
+def test_killed_and_resumed_ends_bitwise_equal_with_every_change(tmp_path, spatial_dims):
+    """Whether a loading process augments, as in the whole and the resumed run, or the run itself."""
+    arguments = EVERYTHING if spatial_dims > 1 else [each for each in EVERYTHING if each not in ("--rotate", "30")]
+    small = ["--model-option", "width=0.1", "final_channels=16", "--batch-size", "4", "--device", "cpu"]
+    command = [*arguments, *small, "--mixup", "0.2", "--epochs", "2", "--checkpoint-steps", "1", "--output"]
+    log = tmp_path / "log"
+    assert forks.finish([*command, tmp_path / "whole", "--workers", "1"], log, partial(in_memory, spatial_dims)) == 0, (
+        log.read_text()
+    )
+    killed = forks.finish([*command, tmp_path / "run"], log, partial(in_memory, spatial_dims, 4))
+    assert killed == -signal.SIGKILL, log.read_text()
+    again = [*command, tmp_path / "run", "--resume", "--workers", "1"]
+    assert forks.finish(again, log, partial(in_memory, spatial_dims)) == 0, log.read_text()
+    assert "going on from" in log.read_text()
+    assert_same(tmp_path / "run", tmp_path / "whole")
