@@ -131,8 +131,7 @@ class Augmentation:
 
     def __call__(self, example: Tensor, seed: int) -> Tensor:
         shape = tuple(example.shape[1:])
-        if len(shape) != self.spatial_dims:
-            raise ValueError(f"an example must have {self.spatial_dims} spatial dimensions, got {tuple(example.shape)}")
+        assert len(shape) == self.spatial_dims, shape
         if not self.changes.any():
             return example
         if self.spatial_dims == 2:

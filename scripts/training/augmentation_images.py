@@ -26,8 +26,8 @@ class RandomIntensity(transforms.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         return {"factor": torch.empty(1).uniform_(1 - self.change, 1 + self.change).item()}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return inpt * params["factor"]
+    def transform(self, image: Any, params: dict[str, Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return image * params["factor"]
 
 
 def moved(changes: "Changes") -> list[Any]:

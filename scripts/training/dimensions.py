@@ -5,10 +5,10 @@ from typing import Any
 
 import lazytorch
 from lazytorch.models import Backbone, inflate_state_dict, reduce_state_dict
+from scripts.training.augmentation import KINDS
 from scripts.training.errors import RunError
 from scripts.training.processes import say
 
-KINDS = {1: "signals", 2: "images", 3: "volumes"}  # by the number of spatial dimensions
 CONVERSIONS = {
     1: (reduce_state_dict, "each kernel is summed along its height"),
     3: (inflate_state_dict, "each kernel is repeated along the depth and divided by the number of repetitions"),

@@ -39,7 +39,7 @@ def look(data: Data) -> Look:
     if channels > 1 and not (is_photographs(data) and channels == len(COLOURS)):
         shown = ("1 and 2", "red and green") if channels == 2 else ("1, 2 and 3", "red, green and blue")
         of_all = f" of {channels}" if channels > len(COLOURS) else ""
-        what = f"channels {shown[0]}{of_all} as {shown[1]}, each from its {LOW}nd to its {HIGH}th percentile"
+        what = f"channels {shown[0]}{of_all} as {shown[1]}, each scaled from percentile {LOW} to {HIGH}"
     if data.spatial_dims == 3:
         slices = "the central slices across depth, height and width"
         return Look("; ".join(filter(None, (slices, what))), 3, 4.2)
@@ -49,7 +49,7 @@ def look(data: Data) -> Look:
 def draw(axis: Axes, example: Tensor, data: Data) -> None:
     """Draw an example as it was read, (channels, *spatial), without axes.
 
-    Values of arrays are scaled, each channel by itself, from their 2nd to their 98th percentile.
+    Values of arrays are scaled, each channel by itself, from percentile 2 to 98.
     """
     axis.axis("off")
     if data.spatial_dims == 1:

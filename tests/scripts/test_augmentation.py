@@ -240,7 +240,7 @@ def test_a_change_that_the_data_cannot_have_is_an_error(spatial_dims, arguments,
 
 def test_names_of_axes_are_checked_before_anything_is_read(capsys):
     for text, message in (
-        ("heigth", "must be names of depth, height, width or length, with commas between them, got heigth. Did you "),
+        ("dpth", "must be names of depth, height, width or length, with commas between them, got dpth. Did you "),
         ("width,width", "must name each axis once, got width,width"),
     ):
         with pytest.raises(SystemExit):

@@ -231,9 +231,9 @@ def test_volumes_are_drawn_as_their_three_central_slices():
     ("channels", "note"),
     [
         (1, ""),
-        (2, "channels 1 and 2 as red and green, each from its 2nd to its 98th percentile"),
-        (3, "channels 1, 2 and 3 as red, green and blue, each from its 2nd to its 98th percentile"),
-        (12, "channels 1, 2 and 3 of 12 as red, green and blue, each from its 2nd to its 98th percentile"),
+        (2, "channels 1 and 2 as red and green, each scaled from percentile 2 to 98"),
+        (3, "channels 1, 2 and 3 as red, green and blue, each scaled from percentile 2 to 98"),
+        (12, "channels 1, 2 and 3 of 12 as red, green and blue, each scaled from percentile 2 to 98"),
     ],
 )
 def test_images_of_many_bands_are_drawn_as_the_composite_that_is_stated(channels, note):
