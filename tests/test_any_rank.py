@@ -11,6 +11,7 @@ from lazytorch.models import (
     get_model,
     inflate_state_dict,
     load_reference_state_dict,
+    reduce_state_dict,
     reference_state_dict,
 )
 from scripts.parity import randomize
@@ -128,6 +129,27 @@ def test_inflated_weights_compute_the_same_where_nothing_is_padded():
     deep.load_state_dict(inflate_state_dict(flat.state_dict()))
     volume = image.unsqueeze(2).expand(-1, -1, 10, -1, -1)
     torch.testing.assert_close(deep.eval()(volume).flatten(1), flat(image).flatten(1))
+
+
+def test_reduced_weights_compute_of_a_signal_what_an_image_of_equal_rows_gives():
+    """Exactly where the receptive field, here 83 pixels, ends before the image does; elsewhere zeros are seen."""
+    flat = materialize(ResNet(5, depths=(1, 1), widths=(8, 16), stem=(8,)), (1, 3, 32, 32)).eval()
+    randomize(flat)
+    model = ResNet(5, depths=(1, 1), widths=(8, 16), stem=(8,)).eval()
+    model.load_state_dict(reduce_state_dict(flat.state_dict()))
+    signal = torch.randn(1, 3, 64)
+    expected = flat.forward_features(signal.unsqueeze(2).expand(-1, -1, 160, -1))
+    actual = model.forward_features(signal)
+    assert actual.shape == (1, 64, 8)
+    for place in range(6, 14):
+        torch.testing.assert_close(actual, expected[:, :, place])
+    assert not torch.allclose(actual, expected[:, :, 0])
+
+
+def test_reduction_undoes_inflation():
+    signals = {"conv": torch.randn(4, 3, 5), "norm": torch.randn(4)}
+    repeated = signals | {"conv": signals["conv"].unsqueeze(2).repeat(1, 1, 5, 1) / 5}
+    torch.testing.assert_close(reduce_state_dict(repeated), signals)
 
 
 @pytest.mark.parametrize("source", ["torchvision", "timm"])

@@ -27,6 +27,7 @@ def test_every_public_lazy_layer_and_model_is_listed():
         "list_models",
         "load_reference_state_dict",
         "optimize_for_inference",
+        "reduce_state_dict",
         "reference_state_dict",
         "references",
     }

@@ -31,7 +31,7 @@ from lazytorch.models import (
     squeezenet,
     vgg,
 )
-from lazytorch.models._weights.fitting import inflate_state_dict
+from lazytorch.models._weights.fitting import inflate_state_dict, reduce_state_dict
 from lazytorch.models._weights.loading import load_reference_state_dict, reference_state_dict
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.backbone import Backbone
@@ -83,6 +83,7 @@ __all__ = [
     "list_models",
     "load_reference_state_dict",
     "optimize_for_inference",
+    "reduce_state_dict",
     "reference_state_dict",
     "references",
 ]

@@ -6,9 +6,10 @@ import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as transforms
 
+from scripts.training import augmentation_images
+from scripts.training.augmentation import Augmentation, changes
 from scripts.training.errors import RunError
 from scripts.training.options import Options
 from scripts.training.preprocessing import Preprocessing
@@ -20,23 +21,6 @@ Key = tuple[int, int]  # an epoch and an image's index
 def seed_for(*numbers: int) -> int:
     """A seed of its own for each combination of numbers."""
     return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> numpy.uint64(1))
-
-
-def training_transform(options: Options, size: int) -> transforms.Compose:
-    bilinear = InterpolationMode.BILINEAR
-    steps: list[Any] = []
-    if options.crop < 1:
-        steps.append(transforms.RandomResizedCrop(size, scale=(options.crop, 1), antialias=True))
-    else:
-        steps += [transforms.Resize(size, antialias=True), transforms.CenterCrop(size)]
-        steps.append(
-            transforms.RandomAffine((-10, 10), translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=bilinear)
-        )
-    if options.flip:
-        steps.append(transforms.RandomHorizontalFlip(options.flip))
-    if options.randaugment:
-        steps.append(transforms.RandAugment(options.randaugment, options.randaugment_magnitude, interpolation=bilinear))
-    return transforms.Compose(steps)
 
 
 class Images(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
@@ -54,17 +38,21 @@ class Images(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
             self.preprocess = None
             self.transform_photographs(data, data.image_size, options, training=training)
         else:
-            # The augmentation of arrays belongs here, as ``self.random``; it gets standardized samples of float32.
-            self.preprocess, self.random = Preprocessing(data), None
+            self.preprocess = Preprocessing(data)
+            self.augment = Augmentation(options, data.spatial_dims) if training else None
 
     def transform_photographs(self, data: Data, size: int, options: Options, *, training: bool) -> None:
-        self.random = training_transform(options, size) if training else None
-        if self.random is None:
+        used = changes(options, 2, photographs=True)
+        operations, magnitude = options.randaugment, options.randaugment_magnitude
+        self.random = None
+        if training:
+            self.random = augmentation_images.for_photographs(used, size, operations, magnitude)
+        else:
             self.shape = transforms.Compose([transforms.Resize(size, antialias=True), transforms.CenterCrop(size)])
         normalize = transforms.Normalize(data.mean, data.deviation)
         finish: list[Any] = [transforms.ToDtype(torch.float32, scale=True), normalize]
-        if training and options.erasing:
-            finish.append(transforms.RandomErasing(options.erasing))
+        if training:
+            finish += augmentation_images.altered(used)
         self.finish = transforms.Compose(finish)
 
     def __len__(self) -> int:
@@ -78,10 +66,7 @@ class Images(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
     def array(self, epoch: int, index: int) -> Tensor:
         assert self.preprocess is not None
         sample = self.preprocess(self.source.read(index))
-        if self.random is not None:
-            torch.manual_seed(seed_for(self.seed, epoch, index))
-            sample = self.random(sample)
-        return sample
+        return sample if self.augment is None else self.augment(sample, seed_for(self.seed, epoch, index))
 
     def photograph(self, epoch: int, index: int) -> Tensor:
         image = self.source.read(index)

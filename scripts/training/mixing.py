@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor
 from torchvision.transforms import v2 as transforms
 
-from scripts.training.errors import RunError
 from scripts.training.options import Options
 from scripts.training.sources import Data
 
@@ -19,17 +18,9 @@ class Mixing:
     Args:
         data: The data to mix.
         options: ``mixup`` and ``cutmix``; with both, each batch has one of them.
-
-    Raises:
-        RunError: If the data cannot be mixed so.
     """
 
     def __init__(self, data: Data, options: Options) -> None:
-        if options.cutmix > 0 and data.spatial_dims == 1:
-            raise RunError(
-                f"--cutmix: must be 0 for signals, which have no rectangle to replace, got {options.cutmix:g}. "
-                "Use --mixup."
-            )
         mixes = [(transforms.MixUp, options.mixup), (transforms.CutMix, options.cutmix)]
         chosen: list[Any] = [mix(alpha=alpha, num_classes=len(data.classes)) for mix, alpha in mixes if alpha > 0]
         self.mix = transforms.RandomChoice(chosen) if chosen else None

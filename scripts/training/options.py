@@ -15,6 +15,7 @@ from scripts.training.values import (
     METRICS,
     assignment,
     at_least,
+    axes,
     between,
     data_set,
     image_size,
@@ -170,22 +171,54 @@ class Options:
     crop: float = option(
         "regularization",
         1.0,
-        "least share of an image's area that a random resized crop keeps; 1: no such crop, but shifts, turns and "
-        "scalings of a tenth",
+        "least fraction of an example's length, area or volume that a random crop keeps; 1: no crop",
         type=between(0.01, 1),
-        metavar="SHARE",
+        metavar="FRACTION",
     )
+    shift: float | None = option(
+        "regularization", None, "largest shift along each axis, as a fraction of its size (default: 0.08 for images "
+        "from 0 to 1, 0.05 for arrays, 0 with --crop)", type=between(0, 1), metavar="FRACTION",
+    )  # fmt: skip
+    rotate: float | None = option(
+        "regularization", None, "largest rotation, of images or of the slices of volumes (default: 10 for images from "
+        "0 to 1; 0 for arrays, and with --crop)", type=between(0, 180), metavar="DEGREES",
+    )  # fmt: skip
+    zoom: float | None = option(
+        "regularization", None, "largest relative change of size; of the duration of signals (default: 0.1 for images "
+        "from 0 to 1; 0 for arrays, and with --crop)", type=between(0, 0.9), metavar="FRACTION",
+    )  # fmt: skip
     flip: float = option(
-        "regularization", 0.0, "probability of a horizontal flip", type=between(0, 1), metavar="PROBABILITY"
-    )
+        "regularization", 0.0, "probability of a flip along each of the --flip-axes", type=between(0, 1),
+        metavar="PROBABILITY",
+    )  # fmt: skip
+    flip_axes: str | None = option(
+        "regularization", None, "length of signals; height,width of images; depth,height,width of volumes (default: "
+        "the last one, which is a horizontal flip of images)", type=axes, metavar="AXES",
+    )  # fmt: skip
+    intensity: float | None = option(
+        "regularization", None, "largest relative change of the values of a standardized example (default: 0 for "
+        "images from 0 to 1, 0.1 for arrays)", type=between(0, 1), metavar="FRACTION",
+    )  # fmt: skip
+    noise: float = option(
+        "regularization", 0.0, "standard deviation of Gaussian noise on standardized examples", type=between(0),
+        metavar="DEVIATION",
+    )  # fmt: skip
     randaugment: int = option(
-        "regularization", 0, "operations of RandAugment on each image; 0: none", type=at_least(0), metavar="OPERATIONS"
+        "regularization",
+        0,
+        "operations of RandAugment on each image, grey or colour; 0: none",
+        type=at_least(0),
+        metavar="OPERATIONS",
     )
     randaugment_magnitude: int = option(
         "regularization", 9, "their magnitude, of 30", type=at_least(0), metavar="MAGNITUDE"
     )
     erasing: float = option(
-        "regularization", 0.0, "probability of random erasing", type=between(0, 1), metavar="PROBABILITY"
+        "regularization",
+        0.0,
+        "probability that a box of 2 % to 33 % of an example is set to the mean",
+        type=between(0, 1),
+        metavar="PROBABILITY",
     )
 
     device: str = option(

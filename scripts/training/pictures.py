@@ -8,6 +8,7 @@ import matplotlib
 import numpy
 from torch import Tensor
 
+from scripts.training import examples
 from scripts.training.fonts import drawable, for_names
 from scripts.training.sources import Data
 
@@ -122,9 +123,20 @@ def multi_label_confusion(counts: Any, classes: list[str], title: str) -> Figure
     return figure
 
 
-def class_name(classes: list[str], index: float) -> str:
-    """The name of a class in a row of the worst mistakes; of multi-label samples it may be absent."""
-    return "absent" if index < 0 else shortened(classes[int(index)], 20)
+def several_classes(data: Data, index: int, label: int, predicted: int) -> str:
+    """The true classes of a multi-label sample and, if that is a mistake, the class with the highest loss.
+
+    Args:
+        data: The validation split has the sample.
+        index: Of the sample.
+        label: The class with the highest loss, or -1 if the sample does not have it.
+        predicted: The same class, or -1 if it was not predicted.
+    """
+    present = ", ".join(data.classes[place] for place in numpy.flatnonzero(data.val.labels[index]))
+    text = shortened(present, 24) or "no class"
+    if label == predicted:
+        return text
+    return f"{text}\n{'missed' if predicted < 0 else 'wrong'}: {shortened(data.classes[max(label, predicted)], 16)}"
 
 
 def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
@@ -138,16 +150,24 @@ def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
     wrong = worst[worst[:, 2] != worst[:, 3]]
     what = "mistakes with the highest loss" if len(wrong) else "no mistakes; right answers with the highest loss"
     shown = wrong if len(wrong) else worst
-    columns = min(6, len(shown))
+    look = examples.look(data)
+    columns = min(look.columns, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(1.7 * columns + 0.4, 2.2 * rows + 0.7), layout="constrained")
+    size = look.width * columns + 0.4, 2.2 * rows + 0.7
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained")
     for axis in numpy.ravel(axes):
         axis.axis("off")
     for axis, (loss, index, label, predicted) in zip(numpy.ravel(axes), shown.tolist(), strict=False):
-        pixels = data.val.read(int(index)).permute(1, 2, 0).numpy()
-        top = 255 if pixels.dtype == numpy.uint8 else 1.0
-        axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=top)
-        truth, answer = (class_name(data.classes, each) for each in (label, predicted))
-        axis.set_title(f"{truth}\n\N{RIGHTWARDS ARROW} {answer}\nloss {loss:.2g}", fontsize=8)
-    figure.suptitle(f"{shortened(title, 90)}\n{what} (true \N{RIGHTWARDS ARROW} predicted)", fontsize=9, wrap=True)
+        examples.draw(axis, data.val.read(int(index)), data)
+        if data.multi_label:
+            classes = several_classes(data, int(index), int(label), int(predicted))
+        else:
+            truth, answer = (shortened(data.classes[int(each)], 20) for each in (label, predicted))
+            classes = f"{truth}\n\N{RIGHTWARDS ARROW} {answer}"
+        axis.set_title(f"{classes}\nloss {loss:.2g}", fontsize=8)
+    meaning = "true \N{RIGHTWARDS ARROW} predicted"
+    if data.multi_label:
+        meaning = "true classes, and the class with the highest loss: missed, or wrongly predicted"
+    note = f"\n{look.note}" if look.note else ""
+    figure.suptitle(f"{shortened(title, 90)}\n{what} ({meaning}){note}", fontsize=9, wrap=True)
     return figure

@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from scripts.training import checkpoints, report, weights
+from scripts.training import augmentation, checkpoints, report, weights
 from scripts.training.array_data import EVERY_SPLIT
 from scripts.training.data import load
 from scripts.training.errors import NonFiniteError, RunError, Stopped
@@ -28,10 +28,9 @@ from scripts.training.module import Classifier
 from scripts.training.optimizing import require_optimizer
 from scripts.training.options import FINE_TUNING_RATE, FREE, Options, as_dict, flag, kind_of, to_yaml
 from scripts.training.processes import is_first, say, warn
-from scripts.training.sources import Data
+from scripts.training.sources import KINDS, Data
 from scripts.training.stopping import SIGNALS, Listening, Stop
 
-SAMPLES = {1: "signals", 2: "images", 3: "volumes"}  # by the number of spatial dimensions
 EXTENDABLE = {"epochs"}  # what a resumed run may have more of
 
 
@@ -136,13 +135,14 @@ def train(options: Options, stop: Stop) -> None:
         weights.require_model(options)
     known = run["description"] if run else without_kept_size(there)
     data = normalized_as(known, load(options, known, check=() if run else EVERY_SPLIT))
+    augmentation.require(options, data)
     if run is not None:
         refuse_another_run(run, data, options)
         if report.is_whole(options.output) and len(run["history"]) >= options.epochs:
             say(f"{options.output} holds a finished run of {len(run['history'])} epochs: nothing to do.")
             return
     say(
-        f"{options.data}: {report.sizes(data)} {SAMPLES[data.spatial_dims]} of "
+        f"{options.data}: {report.sizes(data)} {KINDS[data.spatial_dims]} of "
         f"{' x '.join(map(str, (data.channels, *data.sizes)))}, {len(data.classes)} classes"
     )
     logger = report.Logger(
@@ -215,7 +215,7 @@ def evaluate(options: Options, stop: Stop) -> None:
     if trainer.is_global_zero:
         folder = options.output / "evaluation"
         summary = report.write_report(folder, classifier, data, options)
-        what = f"{report.sizes(data, training=False)} {SAMPLES[data.spatial_dims]}"
+        what = f"{report.sizes(data, training=False)} {KINDS[data.spatial_dims]}"
         say(f"{report.closing(summary)} of {what}; results in {folder}")
 
 

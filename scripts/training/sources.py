@@ -10,6 +10,7 @@ from torch import Tensor
 from scripts.training.errors import RunError
 from scripts.training.reading import read_image, to_tensor
 
+KINDS = {1: "signals", 2: "images", 3: "volumes"}  # by the number of spatial dimensions
 Labels = Sequence[int] | numpy.ndarray
 
 

@@ -123,6 +123,20 @@ def data_set(text: str) -> str:
     return text
 
 
+AXES = ("depth", "height", "width", "length")  # of volumes, images and signals
+
+
+def axes(text: str) -> str:
+    names = text.split(",")
+    for name in names:
+        if name not in AXES:
+            rule = f"must be names of {', '.join(AXES[:-1])} or {AXES[-1]}, with commas between them, got {text}"
+            raise argparse.ArgumentTypeError(rule + suggestion(name, AXES))
+    if len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"must name each axis once, got {text}")
+    return text
+
+
 def assignment(text: str) -> tuple[str, Any]:
     """``dropout=0.1`` as a name and a Python value."""
     name, sign, value = text.partition("=")

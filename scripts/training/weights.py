@@ -10,7 +10,7 @@ from torch import Tensor
 
 import lazytorch
 from lazytorch.models import Backbone
-from scripts.training import checkpoints
+from scripts.training import checkpoints, dimensions
 from scripts.training.errors import RunError, listed
 from scripts.training.options import Options
 from scripts.training.sources import Data
@@ -125,7 +125,7 @@ def published(data: Data, options: Options) -> tuple[Backbone, Description]:
         RunError: If the weights have another number of classes.
     """
     description = describe(data, options)
-    model = unbuilt({**description, "classes": None}, options.weights)
+    model = with_weights({**description, "classes": None}, options.weights)
     if model.num_classes != len(data.classes):
         raise RunError(
             f"--data: the weights {options.weights} are of {model.num_classes} classes, got {options.data} with "
@@ -148,6 +148,18 @@ def spatial_dims(description: Description) -> int:
     return description.get("spatial_dims", 2)  # the weights of photographs have no such entry
 
 
+def with_weights(description: Description, weights: str | None) -> Backbone:
+    """The lazy model that ``describe`` describes, with weights converted to the number of dimensions of its input."""
+    model = unbuilt(description, weights)
+    if weights is None:
+        return model
+    channels, dims = description["channels"], spatial_dims(description)
+    try:
+        return dimensions.converted(model, weights, description, channels, dims)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"The model {description['model']} cannot be built: {error}") from error
+
+
 def input_shape(description: Description) -> tuple[int, ...]:
     """The shape of one sample, as a batch."""
     size = description["image_size"]
@@ -162,7 +174,7 @@ def build(description: Description, weights: str | None = None, *, new_classifie
         weights: Those that it starts from.
         new_classifier: Whether the classifier is initialized, also where that of the weights would fit.
     """
-    model = unbuilt(description, weights)
+    model = with_weights(description, weights)
     if new_classifier:
         model.reset_classifier(len(description["classes"]))
     return built(model, description)

@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy
+import torch
+
+from scripts.training.sources import Data, InMemory
 
 SHAPES = {1: (2, 40), 2: (5, 24, 20), 3: (1, 24, 20, 16)}  # of a sample with channels first
+SIZES = {1: (64,), 2: (32, 40), 3: (32, 24, 28)}  # of the samples of ``array_data``
 
 
 def samples(count: int, shape: Sequence[int], classes: int = 2, seed: int = 0) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -33,3 +37,14 @@ def save(path: Path, arrays: Mapping[str, numpy.ndarray]) -> Path:
         for name, array in arrays.items():
             numpy.save(path / f"{name}.npy", array)
     return path
+
+
+def array_data(spatial_dims: int, channels: int = 2, classes: int = 2, count: int = 8) -> Data:
+    """Noise around a mean of each class, standardized, as ``--data arrays:`` has it."""
+    generator = torch.Generator().manual_seed(0)
+    labels = [index % classes for index in range(count)]
+    examples = torch.randn(count, channels, *SIZES[spatial_dims], generator=generator)
+    examples += torch.tensor(labels).reshape(-1, *[1] * (spatial_dims + 1))
+    source = InMemory(examples, labels, "array")
+    names, normal = [f"class {index}" for index in range(classes)], ([0.0] * channels, [1.0] * channels)
+    return Data(source, source, names, channels, SIZES[spatial_dims], *normal, spatial_dims=spatial_dims)

@@ -31,9 +31,9 @@ MODEL = ["--model", "mobilenet_v2", "--model-option", "width=0.1", "final_channe
 RUN = [*MODEL, "--batch-size", "8", "--device", "cpu", "--seed", "3", "--ema", "0.9", "--lr", "0.2"]
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),  # of Lightning, and of a picture that cannot be drawn yet
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
 ]
 
 
@@ -218,7 +218,7 @@ def test_two_processes_have_each_sample_once(tmp_path, dims, suffix):
         for left, right in zip(both[0]["parameters"], both[1]["parameters"], strict=True):
             torch.testing.assert_close(left, right, rtol=0, atol=0)
     saved = checkpoints.read(checkpoints.listed(tmp_path / "run")[0])["run"]
-    assert saved["confusion"].sum(dim=1).tolist() == [5, 5]
+    assert saved["validation"]["confusion"].sum(dim=1).tolist() == [5, 5]
     whole = numpy.load(path)["train_images"] if suffix else numpy.load(path / "train_images.npy")
     assert saved["description"]["mean"] == pytest.approx(whole.astype(float).mean(axis=(0, *range(2, whole.ndim))))
 

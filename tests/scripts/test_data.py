@@ -17,7 +17,7 @@ from PIL import Image
 from scripts import train
 from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.images import Images, training_transform
+from scripts.training.images import Images
 from scripts.training.loading import EvenBatches
 from scripts.training.options import parse
 from scripts.training.reading import read_image
@@ -312,12 +312,3 @@ def test_pixels_are_normalized():
     image = Images(data.val, data, options(), training=False)[0, 0][0]
     raw = torch.nn.functional.interpolate(data.val.read(0)[None], (32, 32), mode="bilinear", antialias=True)[0]
     torch.testing.assert_close(image, (raw - 0.449) / 0.226)
-
-
-@pytest.mark.parametrize("arguments", [(), ("--crop", "0.3"), ("--randaugment", "3"), ("--flip", "1")])
-def test_every_augmentation_keeps_the_shape_of_grey_and_colour(arguments):
-    transform = training_transform(options(*arguments), 24)
-    for channels in (1, 3):
-        for image in (torch.rand(channels, 30, 50), torch.randint(0, 255, (channels, 20, 20), dtype=torch.uint8)):
-            assert transform(image).shape == (channels, 24, 24)
-            assert transform(image).dtype == image.dtype

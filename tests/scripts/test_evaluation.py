@@ -33,7 +33,7 @@ def multi_label(tmp_path_factory) -> tuple[Path, Data]:
     """A run on multi-label targets with Mixup, CutMix and label smoothing, and its data."""
     output, data = tmp_path_factory.mktemp("multi_label") / "run", made(multi_label=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "load", lambda _: data)
+        patch.setattr(running, "load", lambda *_, **__: data)
         more = ["--limit-batches", "100", "--label-smoothing", "0.1", "--class-weights", "balanced"]
         train.main([*RUN, *more, "--monitor", "map", "--epochs", "4", "--output", str(output)])
     return output, data
@@ -57,7 +57,7 @@ def test_multi_label_targets_train_and_report(multi_label):
 
 def test_the_test_split_is_evaluated_once_with_the_best_weights(tmp_path, monkeypatch):
     data, output = made(multi_label=True), tmp_path / "run"
-    monkeypatch.setattr(running, "load", lambda _: data)
+    monkeypatch.setattr(running, "load", lambda *_, **__: data)
     monkeypatch.setattr(report, "best", lambda history, _: history[0])
     train.main([*PLAIN, "--ema", "0.5", "--lr", "1", "--output", str(output)])
     assert data.test.reads == dict.fromkeys(range(24), 1)
@@ -74,7 +74,7 @@ def test_the_test_split_is_evaluated_once_with_the_best_weights(tmp_path, monkey
 
 def test_multi_label_runs_that_are_killed_end_bitwise_equal(multi_label, tmp_path, monkeypatch):
     whole, _ = multi_label
-    monkeypatch.setattr(running, "load", lambda _: made(multi_label=True))
+    monkeypatch.setattr(running, "load", lambda *_, **__: made(multi_label=True))
     more = ["--limit-batches", "100", "--label-smoothing", "0.1", "--class-weights", "balanced", "--monitor", "map"]
     run = [*RUN, *more, "--epochs", "4", "--checkpoint-steps", "2", "--output", str(tmp_path / "run"), "--resume"]
     for position in ((1, 2), (2, 0), (4, 0)):
@@ -95,7 +95,7 @@ def test_multi_label_runs_that_are_killed_end_bitwise_equal(multi_label, tmp_pat
 def test_no_sample_is_read_more_often_than_asked(position, tmp_path, monkeypatch, capsys):
     """Also by a run that goes on, in an epoch, after one, or after the last one; pictures read up to 24 once more."""
     data = made()
-    monkeypatch.setattr(running, "load", lambda _: data)
+    monkeypatch.setattr(running, "load", lambda *_, **__: data)
     monkeypatch.setattr(report, "write_pictures", lambda *_: None)
     run = [*PLAIN, "--checkpoint-steps", "2", "--output", str(tmp_path / "run"), "--resume"]
     with monkeypatch.context() as patch:
@@ -113,7 +113,7 @@ def test_no_sample_is_read_more_often_than_asked(position, tmp_path, monkeypatch
 
 def test_evaluate_measures_both_splits(multi_label, tmp_path, monkeypatch, capsys):
     output, data = multi_label
-    monkeypatch.setattr(running, "load", lambda _: data)
+    monkeypatch.setattr(running, "load", lambda *_, **__: data)
     arguments = ["--evaluate", "--weights", str(output / "best.safetensors"), "--device", "cpu"]
     train.main([*arguments, "--output", str(tmp_path)])
     found, trained = summary_of(tmp_path / "evaluation"), summary_of(output)
@@ -138,7 +138,7 @@ def test_a_run_that_is_stopped_in_the_test_split_evaluates_it_when_resumed(tmp_p
     assert "Stopped by SIGTERM. The last checkpoint is" in log.read_text()
     assert not (output / "summary.json").exists()
     data = made()
-    monkeypatch.setattr(running, "load", lambda _: data)
+    monkeypatch.setattr(running, "load", lambda *_, **__: data)
     train.main([*run, "--resume"])
     assert data.test.reads == dict.fromkeys(range(24), 1)
     assert data.train.reads == {}

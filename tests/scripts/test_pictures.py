@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from functools import partial
 
 import numpy
 import pytest
@@ -16,6 +17,7 @@ from scripts import train
 from scripts.training import fonts, pictures, running
 from scripts.training.metrics import WORST, worst
 from scripts.training.sources import Data, InMemory
+from tests.scripts.arrays import array_data
 from tests.scripts.runs import FOLDER, PETS, RUN
 
 NAMES = ["$x", "$\\frac{", "$a$ & <b>", "кошка", "γάτα", "قطة", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a\nb", "\udce9"]
@@ -171,3 +173,104 @@ def test_epochs_count_from_one_everywhere(whole):
     events.Reload()
     # Every tenth update is logged, of two in an epoch.
     assert [(each.step, each.value) for each in events.Scalars("epoch")] == [(9, 5), (19, 10)]
+
+
+WRONG = torch.tensor([[2.0, 1, 1, 0], [1.0, 2, 0, 1]])  # loss, index, label, prediction
+
+
+def drawn_mistakes(data: Data, rows: torch.Tensor = WRONG) -> tuple[pyplot.Axes, str]:
+    """The first example of the picture, and the text of all."""
+    with fonts.for_names(data.classes):
+        figure = pictures.mistakes(rows, data, TITLE)
+        text = "\n".join([figure.get_suptitle(), *(axis.get_title() for axis in figure.axes)])
+    pyplot.close("all")
+    return figure.axes[0], text
+
+
+def test_signals_are_drawn_as_traces():
+    for channels, note in (
+        (1, ""),
+        (3, "each channel on a line of its own, the first on top"),
+        (12, "channels 1 to 8 of"),
+    ):
+        first, text = drawn_mistakes(array_data(1, channels))
+        assert len(first.lines) == min(channels, 8)
+        assert not first.images
+        for place, line in enumerate(first.lines):
+            values = numpy.asarray(line.get_ydata())
+            raw = array_data(1, channels).val.read(1)[place].numpy()
+            assert numpy.corrcoef(values, raw)[0, 1] == pytest.approx(1)
+            assert values.max() - values.min() == pytest.approx(1)
+            assert values.min() == pytest.approx(-1.1 * place)
+        assert note in text
+
+
+def test_volumes_are_drawn_as_their_three_central_slices():
+    """Of 32 x 24 x 28, side by side, with a gap of 2."""
+    data = array_data(3, 1)
+    volume = data.val.read(1)[0].numpy()
+    axis, text = drawn_mistakes(data)
+    picture = numpy.asarray(axis.images[0].get_array())
+    assert picture.shape == (32, 28 + 2 + 28 + 2 + 24)
+    least, most = numpy.percentile(volume, (2, 98))
+    scaled = ((volume - least) / (most - least)).clip(0, 1)
+    for rows, columns, expected in (
+        (slice(4, 28), slice(0, 28), scaled[16]),
+        (slice(0, 32), slice(30, 58), scaled[:, 12]),
+        (slice(0, 32), slice(60, 84), scaled[:, :, 14]),
+    ):
+        numpy.testing.assert_allclose(picture[rows, columns], expected)
+    assert picture[:4, :30].min() == 1
+    assert "the central slices across depth, height and width" in text
+    axis, text = drawn_mistakes(array_data(3, 5))
+    assert numpy.asarray(axis.images[0].get_array()).shape == (32, 84, 3)
+    assert "height and width; channels 1, 2 and 3 of 5 as red, green and blue" in text
+
+
+@pytest.mark.parametrize(
+    ("channels", "note"),
+    [
+        (1, ""),
+        (2, "channels 1 and 2 as red and green, each scaled from percentile 2 to 98"),
+        (3, "channels 1, 2 and 3 as red, green and blue, each scaled from percentile 2 to 98"),
+        (12, "channels 1, 2 and 3 of 12 as red, green and blue, each scaled from percentile 2 to 98"),
+    ],
+)
+def test_images_of_many_bands_are_drawn_as_the_composite_that_is_stated(channels, note):
+    data = array_data(2, channels)
+    axis, text = drawn_mistakes(data)
+    assert f"(true \N{RIGHTWARDS ARROW} predicted)\n{note}\n".replace("\n\n", "\n") in text
+    picture = numpy.asarray(axis.images[0].get_array())
+    bands = data.val.read(1).numpy()
+    assert picture.shape == ((32, 40) if channels == 1 else (32, 40, 3))
+    for place in range(min(channels, 3)):
+        least, most = numpy.percentile(bands[place], (2, 98))
+        shown = picture if channels == 1 else picture[..., place]
+        numpy.testing.assert_allclose(shown, ((bands[place] - least) / (most - least)).clip(0, 1), atol=1e-6)
+    if channels == 2:
+        assert picture[..., 2].max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int32, torch.float64, torch.bool])
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+def test_values_of_any_type_are_drawn_also_if_they_are_constant(spatial_dims, dtype):
+    data = array_data(spatial_dims, 4)
+    for examples in (data.val.images.abs() * 300, torch.zeros_like(data.val.images)):
+        source = InMemory(examples.to(dtype), data.val.labels, "array")
+        with numpy.errstate(all="raise"):
+            assert pictures.png(partial(pictures.mistakes, WRONG, data._replace(val=source), "a"), []).startswith(
+                b"\x89PNG"
+            )
+
+
+def test_mistakes_of_multi_label_data_show_their_classes_and_the_class_with_the_highest_loss():
+    labels = numpy.array([[0, 0], [1, 1], [0, 0], [1, 0]], dtype=numpy.float32)
+    source = InMemory(array_data(2).val.images[:4], labels, "array")
+    data = array_data(2)._replace(val=source, multi_label=True)
+    _, text = drawn_mistakes(data, torch.tensor([[2.0, 1, 1, -1], [1.0, 2, -1, 0]]))
+    assert "class 0, class 1\nmissed: class 1\nloss 2" in text
+    assert "no class\nwrong: class 0\nloss 1" in text
+    assert "(true classes, and the class with the highest loss: missed, or wrongly predicted)" in text
+    _, text = drawn_mistakes(data, torch.tensor([[0.2, 1, 1, 1], [0.1, 2, -1, -1]]))  # no mistakes
+    assert "class 0, class 1\nloss 0.2" in text
+    assert "no class\nloss 0.1" in text

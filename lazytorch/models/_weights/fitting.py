@@ -1,4 +1,4 @@
-"""Weights for other inputs: those of images for volumes, and for other channels."""
+"""Weights for other inputs: those of images for volumes and signals, and for other channels."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lazytorch.errors import ShapeInferenceError
 
-__all__ = ["fit_input_channels", "inflate_state_dict"]
+__all__ = ["fit_input_channels", "inflate_state_dict", "reduce_state_dict"]
 
 
 def inflate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -37,6 +37,28 @@ def inflate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         key: value.unsqueeze(2).repeat(1, 1, value.size(-1), 1, 1) / value.size(-1) if value.dim() == 4 else value
         for key, value in state_dict.items()
     }
+
+
+def reduce_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a network of signals, from those of the same network of images.
+
+    Every kernel is summed along its height. So a signal has the features of an image whose rows all equal it: exactly
+    where no zeros that pad the image are seen above and below it. It is the inverse of inflation: the weights of a
+    network of signals, repeated along the height and divided by the number of repetitions, are reduced to themselves.
+
+    Args:
+        state_dict: The weights of the 2-D network, by whatever names.
+
+    Example:
+        >>> import torch, torchvision
+        >>> from lazytorch.models import load_reference_state_dict, reduce_state_dict, resnet18
+        >>> weights = torchvision.models.resnet18().state_dict()
+        >>> model = resnet18()
+        >>> load_reference_state_dict(model, reduce_state_dict(weights), "torchvision")
+        >>> model(torch.zeros(2, 3, 500)).shape
+        torch.Size([2, 1000])
+    """
+    return {key: value.sum(dim=2) if value.dim() == 4 else value for key, value in state_dict.items()}
 
 
 def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
