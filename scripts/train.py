@@ -21,7 +21,7 @@ from pathlib import Path
 
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from scripts.training.options import parse
+from scripts.training.command_line import parse
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

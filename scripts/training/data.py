@@ -15,9 +15,10 @@ from sklearn.datasets import load_digits
 from scripts.training import array_data, array_files
 from scripts.training.array_data import EVERY_SPLIT, Folder, Known
 from scripts.training.errors import RunError, listed
-from scripts.training.options import Options, kind_of
+from scripts.training.options import Options
 from scripts.training.sources import Data, Files, InMemory, PillowSet, Source, Subset
 from scripts.training.targets import held_out, require_classes
+from scripts.training.values import kind_of
 
 SPLITS = (("train", "trainval"), ("val", "valid", "test"))  # the names that torchvision's sets give them
 LEAST_SIZE, MOST_SIZE = 32, 224  # pixels; of the images if --image-size does not say

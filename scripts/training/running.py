@@ -26,10 +26,11 @@ from scripts.training.folders import make_room, refuse_folder
 from scripts.training.loading import Loading, steps_per_epoch
 from scripts.training.module import Classifier
 from scripts.training.optimizing import require_optimizer
-from scripts.training.options import FINE_TUNING_RATE, FREE, Options, as_dict, flag, kind_of, to_yaml
+from scripts.training.options import FINE_TUNING_RATE, FREE, Options, as_dict, flag, to_yaml
 from scripts.training.processes import is_first, say, warn
 from scripts.training.sources import KINDS, Data
 from scripts.training.stopping import SIGNALS, Listening, Stop
+from scripts.training.values import kind_of
 
 EXTENDABLE = {"epochs"}  # what a resumed run may have more of
 

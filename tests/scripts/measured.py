@@ -10,15 +10,16 @@ import torch
 from torch.nn import functional as F
 
 import lazytorch
-from scripts.training import options
+from scripts.training.command_line import parse
 from scripts.training.images import Images
+from scripts.training.options import Options
 
 PLAIN = ["--batch-size", "8", "--image-size", "16", "--device", "cpu", "--seed", "3", "--epochs", "3"]
 PLAIN += ["--model-option", "width=0.1", "final_channels=16"]
 
 
-def given(*arguments: str) -> options.Options:
-    return options.parse("", list(arguments))[0]
+def given(*arguments: str) -> Options:
+    return parse("", list(arguments))[0]
 
 
 def expected(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -57,7 +58,7 @@ def summary_of(output: Path) -> dict:
 
 def logits_of(output: Path, weights: str, source, data) -> torch.Tensor:
     """The outputs of weights of a run, computed without the script's loops."""
-    given, _ = options.parse("", ["--config", str(output / "options.yaml")])
+    given, _ = parse("", ["--config", str(output / "options.yaml")])
     model = lazytorch.models.mobilenet_v2(**given.model_option, weights=output / weights).eval()
     images = Images(source, data, given, training=False)
     with torch.no_grad():

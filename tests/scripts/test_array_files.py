@@ -10,10 +10,10 @@ import tifffile
 import torch
 from PIL import Image
 
+from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
 from scripts.training.images import Images
-from scripts.training.options import parse
 from scripts.training.sources import Data
 from tests.scripts.arrays import samples
 

@@ -18,10 +18,10 @@ from safetensors import safe_open
 import lazytorch
 from scripts import export, train
 from scripts.training import checkpoints
+from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.images import Images
 from scripts.training.module import Classifier
-from scripts.training.options import parse
 from tests.scripts import forks
 from tests.scripts.arrays import SHAPES, named, samples, save
 from tests.scripts.runs import assert_same
@@ -271,7 +271,7 @@ from pathlib import Path
 from scripts.training import running
 from scripts.training.data import load
 from scripts.training.images import Images
-from scripts.training.options import parse
+from scripts.training.command_line import parse
 
 def resident():
     status = Path("/proc/self/status").read_text()

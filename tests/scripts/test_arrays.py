@@ -10,10 +10,10 @@ import torch
 
 from scripts import train
 from scripts.training import statistics
+from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
 from scripts.training.images import Images
-from scripts.training.options import parse
 from scripts.training.sources import Data
 from tests.scripts.arrays import named, samples, save
 

@@ -16,11 +16,12 @@ from torchvision.transforms import v2 as transforms
 
 from scripts.training import checkpoints, running
 from scripts.training.augmentation import Augmentation, require
+from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
 from scripts.training.images import Images, seed_for
 from scripts.training.mixing import Mixing
-from scripts.training.options import Options, parse
+from scripts.training.options import Options
 from scripts.training.sources import Data, InMemory
 from tests.scripts import forks
 from tests.scripts.arrays import array_data

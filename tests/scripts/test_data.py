@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scripts import train
+from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
 from scripts.training.images import Images
 from scripts.training.loading import EvenBatches
-from scripts.training.options import parse
 from scripts.training.reading import read_image
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 import lazytorch
 from scripts import train
 from scripts.training import checkpoints, options, report, values
+from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
 from scripts.training.images import Images
@@ -90,8 +91,8 @@ def test_leaves_one_folder(digits):
 def test_weights_load_in_one_line_and_have_the_accuracy_that_was_measured(digits):
     summary = summary_of(digits)
     model = lazytorch.models.get_model("mobilenet_v2", weights=digits / "last.safetensors").eval()
-    data = load(options.parse("", [])[0])
-    images = Images(data.val, data, options.parse("", [])[0], training=False)
+    data = load(parse("", [])[0])
+    images = Images(data.val, data, parse("", [])[0], training=False)
     rows = [images[0, index] for index in range(16)]  # those of the two batches of the limited evaluation
     with torch.no_grad():
         logits = model(torch.stack([image for image, _, _ in rows]))
@@ -121,7 +122,7 @@ def test_norms_and_biases_have_no_weight_decay(small):
 
 
 def test_effective_options_are_read_back(small, tmp_path):
-    again, _ = options.parse("", ["--config", str(small / "options.yaml"), "--output", str(tmp_path / "again")])
+    again, _ = parse("", ["--config", str(small / "options.yaml"), "--output", str(tmp_path / "again")])
     assert again.seed == 3
     assert again.optimizer == "sgd"
     assert again.model_option == {"width": 0.1, "final_channels": 16}
@@ -132,7 +133,7 @@ def test_effective_options_are_read_back(small, tmp_path):
 def test_command_line_wins_over_the_file(tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text("epochs: 7\nbatch-size: 5\nchannels_last: true\nmodel_option: {dropout: 0.5}\n")
-    given, _ = options.parse("", ["--config", str(file), "--epochs", "3", "--no-channels-last"])
+    given, _ = parse("", ["--config", str(file), "--epochs", "3", "--no-channels-last"])
     assert (given.epochs, given.batch_size, given.channels_last) == (3, 5, False)
     assert given.model_option == {"dropout": 0.5}
 
@@ -149,7 +150,7 @@ def test_command_line_wins_over_the_file(tmp_path):
 def test_wrong_files_of_options(tmp_path, text, message, capsys):
     (tmp_path / "options.yaml").write_text(text)
     with pytest.raises(SystemExit):
-        options.parse("", ["--config", str(tmp_path / "options.yaml")])
+        parse("", ["--config", str(tmp_path / "options.yaml")])
     assert message in capsys.readouterr().err
 
 
@@ -195,13 +196,13 @@ def test_loading_processes_change_nothing_however_they_are_started(tmp_path):
     ],
 )
 def test_output_is_named_after_the_data(data, name):
-    assert options.parse("", data)[0].output == Path("runs") / name
-    assert options.parse("", [*data, "--output", "mine"])[0].output == Path("mine")
+    assert parse("", data)[0].output == Path("runs") / name
+    assert parse("", [*data, "--output", "mine"])[0].output == Path("mine")
 
 
 def test_fine_tuning_has_a_tenth_of_the_learning_rate_if_none_is_given():
     def rate(*arguments: str) -> float:
-        return options.parse("", list(arguments))[0].learning_rate
+        return parse("", list(arguments))[0].learning_rate
 
     assert rate() == 0.032
     assert rate("--weights", "timm") == pytest.approx(0.0032)
@@ -211,10 +212,10 @@ def test_fine_tuning_has_a_tenth_of_the_learning_rate_if_none_is_given():
 
 def test_files_of_options_take_lr_and_suggest(tmp_path, capsys):
     (tmp_path / "options.yaml").write_text("lr: 0.25\n")
-    assert options.parse("", ["--config", str(tmp_path / "options.yaml")])[0].learning_rate == 0.25
+    assert parse("", ["--config", str(tmp_path / "options.yaml")])[0].learning_rate == 0.25
     (tmp_path / "options.yaml").write_text("epoch: 3\n")
     with pytest.raises(SystemExit):
-        options.parse("", ["--config", str(tmp_path / "options.yaml")])
+        parse("", ["--config", str(tmp_path / "options.yaml")])
     assert "which is no option of a file. Did you mean epochs?" in capsys.readouterr().err
 
 
@@ -256,7 +257,7 @@ def test_every_optimizer_of_timm_runs_or_is_refused():
     refused = {}
     for name in timm.optim.list_optimizers():
         try:
-            require_optimizer(options.parse("", ["--optimizer", name, "--device", "cpu"])[0])
+            require_optimizer(parse("", ["--optimizer", name, "--device", "cpu"])[0])
         except RunError as error:
             refused[name] = str(error)
     assert all(f"--optimizer: {name} does not run here (" in message for name, message in refused.items())
@@ -362,7 +363,7 @@ def val_loss_and_accuracy_are_those_of_all_images(small):
     counts = run["validation"]["confusion"]
     assert counts.sum() == 16
     assert counts.trace() / counts.sum() == float(rows_of(small)[-1]["val_accuracy"])
-    given, _ = options.parse("", ["--config", str(small / "options.yaml")])
+    given, _ = parse("", ["--config", str(small / "options.yaml")])
     data = load(given)
     images = Images(data.val, data, given, training=False)
     model = lazytorch.models.mobilenet_v2(
