@@ -27,16 +27,15 @@ class Folder(NamedTuple):
     labels: dict[str, list[int]]
 
 
-def of_arrays(path: Path, options: Options, known: Known | None, check: Collection[str]) -> Data:
+def of_arrays(path: Path, dims: int | None, options: Options, known: Known | None, check: Collection[str]) -> Data:
     """The data in a .npz file or a folder of .npy files."""
-    dims = options.spatial_dims or (known or {}).get("spatial_dims")
     splits, classes, layout, multi_label = load_arrays(path, options.seed, dims, options.channels)
     return finished(splits, classes, layout.spatial_dims, options, known, check, multi_label=multi_label)
 
 
-def has_arrays(folder: Folder, options: Options, known: Known | None) -> bool:
+def has_arrays(folder: Folder, dims: int | None, options: Options) -> bool:
     """Whether a folder contains arrays: by the options, or by the first files of all classes."""
-    if options.spatial_dims or options.channels or "spatial_dims" in (known or {}):
+    if dims or options.channels:
         return True
     firsts: dict[tuple[str, int], Path] = {}
     for split, paths in folder.paths.items():
@@ -48,7 +47,7 @@ def has_arrays(folder: Folder, options: Options, known: Known | None) -> bool:
     return any(map(array_files.is_array, firsts.values()))
 
 
-def of_files(folder: Folder, options: Options, known: Known | None, check: Collection[str]) -> Data:
+def of_files(folder: Folder, dims: int | None, options: Options, known: Known | None, check: Collection[str]) -> Data:
     """The data in a folder of files of which each is one array."""
     paths = [path for each in folder.paths.values() for path in each]
     for path in paths:
@@ -59,7 +58,6 @@ def of_files(folder: Folder, options: Options, known: Known | None, check: Colle
             )
     if not paths:
         raise RunError(f"{options.data}: there must be samples, got none.")
-    dims = options.spatial_dims or (known or {}).get("spatial_dims")
     layouts, shapes = array_files.read_headers(paths, dims, options.channels)
     splits: dict[str, Source] = {}
     start = 0
@@ -83,6 +81,8 @@ def finished(
     """The data, checked, with the size and the standardization of their samples."""
     if options.channels_last and spatial_dims != 2:
         raise RunError(f"--channels-last: needs 2 spatial dimensions, got {spatial_dims}. Leave it out.")
+    if known is not None and known.get("spatial_dims") != spatial_dims:  # size and statistics of other data
+        known = None
     train, val, test = splits["train"], splits["val"], splits.get("test")
     require_classes(options.data, classes, {"training": train, "validation": val})
     size, resample = sizing(train, spatial_dims, options, known)
@@ -91,7 +91,7 @@ def finished(
     for name, source in (("val", val), ("test", test)):
         if source is not None and name in check:
             require_finite_split(source, "validation" if name == "val" else name)
-    if known is not None and "spatial_dims" in known and known["channels"] == channels:
+    if known is not None and known["channels"] == channels:
         mean, deviation = list(known["mean"]), list(known["deviation"])
     else:
         mean, deviation = computed or statistics(train)
@@ -106,10 +106,9 @@ def sizing(train: Source, spatial_dims: int, options: Options, known: Known | No
     Raises:
         RunError: If ``--image-size`` has another number of dimensions.
     """
-    given = options.image_size
-    there = None if known is None or known.get("spatial_dims", 2) != spatial_dims else known["image_size"]
-    if given is None and known is not None and there is not None:
-        return (there,) * spatial_dims if isinstance(there, int) else tuple(there), known.get("resample", True)
+    given = options.image_size if "image_size" in options.given else None  # not that of weights of photographs
+    if given is None and known is not None and known["image_size"] is not None:
+        return tuple(known["image_size"]), known["resample"]
     if given is None or given == KEPT:
         return usual_size(train), False
     wanted = sizes(str(given))

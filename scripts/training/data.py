@@ -45,16 +45,19 @@ def load(options: Options, known: Known | None = None, check: Collection[str] = 
         RunError: If they cannot be trained on.
     """
     kind, rest = kind_of(options.data)
+    dims = options.spatial_dims
+    if dims is None and known is not None and "train" not in check:  # not of other data, as in fine-tuning
+        dims = known.get("spatial_dims")
     if kind == "arrays":
-        return array_data.of_arrays(Path(rest).expanduser(), options, known, check)
+        return array_data.of_arrays(Path(rest).expanduser(), dims, options, known, check)
     if kind == "digits":
         train, val, classes = digits(options.seed)
     elif kind == "synthetic":
         train, val, classes = synthetic(options.seed)
     elif kind == "folder":
         found = folder(Path(rest).expanduser())
-        if array_data.has_arrays(found, options, known):
-            return array_data.of_files(found, options, known, check)
+        if array_data.has_arrays(found, dims, options):
+            return array_data.of_files(found, dims, options, known, check)
         train, val, classes = photographs(found)
     else:
         train, val, classes = from_torchvision(rest, options)

@@ -143,6 +143,7 @@ def test_data_that_the_weights_are_not_of_are_refused(run, tmp_path, capsys):
         assert len(error.splitlines()) == 1
 
 
+@pytest.mark.filterwarnings("ignore:The weights .* have 2 classes")
 def test_fine_tuning_takes_the_standardization_and_a_size_that_was_given(run, tmp_path):
     dims, path, output = run
     x, y = samples(24, [SHAPES[dims][0], *(2 * each for each in SHAPES[dims][1:])], classes=3, seed=5)
@@ -159,6 +160,27 @@ def test_fine_tuning_takes_the_standardization_and_a_size_that_was_given(run, tm
             assert here[name] == there[name]
         assert here["image_size"] == list(size)
         assert here["classes"] == ["0", "1", "2"]
+
+
+@pytest.mark.filterwarnings("ignore:The weights .* have 10 classes")
+def test_fine_tuning_from_other_kinds_of_data_takes_nothing_of_their_samples(run, tmp_path, capsys):
+    """Size, statistics and number of dimensions are those of the new data, which are inferred as ever."""
+    dims, path, output = run
+    once = [*RUN, "--epochs", "1", "--limit-batches", "1"]
+    volumes = save(tmp_path / "cubes.npz", named((12, 12, 12)))
+    if dims == 2:  # weights of images start other kinds of data
+        start = ["--weights", str(output / "last.safetensors"), "--output", str(tmp_path / "cubes")]
+        train.main(["--data", f"arrays:{volumes}", *once, *start])
+        there = description(tmp_path / "cubes/last.safetensors")
+        assert (there["spatial_dims"], there["image_size"], there["resample"]) == (3, [12, 12, 12], False)
+        x = numpy.load(volumes)["train_images"].astype(float)
+        assert (there["mean"], there["deviation"]) == (pytest.approx([x.mean()]), pytest.approx([x.std()]))
+    train.main([*once, "--image-size", "16", "--output", str(tmp_path / "digits")])
+    start = ["--weights", str(tmp_path / "digits/last.safetensors"), "--output", str(tmp_path / "arrays")]
+    train.main([*arguments(path, dims, "--epochs", "1", "--limit-batches", "1"), *start])
+    here, there = description(tmp_path / "arrays/last.safetensors"), description(output / "last.safetensors")
+    assert here == there
+    assert "the classifier is randomly initialized" in capsys.readouterr().out
 
 
 def test_a_resumed_run_has_other_arrays_refused(run, tmp_path, capsys):

@@ -341,7 +341,7 @@ def test_statistics_are_those_of_the_training_split(tmp_path, block, monkeypatch
         expected = arrays["train_images"].astype(numpy.float64)
         assert data.mean == pytest.approx(expected.mean(axis=(0, 1)), rel=1e-12)
         assert data.deviation == pytest.approx(expected.std(axis=(0, 1)), rel=1e-10)
-        images = Images(data.train, data, options(path), training=True)
+        images = Images(data.train, data, options(path), training=False)
         every = torch.stack([images[0, index][0] for index in range(30)])
         torch.testing.assert_close(every.mean(dim=(0, 2)), torch.zeros(3), rtol=0, atol=2e-4)
         torch.testing.assert_close(every.std(dim=(0, 2)), torch.ones(3), rtol=1e-3, atol=0)
@@ -357,7 +357,7 @@ def test_types_of_numbers_change_no_sample(tmp_path, dtype):
         arrays["x_train"] += 10**12  # such as microseconds: float32 would have no digit left
     given = options(save(tmp_path / "a.npz", arrays))
     data = load(given)
-    sample = Images(data.train, data, given, training=True)[0, 3][0]
+    sample = Images(data.train, data, given, training=False)[0, 3][0]
     assert sample.dtype == torch.float32
     torch.testing.assert_close(sample, torch.tensor(2 * x[3:4] - 1.0, dtype=torch.float32), rtol=1e-4, atol=1e-4)
 
