@@ -57,7 +57,7 @@ for _kind in ("cpu", "cuda", "meta", "mps", "xpu"):
 
 
 def is_plain(*tensors: Any) -> bool:
-    """Whether all are contiguous floating-point tensors of one dtype and device, and the first is fake and non-empty."""
+    """Whether all are contiguous floating-point tensors of one dtype and device, the first fake and non-empty."""
     first = tensors[0]
     if type(first) not in SHAPES or not first.is_floating_point() or first.numel() == 0:
         return False
