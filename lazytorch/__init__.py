@@ -1,4 +1,4 @@
-"""lazytorch: state what cannot be inferred, infer the rest from the first input."""
+"""PyTorch layers and models that infer their input channels and number of spatial dimensions from the first input."""
 
 from lazytorch import layers, models
 from lazytorch.errors import ShapeInferenceError, UninitializedModuleError

@@ -1,6 +1,6 @@
-"""The names of PyTorch without a documented contract that lazytorch imports; each may be missing.
+"""Undocumented names of PyTorch that lazytorch uses; a version of PyTorch may lack any of them.
 
-A missing name is None. It costs the refinement that its comment names, and nothing else (tests/test_private_names.py).
+A missing name is None. Only the behaviour that its comment describes is then lost (tests/test_private_names.py).
 """
 
 import importlib
@@ -32,36 +32,36 @@ def optional(module: str, name: str) -> Any:
         return None
 
 
-# A first call within torch.func.grad, vmap or jvp builds plain parameters. Tried on 2.8 and 2.14, as all below.
+# A first call within torch.func.grad, vmap or jvp builds plain parameters. All names here were tried on 2.8 and 2.14.
 peek_interpreter_stack = optional("torch._C._functorch", "peek_interpreter_stack")
 temporarily_clear_interpreter_stack = optional("torch._functorch.pyfunctorch", "temporarily_clear_interpreter_stack")
 # A module constructed or built under FakeTensorMode gets real parameters.
 disable_current_modes = optional("torch.utils._python_dispatch", "_disable_current_modes")
-# The line above costs nothing where there is no such mode.
+# ``disable_current_modes``, which is slow, is called only if a mode is active.
 len_torch_dispatch_stack = optional("torch._C", "_len_torch_dispatch_stack")
-# Global hooks that change the input of a lazy module are run before the build.
+# A lazy module is built after global hooks, which may change its input.
 has_any_global_hook = optional("torch.nn.modules.module", "_has_any_global_hook")
-# Constructors of lazytorch's layers run without a detour through the mode that computes shapes.
+# Constructors of lazytorch's layers bypass ShapeMode, which is faster.
 disable_torch_function = optional("torch._C", "DisableTorchFunction")
-# Attributes of tensors that have a shape alone are read without a detour through Python.
+# Attributes of a ShapeTensor are read without a call of __torch_function__, which is faster.
 disabled_torch_function = optional("torch._C", "_disabled_torch_function_impl")
-# materialize and summary know the shapes that operators without a rule return.
+# materialize and summary compute the output shapes of operators that have no rule in lazytorch/_shapes/rules.py.
 fake_tensor = optional("torch._subclasses", "fake_tensor")
 dispatch_mode = optional("torch.utils._python_dispatch", "TorchDispatchMode")
 
 
 def graph_break() -> None:
-    """End Dynamo's graph: a module that is constructed in a compiled function is not part of one.
+    """End Dynamo's graph, so that a lazy module that a compiled function constructs is not part of a graph.
 
-    A function, as importing ``torch._dynamo`` takes a second; Dynamo alone calls it, and has imported it.
+    ``torch._dynamo`` is not imported here, which takes a second: only Dynamo calls this, and it has imported it.
     """
     torch._dynamo.graph_break()
 
 
 def constant_in_graphs(method: F) -> F:
-    """Mark a method that Dynamo calls when it traces, and whose result is a constant of the graph.
+    """Mark a method that Dynamo calls while it traces, to store the result in the graph as a constant.
 
-    ``torch.compiler.assume_constant_result`` sets this attribute too, but imports ``torch._dynamo``.
+    ``torch.compiler.assume_constant_result`` sets the same attribute, but imports ``torch._dynamo``.
     """
     vars(method)["_dynamo_marked_constant"] = True
     return method

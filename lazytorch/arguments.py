@@ -1,4 +1,4 @@
-"""Checks of arguments, by a signature and rules of values; and signatures that are shown as code."""
+"""Check constructor arguments against a signature and value rules, and show signatures as code."""
 
 import difflib
 import functools
@@ -25,16 +25,16 @@ __all__ = [
 ]
 
 T = TypeVar("T", bound=type)
-# Called with the name, the value and the owner of an argument; raises an error if the value is wrong. The rule of
-# several arguments is called with the owner and their values.
+# A rule is called with the name and the value of an argument and its owner, the module under construction. It raises an
+# error if the value is wrong. A rule for several arguments is called with the owner and their values.
 Rule = Callable[..., Any]
 ValueRules = Mapping[str | tuple[str, ...], Rule]
 
-# The rules for parameters of these modules' classes, by name; ``lazytorch.layers.checks`` adds them.
+# Rules for the constructor parameters of the classes in these modules, by name; ``lazytorch.layers.checks`` adds them.
 OF_TORCH = {f"torch.nn.modules.{each}" for each in ("batchnorm", "conv", "linear", "normalization", "pooling", "rnn")}
 of_torch: dict[str | tuple[str, ...], Rule] = {}
 
-# What other libraries, and the first lazytorch, call options of ours: the option, and what to write.
+# Names of our options in other libraries and in the original lazytorch: our option, and the code to write instead.
 ELSEWHERE = {
     name: (option, repr(option))
     for name, option in {
@@ -68,7 +68,7 @@ INPUT_CHANNELS = ("in_channels", "in_chans", "channels")
 
 
 def rules_of(cls: type[nn.Module]) -> ValueRules:
-    """The rules for the arguments of a class: its own, or those that classes of torch.nn have in common."""
+    """The rules for the arguments of a class: its own, or those that all classes of torch.nn share."""
     rules = getattr(cls.__init__, "rules", None)
     if rules is not None:
         return rules
@@ -87,20 +87,20 @@ def with_signature(
 ) -> T:
     """Give ``cls`` the constructor ``init`` with ``signature``, which checks its arguments.
 
-    It stands on the constructor, not on the class, where a subclass with a constructor of its own would inherit it.
+    The signature is set on the constructor: a subclass with its own constructor would inherit it from the class.
 
     Args:
         cls: The class.
         init: Its constructor.
-        signature: What the constructor shows. Arguments that do not fit it are a ``TypeError``.
-        named: What such errors call the class.
+        signature: The signature of the constructor. Arguments that do not match it raise a ``TypeError``.
+        named: The name of the class in these errors.
         rules: The rules for the values of arguments.
-        inferred: Parameters that were left out because they are inferred from the first input.
-        method: ``"__new__"`` for a class whose constructor that is.
+        inferred: Parameters that the signature omits because they are inferred from the first input.
+        method: The name of the constructor: ``"__init__"`` or ``"__new__"``.
     """
     rules = rules or {}
     qualname = f"{named}.{method}"
-    check: Callable[..., None] | None = None  # compiled for the first call, so that an import stays fast
+    check: Callable[..., None] | None = None  # compiled in the first call, to keep imports fast
 
     @functools.wraps(init)
     def constructor(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -122,14 +122,14 @@ def with_signature(
 
 
 def checker(signature: Signature, qualname: str, rules: ValueRules) -> Callable[..., None]:
-    """A function of that signature that raises errors for wrong arguments, and does nothing else.
+    """Return a function with this signature that raises errors for wrong arguments and does nothing else.
 
     Args:
         signature: The signature; its first parameter is the owner of the arguments.
-        qualname: What Python's own errors, for arguments that do not fit the signature, call it.
-        rules: The rules for values. The default is not checked, and neither is None where the annotation has it.
+        qualname: The name of the function in Python's errors for arguments that do not match the signature.
+        rules: The rules for values. Default values are not checked, nor is None if the annotation allows it.
     """
-    # Names, and whether there is a default, go into the source; annotations and values stay out of it.
+    # The source contains only names; default values and rules are passed in ``namespace``, annotations are dropped.
     namespace: dict[str, Any] = {}
     bare: list[Parameter] = []
     lines: list[str] = []
@@ -154,12 +154,12 @@ def checker(signature: Signature, qualname: str, rules: ValueRules) -> Callable[
 
 
 def explained(error: TypeError, signature: Signature, inferred: Collection[str] = ()) -> str:
-    """The message of Python's error for arguments that do not fit a signature, and what is meant instead.
+    """The message of Python's error for arguments that do not match a signature, followed by a suggestion.
 
     Args:
         error: The error.
         signature: The signature.
-        inferred: Names that are no parameters because they are inferred from the first input.
+        inferred: Parameters that the signature omits because they are inferred from the first input.
     """
     message = str(error).partition(". Did you mean")[0]  # Python 3.13 and later also suggest names
     positional = [name for name, each in signature.parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD]
@@ -178,12 +178,12 @@ def explained(error: TypeError, signature: Signature, inferred: Collection[str] 
 
 
 def close_to(name: str, names: Iterable[str]) -> str | None:
-    """The one of ``names`` that is most like ``name``, if there is one."""
+    """The most similar of ``names``, or None if none is similar to ``name``."""
     return next(iter(difflib.get_close_matches(name, sorted(names), n=1)), None)
 
 
 class AsWritten(str):
-    """Text whose ``repr`` is the text."""
+    """A string whose ``repr`` is the string itself, without quotes."""
 
     __slots__ = ()
 
@@ -191,7 +191,7 @@ class AsWritten(str):
 
 
 class Readable(Signature):
-    """A signature that shows the defaults of parameters as code does, without addresses."""
+    """A signature that shows default values as in code, without memory addresses."""
 
     def __repr__(self) -> str:
         return f"<Signature {self}>"

@@ -1,4 +1,4 @@
-"""The errors of lazytorch, one class per misuse."""
+"""The exceptions of lazytorch, and functions that format their messages."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ __all__ = ["ShapeInferenceError", "UninitializedAttributeError", "UninitializedM
 
 
 class UninitializedModuleError(RuntimeError):
-    """A lazy module was used in a way that needs its parameters or submodules, before its first input.
+    """An operation needs the parameters or submodules of a lazy module, which has not had its first input yet.
 
     Example:
         >>> import lazytorch
@@ -20,7 +20,7 @@ which needs no input.
 
 
 class UninitializedAttributeError(UninitializedModuleError, AttributeError):
-    """The attribute of a lazy module does not exist before its first input; ``hasattr(lazy, "conv")`` is ``False``.
+    """An attribute of a lazy module does not exist before its first input; ``hasattr(lazy, "conv")`` is ``False``.
 
     Example:
         >>> import lazytorch
@@ -35,7 +35,7 @@ it is built from its first input. Call lazytorch.materialize(model, (1, 3, 224, 
 class ShapeInferenceError(ValueError, RuntimeError):
     """A lazy module cannot infer its arguments from the first input.
 
-    A ``ValueError``, as constructors raise, and a ``RuntimeError``, as PyTorch's operators raise for a wrong shape.
+    It is a ``ValueError``, which constructors raise, and a ``RuntimeError``, which PyTorch raises for wrong shapes.
 
     Example:
         >>> import lazytorch, torch

@@ -1,4 +1,4 @@
-"""lazify: a lazy class in one line."""
+"""lazify: make a lazy class from any module class."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ Rule = int | Callable[[tuple[Any, ...]], Any]
 if TYPE_CHECKING:
 
     class LazyClass(type, Generic[P, T]):
-        """A lazy class as type checkers see it: the parameters of its constructor, and the class that it builds."""
+        """Type of a lazy class, with its constructor's parameters and the class that it builds."""
 
         def __call__(cls, *args: P.args, **kwargs: P.kwargs) -> T: ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
     class FirstParameter(TypedDict, total=False):
-        """Names that the first parameter of a constructor has in torch.nn and in most other libraries."""
+        """Common names of a constructor's first parameter in torch.nn and most other libraries."""
 
         in_channels: Rule
         in_features: Rule
@@ -47,12 +47,12 @@ def lazify(module_cls: Any, /, **inferred: Any) -> Any:
     """Make a lazy class from any module class.
 
     Args:
-        module_cls: The class to build.
-        inferred: For each constructor parameter to infer, a dimension of the first input, or a function of the
-            tuple of inputs.
+        module_cls: The class that the lazy class builds.
+        inferred: For each constructor parameter to infer: the dimension of the first input that has its size, or a
+            function that computes it from the tuple of inputs.
 
     Returns:
-        A class named ``Lazy...`` with the signature of ``module_cls`` less the inferred parameters.
+        A class named ``Lazy...`` with the signature of ``module_cls`` without the inferred parameters.
 
     Raises:
         TypeError: If the constructor has no parameter of that name, or a rule is neither a dimension nor a function.
@@ -68,9 +68,9 @@ def lazify(module_cls: Any, /, **inferred: Any) -> Any:
         torch.Size([2, 10])
     """
     if not isinstance(module_cls, type) or not issubclass(module_cls, nn.Module):
-        raise TypeError(f"lazify: what is made lazy must be a module class, got {module_cls!r}.")
+        raise TypeError(f"lazify: module_cls must be a module class, got {module_cls!r}.")
     if issubclass(module_cls, LazyModuleMixin):
-        raise TypeError(f"lazify: what is made lazy must not be lazy already, got {module_cls.__name__}.")
+        raise TypeError(f"lazify: module_cls must not be lazy already, got {module_cls.__name__}.")
     if not inferred:
         raise TypeError(f"lazify({module_cls.__name__}): at least one parameter must be inferred, got none.")
     for name, rule in inferred.items():
@@ -93,14 +93,14 @@ def lazify(module_cls: Any, /, **inferred: Any) -> Any:
     return _made.setdefault((module_cls, tuple(inferred.items())), lazy_class)
 
 
-# What ``lazify`` made, by its arguments: equal arguments give one class, which pickles by them.
+# The classes that ``lazify`` made, by its arguments: equal arguments return the same class, which pickles as them.
 _made: dict[tuple[type[nn.Module] | None, tuple[tuple[str, Rule], ...]], type[LazyModule]] = {}
 
 
 class Lazified(LazyModule):
-    """Base of lazy classes whose inferred parameters are dimensions, or functions, of the first input.
+    """Base of lazy classes that infer each parameter from a dimension of the first input, or by a function.
 
-    They are arguments of the class statement: ``class LazyLinear(Lazified, nn.Linear, in_features=-1)``.
+    The rules are arguments of the class statement: ``class LazyLinear(Lazified, nn.Linear, in_features=-1)``.
     """
 
     _rules: ClassVar[Mapping[str, Rule]]
@@ -116,7 +116,7 @@ class Lazified(LazyModule):
         target = target_class(type(self))
         assert target is not None
         known = {name: self._infer(name, rule, inputs) for name, rule in self._rules.items()}
-        # The arguments given are those of the signature without the inferred parameters: name them all.
+        # Positions refer to the signature without inferred parameters, so all arguments are passed on by name.
         bound = inspect.signature(type(self)).bind(*module_args, **module_kwargs)
         positional: list[Any] = []
         keyword = dict(known)
@@ -150,7 +150,7 @@ class Lazified(LazyModule):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         target = target_class(type(self))
-        if _made.get((target, tuple(self._rules.items()))) is not type(self):  # a class statement's, found by its name
+        if _made.get((target, tuple(self._rules.items()))) is not type(self):  # from a class statement: pickled by name
             return super().__reduce_ex__(protocol)
         return _constructed, (target, dict(self._rules)), self.__getstate__()
 

@@ -1,4 +1,4 @@
-"""LazyModule: hold the arguments, build once from the first input, become the target."""
+"""LazyModule: a module that keeps its constructor arguments and builds itself from its first input."""
 
 import contextlib
 import functools
@@ -24,15 +24,15 @@ __all__ = ["LazyModule", "describe", "target_class"]
 
 
 class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """A module that builds itself from its first input, and then *is* the module that it built.
+    """A module that builds a module from its first input, and then becomes this module: the object changes its class.
 
     Subclass it together with the module class to build, and override ``get_initialized_module``. The constructor
     accepts any arguments and keeps them; ``create_lazy_signature`` gives it the target's signature.
 
-    What is done to the module before its first input (``to``, ``train``, ``requires_grad_``, ``apply``,
-    ``load_state_dict``, hooks, on itself or on a parent) is done, in the same order, to the module that is built. If
-    the first call fails, the module stays lazy. Initial values depend on a seed that the constructor draws from
-    PyTorch's global generator.
+    Calls of ``to``, ``train``, ``requires_grad_``, ``apply`` and ``load_state_dict`` before the first input, on the
+    module or on a parent, are deferred and repeated on the built module in the same order; hooks are kept. If the first
+    call fails, the module stays lazy. Initial values depend on a seed that the constructor draws from PyTorch's global
+    generator.
 
     Args:
         module_args: Positional arguments for ``get_initialized_module``.
@@ -57,8 +57,8 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
         Conv2d(5, 8, kernel_size=(3, 3), stride=(1, 1))
     """
 
-    cls_to_become = None  # PyTorch's own lazy modules name a class here; ours are known after the build alone
-    _initialize_hook = True  # by this name Dynamo recognizes a module that is not built yet
+    cls_to_become = None  # PyTorch's lazy modules set a class here; ours is known only after the build
+    _initialize_hook = True  # Dynamo checks this name to recognize a module that is not built yet
 
     def __init__(self, *module_args: Any, **module_kwargs: Any) -> None:
         if torch.compiler.is_compiling():
@@ -81,7 +81,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
                 f"{eager.__name__} first. Write class {cls.__name__}(LazyModule, {eager.__name__})."
             )
         super().__init_subclass__(**kwargs)
-        # After it has a module built, Dynamo traces the forward of the class from before the build.
+        # After Dynamo has built a module, it still traces the forward of the lazy class.
         if cls.forward in (nn.Module.forward, forward_of_built):
             target = target_class(cls)
             inherited = target.forward if target else nn.Module.forward
@@ -100,15 +100,15 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
             module_kwargs: The keyword arguments of the constructor; a copy, which may be changed.
 
         Returns:
-            The module to become. If it is lazy as well, it is built from the same input.
+            The built module. If it is also lazy, it is built from the same input.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must override get_initialized_module(inputs, module_args, module_kwargs)."
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # Dynamo builds a lazy module before it traces a call of it. Else, another thread built it, or a bound method of
-        # the lazy module was kept.
+        # The module is already built: by Dynamo, which builds a lazy module before it traces the call; by another
+        # thread; or before a call of a bound method that was stored while it was lazy.
         if torch.compiler.is_dynamo_compiling() or not isinstance(self, LazyModule):
             return self(*args, **kwargs)
         with all_or_nothing(), noting_build(self, args, kwargs):
@@ -116,7 +116,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
             if not (self._forward_pre_hooks or self._forward_hooks_always_called or global_hooks):
                 build(self, args, kwargs)
                 return self(*args, **kwargs)
-            # Hooks may change the input: build after them.
+            # Hooks may change the input, so the module is built after they have run.
             forward = LateForward(self, vars(self).get("forward"))
             vars(self)["forward"] = forward
             try:
@@ -141,7 +141,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
             runs_known_code = type(self) in known and is_known(given) and is_unchanged()
             with outside_modes(), deferred.construction(runs_known_code) as skipped:
                 module_args, module_kwargs = tuple(deferred.module_args), dict(deferred.module_kwargs)
-                with postponing(None):  # a constructor may read the values of what it builds
+                with postponing(None):  # a constructor may read initial values of the modules that it builds
                     built = self.get_initialized_module(inputs, module_args, module_kwargs, *more)
                     if not isinstance(built, nn.Module) or built is self:
                         got = type(built).__name__
@@ -204,7 +204,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
 
 @contextlib.contextmanager
 def noting_build(module: LazyModule, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[None]:
-    """Add a note to an error of the first call after the build: the input that ``module`` was built from."""
+    """If the first call fails after the build, add the input that ``module`` was built from to the error as a note."""
     owner = type(module).__name__
     try:
         yield
@@ -219,7 +219,7 @@ def notes(error: Exception) -> list[str]:
 
 
 class LateForward:
-    """The forward of a lazy module during its first call, if hooks may change its input: builds after they ran.
+    """The forward of a lazy module during its first call: builds the module after hooks, which may change the input.
 
     Args:
         module: The lazy module.
@@ -246,16 +246,16 @@ class LateForward:
 
 
 def run_hooks_of_constructor(module: nn.Module, before: set[int], args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Run the hooks that the target's constructor registered, which came too late for ``nn.Module.__call__``.
+    """Run the hooks that the target's constructor registered after ``nn.Module.__call__`` had already run its hooks.
 
     Args:
         module: The module that was just built.
         before: The ids of the hooks that it had before.
-        args: The call's arguments.
-        kwargs: Its keyword arguments.
+        args: The call's positional arguments.
+        kwargs: The call's keyword arguments.
 
     Returns:
-        The arguments, as the hooks changed them.
+        The arguments after the hooks.
     """
     for key, hook in list(module._forward_pre_hooks.items()):
         if key not in before:
@@ -294,13 +294,13 @@ def takes_input_kwargs(get_initialized_module: Callable[..., nn.Module]) -> bool
 
 
 def is_traced(inputs: Sequence[Any]) -> bool:
-    """Whether a graph is being recorded, which must not depend on the input that builds."""
+    """Whether a graph is being traced; a graph must not depend on the input from which a module is built."""
     tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return tracing or torch.compiler.is_exporting() or any(isinstance(each, fx.Proxy) for each in inputs)
 
 
 def with_known_shape(tensor: Tensor) -> Tensor:
-    """``tensor``; if its shape is symbolic, as Dynamo's are, one on the meta device of the shape in this call."""
+    """``tensor``, or a meta tensor of the shape in this call if its shape is symbolic, as in Dynamo."""
     if all(isinstance(size, int) for size in tensor.shape):
         return tensor
     sizes: Any = [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
@@ -308,7 +308,7 @@ def with_known_shape(tensor: Tensor) -> Tensor:
 
 
 def forward_of_built(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The forward of a lazy class without a target class: when it runs, the module is built."""
+    """The forward of a lazy class without a target class: calls the forward of the built module."""
     return self.forward(*args, **kwargs)
 
 
@@ -321,5 +321,5 @@ def target_class(lazy_class: type[nn.Module]) -> type[nn.Module] | None:
 
 
 def describe(values: Sequence[Any]) -> str:
-    """Inputs as an error shows them: tensors by shape, others by type."""
+    """Format inputs for an error message: tensors by shape, others by type."""
     return ", ".join(str(tuple(each.shape)) if isinstance(each, Tensor) else type(each).__name__ for each in values)

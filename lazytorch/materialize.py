@@ -1,4 +1,4 @@
-"""materialize: build a whole model from shapes. is_lazy: is there anything left to build?"""
+"""materialize: build a whole model from input shapes. is_lazy: whether a model has modules that are not built."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def is_lazy(module: nn.Module) -> bool:
-    """Whether ``module``, or any module below it, is not built yet.
+    """Whether ``module`` or any of its submodules is not built yet.
 
     Raises:
         TypeError: If ``module`` is not a module.
@@ -52,7 +52,7 @@ def needs_building(module: nn.Module) -> bool:
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
-    """``module.modules()``, many times faster, in another order."""
+    """The modules that ``module.modules()`` yields, in another order; many times faster."""
     found, left = {module: None}, [module]
     while left:
         for part in left.pop()._modules.values():
@@ -63,14 +63,14 @@ def modules_of(module: nn.Module) -> list[nn.Module]:
 
 
 class Survey(NamedTuple):
-    """What one walk over the modules of a model finds.
+    """The modules of a model, collected in one traversal.
 
     Attributes:
-        modules: All of them.
-        lazy: Those that are not built, of lazytorch.
-        lazy_of_torch: Those that are not built, of PyTorch.
-        device: Where the floating-point tensors are, or will be; PyTorch's default device if there are none.
-        dtype: Their dtype, or PyTorch's default.
+        modules: All modules.
+        lazy: Modules of lazytorch that are not built yet.
+        lazy_of_torch: Lazy modules of PyTorch that are not built yet.
+        device: The device of the first floating-point tensor or lazy module; PyTorch's default device if none is found.
+        dtype: The dtype of the same tensor or lazy module; PyTorch's default dtype if none is found.
     """
 
     modules: list[nn.Module]
@@ -88,7 +88,7 @@ def survey(module: nn.Module) -> Survey:
     for each in modules:
         if isinstance(each, LazyModule):
             lazy.append(each)
-            deferred = vars(each).get("_deferred")  # another thread may build it meanwhile
+            deferred = vars(each).get("_deferred")  # another thread may build it at the same time
             found = found or (None if deferred is None else (deferred.device, deferred.dtype))
             continue
         if found is not None and type(each) in known:
@@ -104,25 +104,25 @@ def survey(module: nn.Module) -> Survey:
 
 
 def materialize(module: M, /, *inputs: Any, spatial_dims: int | None = None, **kwargs: Any) -> M:
-    """Build everything lazy in ``module`` from example inputs, or from their shapes.
+    """Build all lazy modules in ``module`` from example inputs or their shapes.
 
     The forward runs on shapes, without arithmetic. It changes neither values, such as BatchNorm's statistics, nor the
     training flag, the attributes of modules or PyTorch's random state. If it fails, nothing is built.
 
     Args:
-        module: Any module; itself lazy, or with lazy modules anywhere below it.
-        inputs: The arguments of the forward. A tuple of ints such as ``(1, 3, 224, 224)`` is the shape of a tensor on
-            the module's device and of its dtype.
-        spatial_dims: 1, 2 or 3: a first input with another number of spatial dimensions is an error.
-        kwargs: The keyword arguments of the forward, likewise.
+        module: Any module. It may be lazy itself or contain lazy modules at any depth.
+        inputs: The arguments of the forward. A tuple of ints such as ``(1, 3, 224, 224)`` is the shape of a tensor with
+            the module's device and dtype.
+        spatial_dims: The number of spatial dimensions that the first input must have: 1, 2 or 3. None: any of them.
+        kwargs: The keyword arguments of the forward, also as tensors or shapes.
 
     Returns:
         ``module`` itself.
 
     Raises:
         TypeError: If ``module`` is not a module, or its forward takes other arguments.
-        ShapeInferenceError: If a layer cannot infer what it needs, or the forward depends on the values of the input.
-        RuntimeError: If the forward does not reach a lazy module.
+        ShapeInferenceError: If a layer cannot infer an argument, or the forward depends on the values of the input.
+        RuntimeError: If the forward does not call a lazy module.
 
     Example:
         >>> import torch, lazytorch
@@ -149,15 +149,15 @@ def run_on_shapes(
     *,
     spatial_dims: int | None = None,
 ) -> None:
-    """Run the forward on shapes, and so build everything lazy in ``module``, or nothing.
+    """Run the forward on shapes, which builds all lazy modules in ``module``. If it fails, none is built.
 
     Args:
         module: The module.
-        surveyed: What ``survey`` found in it.
-        inputs: The arguments of the forward, as ``materialize`` takes them.
-        kwargs: Its keyword arguments.
-        mode: What computes the shapes.
-        watch: Called with ``module`` before its forward, and with every module that is built before that one's.
+        surveyed: The result of ``survey(module)``.
+        inputs: The arguments of the forward, as in ``materialize``.
+        kwargs: The keyword arguments of the forward.
+        mode: The mode that computes the shapes.
+        watch: Called with ``module`` before its forward, and with every module that is built before its own forward.
         spatial_dims: The number of spatial dimensions that the first input must have; None for any.
     """
     require_dims(mode.owner, spatial_dims)
@@ -220,7 +220,7 @@ def run_on_shapes(
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether hooks or attributes of ``module`` itself may run other code than its class."""
+    """Whether hooks or attributes of ``module``, not of its submodules, may run code that is not its class's."""
     state = vars(module)
     if any(not isinstance(getattr(hook, "__self__", None), Adoption) for hook in state["_forward_pre_hooks"].values()):
         return True
@@ -233,7 +233,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def runs_known_code(surveyed: Survey) -> bool:
-    """Whether no other code than lazytorch's and torch.nn's runs when the model is called for the first time."""
+    """Whether the first call of the model runs only code of lazytorch and torch.nn."""
     if _torch.has_any_global_hook is not None and _torch.has_any_global_hook():
         return False
     if any(type(each) not in known or is_hooked(each) for each in surveyed.modules):
@@ -243,7 +243,7 @@ def runs_known_code(surveyed: Survey) -> bool:
 
 
 def initialize_outside_modes(lazy: Any, *args: Any, **kwargs: Any) -> None:
-    """Have one of PyTorch's lazy modules create real parameters, and make it lazy again if the call fails."""
+    """Create real parameters in a lazy module of PyTorch, and make it lazy again if the call fails."""
     del lazy.initialize_parameters
     undo_on_failure(BuiltOfTorch(lazy))
     with outside_modes():
@@ -251,7 +251,7 @@ def initialize_outside_modes(lazy: Any, *args: Any, **kwargs: Any) -> None:
 
 
 class BuiltOfTorch:
-    """How to make one of PyTorch's lazy modules lazy again."""
+    """The state of a lazy module of PyTorch before the build, to make it lazy again."""
 
     def __init__(self, lazy: Any) -> None:
         self.lazy, self.kind, self.state = lazy, type(lazy), dict(vars(lazy))
@@ -262,7 +262,7 @@ class BuiltOfTorch:
         ]
 
     def keep(self) -> None:
-        """Nothing else is needed to keep it built."""
+        """Do nothing: the module is already built."""
 
     def undo(self) -> None:
         for tensor, kind, data in self.uninitialized:

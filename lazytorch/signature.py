@@ -1,4 +1,4 @@
-"""create_lazy_signature: a lazy class that takes its target's arguments, less those that are inferred."""
+"""create_lazy_signature: give a lazy class the signature of its target without the inferred parameters."""
 
 import functools
 import inspect
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     def without_first(
         init: Callable[Concatenate[Any, Any, P], None], /
     ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
-        """What type checkers see of a lazy class's constructor: that of its target without the first parameter."""
+        """Type of a lazy class's constructor: that of its target without the first parameter."""
         ...
 
 
 def create_lazy_signature(
     exclude: Iterable[str] = (), *, optional: Iterable[str] = (), target: type[nn.Module] | None = None
 ) -> Callable[[T], T]:
-    """Give a lazy class its target's signature, and check the arguments of its constructor against it.
+    """Give a lazy class the signature of its target, and check constructor arguments against it.
 
     ``inspect.signature``, ``help()`` and Jupyter then show the target's parameters, with their annotations and
-    defaults. A wrong argument fails when the lazy module is constructed, with the ``TypeError`` of the target. If the
-    target is a layer of lazytorch, or of torch.nn, wrong values fail then as well.
-    Parameters that the lazy class's own ``__init__`` names come first.
+    defaults. The constructor of the lazy module raises the target's ``TypeError`` for wrong arguments. If the target is
+    a layer of lazytorch or torch.nn, it also raises an error for wrong values.
+    The parameters of the lazy class's own ``__init__`` come first.
 
     Args:
-        exclude: Names of the target's parameters that are inferred, and so left out.
+        exclude: Names of the target's parameters that are inferred and therefore omitted.
         optional: Names of parameters that are inferred if they are not given; their default is None.
         target: The class that will be built; by default the base of the lazy class that is not itself lazy.
 
@@ -61,14 +61,18 @@ def create_lazy_signature(
         TypeError: Linear.__init__() got an unexpected keyword argument 'biass'. Did you mean 'bias'?
     """
     if isinstance(exclude, type):
-        raise TypeError("create_lazy_signature takes the names to leave out: @create_lazy_signature(exclude=[...]).")
+        raise TypeError(
+            f"create_lazy_signature: exclude must be names of parameters, got {exclude!r}. "
+            "Write @create_lazy_signature(exclude=[...])."
+        )
     excluded = [exclude] if isinstance(exclude, str) else list(exclude)
 
     def decorate(cls: T) -> T:
         built_class = target or target_class(cls)
         if built_class is None:
             raise TypeError(
-                f"{cls.__name__} has no base class that it could build: pass target= to create_lazy_signature."
+                f"{cls.__name__}: a lazy class must have a module class to build among its bases, got none. "
+                "Pass target= to create_lazy_signature."
             )
         init = inspect.unwrap(cls.__init__)
         signature = lazy_signature(init, built_class, excluded, optional)
@@ -84,7 +88,7 @@ def create_lazy_signature(
 def lazy_signature(
     init: Callable[..., None], built_class: type[nn.Module], excluded: Iterable[str], optional: Iterable[str] = ()
 ) -> Signature:
-    """The parameters that ``init`` names, then those of ``built_class`` that are not inferred; ``self`` first."""
+    """``self``, the other parameters of ``init``, then the parameters of ``built_class`` that are not inferred."""
     this, *own = inspect.signature(init).parameters.values()
     of_target = dict(constructor_signature(built_class).parameters)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in of_target.values())
@@ -108,7 +112,7 @@ def lazy_signature(
 
 
 def constructor_signature(module_cls: type[nn.Module]) -> Signature:
-    """``inspect.signature``; for a constructor of ``*args, **kwargs`` alone, as ``nn.LSTM`` has, its first overload."""
+    """``inspect.signature``; the first overload if the constructor takes only ``*args, **kwargs``, as ``nn.LSTM``'s."""
     signature = inspect.signature(module_cls)
     overloads = get_overloads(module_cls.__init__)
     if overloads and all(each.kind in VARIADIC for each in signature.parameters.values()):
@@ -117,7 +121,7 @@ def constructor_signature(module_cls: type[nn.Module]) -> Signature:
 
 
 def with_sections_of(doc: str, target_doc: str, excluded: Iterable[str], optional: Iterable[str] = ()) -> str:
-    """``doc`` with what it does not say of arguments, shapes, errors and source taken from the target's docstring."""
+    """``doc``, with missing sections (Args, Shape, Raises, Source) copied from the target's docstring."""
     own, of_target = sections(doc), sections(target_doc)
     entries = re.split(r"\n(?=    \w)", of_target.get("Args", ""))
     inferred = tuple(f"    {name}{after}" for name in excluded for after in (":", " "))
@@ -132,7 +136,7 @@ def with_sections_of(doc: str, target_doc: str, excluded: Iterable[str], optiona
 
 
 def sections(doc: str) -> dict[str, str]:
-    """The sections of a Google-style docstring by their headings; what stands before them under ``""``."""
+    """The sections of a Google-style docstring by heading; the text before the first heading is under ``""``."""
     head, *rest = re.split(
         r"^(Args|Shape|Returns|Raises|Source|Example|Examples|Note|Attributes):+ *$", inspect.cleandoc(doc), flags=re.M
     )

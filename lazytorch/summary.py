@@ -1,4 +1,4 @@
-"""summary: the shape, parameters and multiply-adds of every layer, of a model that stays as it is."""
+"""summary: output shapes, parameters and multiply-accumulates (MACs) of every layer, without changing the model."""
 
 import copy
 import functools
@@ -22,31 +22,32 @@ from lazytorch.summary_table import LayerSummary, Summary
 __all__ = ["output_shapes", "summary"]
 
 WATCH = -1  # the id of a hook that no RemovableHandle has
-BLOCK_DEPTH = 3  # of the blocks of a network of the zoo: stages, a stage, a block
-# What every lazy module has as attributes.
+BLOCK_DEPTH = 3  # the depth of blocks in a network of the zoo: stages.stage.block
+# The attributes of every lazy module.
 LAZY_STATE = MODULE_STATE.keys() | {"_deferred"}
 
 
 def summary(
     module: nn.Module, /, *inputs: Any, depth: int | None = BLOCK_DEPTH, spatial_dims: int | None = None, **kwargs: Any
 ) -> Summary:
-    """What every layer of a model returns, holds and computes, for an input of that shape.
+    """The output shapes, parameters and multiply-accumulates (MACs) of every layer of a model.
 
-    The model stays as it is, lazy where it is lazy: its forward runs on a copy without values, in evaluation.
-    ``print`` shows the table, a notebook shows it with bars of its stages, ``plot`` draws them, ``to_markdown`` is for
-    documents, and ``summary(a, shape).compare(summary(b, shape))`` has two models side by side.
+    The model is not changed, and lazy modules stay lazy: the forward runs on a copy without values, in evaluation mode.
+    ``print`` shows the table; a notebook also shows a bar chart of the stages, which ``plot`` draws with matplotlib.
+    ``to_markdown`` returns the table as Markdown. ``summary(a, shape).compare(summary(b, shape))`` compares two models.
 
     Args:
         module: Any module.
-        inputs: The forward's arguments. A tuple of ints such as ``(1, 3, 224, 224)`` stands for a tensor of that shape.
-        depth: How many levels below the model the table shows; the default shows the blocks of a network of the zoo.
+        inputs: The arguments of the forward. A tuple of ints such as ``(1, 3, 224, 224)`` is the shape of a tensor with
+            the module's device and dtype.
+        depth: The number of levels of submodules in the table. The default shows the blocks of a network of the zoo.
             None: all levels.
-        spatial_dims: 1, 2 or 3: a first input with another number of spatial dimensions is an error.
-        kwargs: The forward's keyword arguments, likewise.
+        spatial_dims: The number of spatial dimensions that the first input must have: 1, 2 or 3. None: any of them.
+        kwargs: The keyword arguments of the forward, also as tensors or shapes.
 
     Raises:
         TypeError: If ``module`` is not a module, or its forward takes other arguments.
-        ShapeInferenceError: If a layer cannot infer what it needs.
+        ShapeInferenceError: If a layer cannot infer an argument.
 
     Example:
         >>> import lazytorch
@@ -95,14 +96,14 @@ def recorded(
     with_hooks: bool = True,
     spatial_dims: int | None = None,
 ) -> tuple[list[LayerSummary], int]:
-    """What is known of every module, and the number of values of the parameters that have gradients.
+    """The row of every module, and the number of trainable parameters.
 
     Args:
-        module: The module, which stays as it is.
-        inputs: The forward's arguments, as ``summary`` takes them.
-        kwargs: Its keyword arguments.
+        module: The module, which is not changed.
+        inputs: The arguments of the forward, as in ``summary``.
+        kwargs: The keyword arguments of the forward.
         owner: The name of the caller, for messages.
-        with_hooks: Whether to run the hooks of users, and to record the modules below ``module``.
+        with_hooks: Whether to run hooks that the user registered, and to record submodules.
         spatial_dims: The number of spatial dimensions that the first input must have; None for any.
     """
     surveyed = survey(module)
@@ -124,7 +125,7 @@ def recorded(
 
 
 class Recorder:
-    """Records the output shapes and multiply-adds of modules, by hooks, while a forward runs on shapes."""
+    """Records output shapes and MACs of modules, with hooks, while a forward runs on shapes."""
 
     def __init__(self, mode: ShapeMode) -> None:
         self.mode = mode
@@ -135,7 +136,7 @@ class Recorder:
         self.memo: dict[Any, tuple[list[LayerSummary], int]] = {}  # rows by the key of a layer and its input
 
     def end(self) -> None:
-        """Drop the references between modules and hooks, which only the garbage collector would find."""
+        """Remove the reference cycles between modules and hooks, which only the garbage collector would free."""
         for each in self.watched:
             each._forward_pre_hooks.clear()
             each._forward_hooks.clear()
@@ -154,7 +155,7 @@ class Recorder:
                 if before or after:
                     each.register_forward_pre_hook(self.enter, prepend=True)
                     each.register_forward_hook(self.leave)
-                else:  # without handles, which take as long as a small layer
+                else:  # without RemovableHandles: creating them takes as long as a small layer
                     before[WATCH], after[WATCH] = self.enter, self.leave
 
     def enter(self, module: nn.Module, _: Any) -> None:
@@ -170,7 +171,7 @@ class Recorder:
         self.output_shapes[module] = shapes
 
     def rows(self, model: nn.Module) -> tuple[list[LayerSummary], int]:
-        """The modules of ``model``, and the number of values of its parameters that have gradients."""
+        """The row of every module of ``model``, and the number of its trainable parameters."""
         layers: list[LayerSummary] = []
         counts: dict[nn.Module, dict[int, tuple[int, int]]] = {}
         for name, each in model.named_modules():
@@ -184,11 +185,11 @@ class Recorder:
 
 
 def count_values(module: nn.Module, counts: dict[nn.Module, dict[int, tuple[int, int]]]) -> dict[int, tuple[int, int]]:
-    """By the ids of the parameters of ``module``: the number of values, and of those that have gradients.
+    """The number of elements, and of trainable elements, of each parameter of ``module``, by the parameter's id.
 
     Args:
         module: The module.
-        counts: The results for the modules that were counted before; this one's is added.
+        counts: Results by module; used for modules that were counted before, and extended.
     """
     if module not in counts:
         counted = counts[module] = {}
@@ -207,8 +208,8 @@ class Block(nn.Module):
     """Replaces a lazy layer of ``lazytorch.layers`` in a summary, to summarize equal layers once.
 
     Args:
-        lazy: The layer, as its constructor left it.
-        recorder: That of the summary.
+        lazy: The layer, unchanged since its construction.
+        recorder: The recorder of the summary.
     """
 
     def __init__(self, lazy: LazyModule, recorder: Recorder) -> None:
@@ -220,13 +221,13 @@ class Block(nn.Module):
         self.trainable = 0
         deferred = lazy._deferred
         rate = deferred.module_kwargs.get("drop_path_rate")
-        same = {"drop_path_rate": 0.5} if type(rate) is float and 0 < rate < 1 else {}  # it changes no figure
+        same = {"drop_path_rate": 0.5} if type(rate) is float and 0 < rate < 1 else {}  # no result depends on the rate
         self.module_args, self.module_kwargs = deferred.module_args, deferred.module_kwargs | same
 
     def forward(self, x: Tensor) -> Tensor:
         lazy, mode = self.lazy[0], self.recorder.mode
         with without_shapes():
-            given, x = x, mode.of(x.shape, x.dtype, torch.device("cpu"))  # where the layer is constructed
+            given, x = x, mode.of(x.shape, x.dtype, torch.device("cpu"))  # the device on which the layer is constructed
         key = None
         if self.first is None:
             key = key_of((type(lazy), self.module_args, self.module_kwargs, tuple(x.shape), x.dtype))
@@ -275,7 +276,7 @@ IMMUTABLE = (bool, int, float, str, torch.dtype, type(None))
 
 
 def key_of(value: Any) -> Any:
-    """A key that is equal to another if the values, and their types, are equal; None if they cannot be compared."""
+    """A cache key: two keys are equal if values and types are equal. None if ``value`` cannot be compared."""
     kind = type(value)
     if kind in IMMUTABLE:
         return kind, value
@@ -290,7 +291,7 @@ def key_of(value: Any) -> Any:
 
 
 def is_as_constructed(lazy: LazyModule) -> bool:
-    """Whether nothing was done to a lazy layer that a summary shows."""
+    """Whether a lazy layer was not changed after its construction in a way that its summary shows."""
     deferred = lazy._deferred
     added = lazy._modules or lazy._buffers or lazy._parameters.keys() != {PLACEHOLDER} or vars(lazy).keys() - LAZY_STATE
     if added or not deferred.dtype is deferred.constructed_as is torch.get_default_dtype():
@@ -302,7 +303,7 @@ def is_as_constructed(lazy: LazyModule) -> bool:
 def without_values(
     modules: list[nn.Module], blocks: Mapping[LazyModule, nn.Module], with_hooks: bool = True
 ) -> nn.Module:
-    """A copy of a model on the meta device, with ``blocks`` in place of lazy layers; the model is the first module."""
+    """Copy a model, the first of ``modules``, to the meta device, with lazy layers replaced by ``blocks``."""
     memo: dict[int, Any] = {id(lazy): block for lazy, block in blocks.items()}
 
     def remember(value: Any) -> None:
@@ -318,7 +319,7 @@ def without_values(
     for each in modules:
         if each in blocks:
             continue
-        # deepcopy takes what is in its memo, which is many times faster than to copy an empty dict.
+        # deepcopy uses the entries of its memo, which is many times faster than copying an empty dict.
         hooks = (vars(each)[name] for name in HOOKS)
         memo.update({id(hook): type(hook)() for hook in hooks if not (hook and with_hooks)})
         if isinstance(each, LazyModule):
@@ -331,7 +332,7 @@ def without_values(
         else:
             remember(vars(each))
     copied = copy.deepcopy(modules[0], memo)
-    memo.clear()  # it refers to the model, and only the garbage collector would end it
+    memo.clear()  # it refers to the model, and is in a reference cycle that only the garbage collector would free
     for each in modules_of(copied):
         if isinstance(each, LazyModule):
             deferred = each._deferred
@@ -348,7 +349,7 @@ def to_dtype(dtype: torch.dtype, tensor: Tensor) -> Tensor:
 def on_meta(tensor: Tensor) -> Tensor:
     """A tensor like this one without values; a parameter of one of PyTorch's lazy modules stays uninitialized."""
     if not tensor.is_floating_point() and not tensor.is_meta and tensor.numel() <= 4096:
-        return tensor.clone()  # a counter, an index: the forward may read its values
+        return tensor.clone()  # a counter or an index, whose values the forward may read
     if is_uninitialized(tensor):
         kind: Any = type(tensor)
         return kind(tensor.requires_grad, device=META, dtype=tensor.dtype)

@@ -1,4 +1,4 @@
-"""What ``summary`` returns: a table as text, HTML and Markdown, bars of the stages, and a comparison of two models."""
+"""The result of ``summary``: a table as text, HTML or Markdown, a bar chart, and a comparison of two models."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class LayerSummary:
     """One module of a summary.
 
     Attributes:
-        name: Its name within the model; ``""`` for the model.
-        kind: Its class, or the class that it becomes.
-        output_shapes: The shapes of the tensors that its last call returned; none if it was not called.
-        parameters: Values in its parameters and in those of the modules below it.
-        macs: Multiply-accumulates (MACs) in it and in the modules below it, in all of its calls.
+        name: The module's name within the model; ``""`` for the model.
+        kind: The name of its class; for a lazy module, of the class that it builds.
+        output_shapes: The shapes of the tensors that its last call returned; empty if it was not called.
+        parameters: The number of its parameters, including those of its submodules.
+        macs: Multiply-accumulates (MACs) of all its calls, including those of its submodules.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LayerSummary:
         return self.name.count(".") + 1 if self.name else 0
 
     def below(self, name: str) -> "LayerSummary":
-        """The same of a module within another one of that name."""
+        """A copy of this row for the same module inside a module called ``name``."""
         inner = ".".join(filter(None, (name, self.name)))
         return LayerSummary(inner, self.kind, list(self.output_shapes), self.parameters, self.macs)
 
@@ -61,7 +61,7 @@ class TableOfLayers:
     header: str
     totals: str
     columns: tuple[str, ...]
-    text_columns = 2  # those before the numbers
+    text_columns = 2  # the number of columns before the numbers
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The cells of the table."""
@@ -93,7 +93,7 @@ class TableOfLayers:
         return f"{header}\n\n{table}\n\n{self.totals}\n"
 
     def _repr_html_(self) -> str:
-        import html  # takes a millisecond, of thirty that lazytorch takes in all
+        import html  # not at the top: it takes 1 ms, of the 30 ms that importing lazytorch takes
 
         left, right = "text-align: left; white-space: pre", "text-align: right"
         styles = [right if index >= self.text_columns else left for index in range(len(self.columns))]
@@ -124,13 +124,13 @@ class TableOfLayers:
 
 
 class Summary(TableOfLayers):
-    """A table of a model's layers: text where it is printed, HTML in a notebook, colours where rich prints it.
+    """A table of a model's layers: text if printed, HTML in a notebook, a formatted table if printed by rich.
 
     Attributes:
-        layers: What is known of every module, the model first; also of those that the table does not show.
-        parameters: Values in all parameters; one that is shared is counted once.
-        trainable_parameters: Those of them that have gradients.
-        macs: Multiply-accumulates (MACs) of one call: those of convolutions, linear layers and attention.
+        layers: The rows of all modules, the model first, including those that the table does not show.
+        parameters: The number of parameters; a shared parameter is counted once.
+        trainable_parameters: The number of parameters that require gradients.
+        macs: Multiply-accumulates (MACs) of convolutions, linear layers and attention in one call.
         input_shapes: The shapes of the inputs.
     """
 
@@ -161,7 +161,7 @@ class Summary(TableOfLayers):
 
     @property
     def header(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The line above the table: the shapes of the inputs, and how a convolution reads the first."""
+        """The line above the table: the shapes of the inputs, and the layout of the first if convolutions read it."""
         kinds = {layer.kind for layer in self.layers}
         dims = len(self.input_shapes[0]) - 2 if self.input_shapes else 0
         read = f", read as {LAYOUTS[dims]}" if f"Conv{dims}d" in kinds else ""
@@ -174,7 +174,7 @@ class Summary(TableOfLayers):
 
     @property
     def stages(self) -> list[LayerSummary]:
-        """The modules of the model; one with more than half of the parameters is replaced by its own modules."""
+        """The children of the model; a child with more than half of the parameters is replaced by its own children."""
         children = [layer for layer in self.layers if layer.depth == 1]
         inner = {
             each.name: [layer for layer in self.layers if layer.depth == 2 and layer.name.startswith(f"{each.name}.")]
@@ -186,13 +186,13 @@ class Summary(TableOfLayers):
         ]
 
     def compare(self, other: "Summary") -> "Comparison":
-        """A table of this model beside another one."""
+        """A table that compares this model with another one."""
         if not isinstance(other, Summary):
             raise TypeError(f"Summary.compare: the other must be a Summary, got {type(other).__name__}.")
         return Comparison(self, other)
 
     def plot(self) -> "Figure":
-        """Bars of the parameters and MACs of each stage; needs matplotlib: ``pip install 'lazytorch[plot]'``."""
+        """A bar chart of the parameters and MACs of each stage; requires matplotlib (``lazytorch[plot]``)."""
         try:
             from matplotlib import pyplot
         except ImportError as error:
@@ -230,11 +230,11 @@ class Summary(TableOfLayers):
 
 
 class Comparison(TableOfLayers):
-    """The tables of two models side by side; a layer that one model does not have is ``-`` there.
+    """The tables of two models side by side, with ``-`` for a layer that a model does not have.
 
     Args:
         first: The summary of one model.
-        second: That of the other.
+        second: The summary of the other model.
     """
 
     columns = (
@@ -259,7 +259,7 @@ class Comparison(TableOfLayers):
         self.totals = "; ".join(figures)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """The cells of the table: the layers of the first model, each with those that only the second has after it."""
+        """The cells of the table: the layers of the first model, with layers that only the second has in between."""
         ones, twos = ({layer.name: layer for layer in each.shown} for each in (self.first, self.second))
         names = list(ones)
         place = 0

@@ -139,7 +139,7 @@ WRONG_VALUES = [
     (lambda: lazify(nn.Conv2d, in_channels=1)(8, 3, stride=0), f"LazyConv2d: stride {WHOLE}, got 0"),
     (lambda: lazify(nn.LSTM, input_size=-1)(0), f"LazyLSTM: hidden_size {WHOLE}, got 0"),
     (lambda: lazify(BottleneckBlock, in_channels=1)(8, 0), f"LazyBottleneckBlock: out_channels {WHOLE}, got 0"),
-    (lambda: lazify(nn.Linear(3, 4), in_features=-1), "lazify: what is made lazy must be a module class, got Linear"),
+    (lambda: lazify(nn.Linear(3, 4), in_features=-1), "lazify: module_cls must be a module class, got Linear"),
     # functions
     (lambda: materialize(models.resnet18(), 1, 3, 64, 64), "must be one tuple, got 4 numbers. Pass .1, 3, 64, 64."),
     (lambda: materialize(models.resnet18(), (1, -3, 64, 64)), "sizes of a shape must be at least 0, got .1, -3,"),

@@ -147,5 +147,8 @@ def test_without_a_target_it_asks_for_one():
     class Rootless(LazyModule):
         pass
 
-    with pytest.raises(TypeError, match="Rootless has no base class that it could build: pass target="):
+    with pytest.raises(
+        TypeError,
+        match=r"Rootless: a lazy class must have a module class to build among its bases, got none\. Pass target=",
+    ):
         create_lazy_signature()(Rootless)

@@ -1,7 +1,8 @@
 """Initialize parameters once: skip PyTorch's default initialization, and run init functions at the end.
 
-The layers of lazytorch construct those of torch.nn through ``skip_init``. While a lazy module is built, these have no
-values; when it is complete, every parameter that no load will replace gets its values, from a generator of its own.
+The layers of lazytorch construct layers of torch.nn through ``skip_init``, which leaves their parameters uninitialized
+while a lazy module is built. Afterwards, each parameter that no deferred load replaces is initialized, with its own
+random generator.
 """
 
 import contextlib
@@ -19,31 +20,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-# Constructors whose initialization can be skipped: it is reset_parameters() alone, and ``default_fills`` does the same.
+# Layers whose initialization can be skipped: they are initialized by reset_parameters() only, and ``default_fills``
+# computes the same values.
 RESETS: dict[Any, Any] = {
     layer: (layer.__init__, layer.reset_parameters) for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 }
-# Modules of torch.nn whose classes draw no random numbers when they construct.
+# Python modules of torch.nn whose classes draw no random numbers in their constructors.
 modules = nn.modules
 WITHOUT_RANDOM = (
     *(modules.activation, modules.batchnorm, modules.channelshuffle, modules.container, modules.dropout),
     *(modules.flatten, modules.fold, modules.instancenorm, modules.normalization, modules.padding),
     *(modules.pixelshuffle, modules.pooling, modules.upsampling),
 )
-# Classes and functions that draw no random numbers but through ``skip_init``, and whose forward reads no values.
+# Known code: classes and functions that draw random numbers only through ``skip_init``, and whose forward does not read
+# the values of tensors.
 known: set[Any] = {round, nn.Identity, *RESETS, *(vars(each)[name] for each in WITHOUT_RANDOM for name in each.__all__)}
 known -= {
     nn.MultiheadAttention,
     nn.Module,
     *(each for each in known if each is not round and issubclass(each, LazyModuleMixin)),
 }
-PIECE = 1 << 17  # values that are drawn from one generator: they fit a core's cache
+PIECE = 1 << 17  # the number of values that one generator fills: they fit in the cache of a CPU core
 
 _local = threading.local()
 
 
 class Normal(NamedTuple):
-    """Values from a normal distribution."""
+    """Fill a tensor with values from a normal distribution."""
 
     std: float
     mean: float = 0.0
@@ -53,7 +56,7 @@ class Normal(NamedTuple):
 
 
 class Uniform(NamedTuple):
-    """Values from a uniform distribution from ``-bound`` to ``bound``."""
+    """Fill a tensor with values from a uniform distribution from ``-bound`` to ``bound``."""
 
     bound: float
 
@@ -62,7 +65,7 @@ class Uniform(NamedTuple):
 
 
 class Constant(NamedTuple):
-    """One value."""
+    """Fill a tensor with one value."""
 
     value: float
 
@@ -76,9 +79,9 @@ Piece = tuple[Tensor, Fill, int]
 
 
 class InitFunction:
-    """The initial values of a network's parameters, for ``Module.apply``.
+    """Initializes the parameters of a network; pass it to ``Module.apply``.
 
-    What it is applied to is not initialized before, so it must not read values.
+    It must not read values of parameters, because they are not initialized before.
 
     Args:
         function: Called with a module; returns the values of parameters by their names within the module.
@@ -99,7 +102,7 @@ class InitFunction:
             Initialization(fills, draw_seed())()
 
     def of(self, modules: Sequence[tuple[str, nn.Module]]) -> dict[str, tuple[Tensor, Fill]]:
-        """The parameters of ``modules``, given by name, that it initializes; outer modules decide last."""
+        """The parameters that it initializes, by name; the values of an outer module override those of an inner one."""
         fills: dict[str, tuple[Tensor, Fill]] = {}
         for name, module in reversed(modules):
             for key, each in self.function(module, **self.options).items():
@@ -115,7 +118,7 @@ def known_function(function: F) -> F:
 
 
 def is_known(value: Any) -> bool:
-    """Whether ``value``, if it is called, and all in it, run code of torch.nn and lazytorch.layers alone."""
+    """Whether ``value``, and everything in it, runs only code of torch.nn and lazytorch.layers if it is called."""
     if isinstance(value, functools.partial):
         return all(map(is_known, (value.func, *value.args, *value.keywords.values())))
     if isinstance(value, (tuple, list)):
@@ -129,12 +132,12 @@ def is_known(value: Any) -> bool:
 
 
 def is_unchanged() -> bool:
-    """Whether nobody has replaced how the layers of ``RESETS`` are initialized."""
+    """Whether no constructor and no ``reset_parameters`` of the layers in ``RESETS`` was replaced."""
     return all((layer.__init__, layer.reset_parameters) == methods for layer, methods in RESETS.items())
 
 
 def skip_init(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """``layer``; within ``skipping_init``, without its default initialization if it is a layer of torch.nn."""
+    """``layer``; within ``skipping_init``, and if ``layer`` is in ``RESETS``, without its default initialization."""
     if getattr(_local, "skipped", None) is None or layer not in RESETS:
         return layer
     return functools.partial(construct_uninitialized, layer)  # pyright: ignore[reportArgumentType]
@@ -153,7 +156,7 @@ def thread_local(values: threading.local, name: str, value: Any) -> Iterator[Non
 
 @contextlib.contextmanager
 def skipping_init() -> Iterator[list[nn.Module]]:
-    """Skip initialization in this block; yields the list of the layers that have no values."""
+    """Skip initialization in this block; yields the list of the layers that are left uninitialized."""
     skipped: list[nn.Module] = []
     with thread_local(_local, "skipped", skipped):
         yield skipped
@@ -179,27 +182,27 @@ def default_fills(layer: nn.Module) -> dict[str, Fill]:
 
 
 def draw_seed() -> int:
-    """A seed of 32 bits, all that PyTorch's CPU generator uses, from ``seeds_from`` or the global generator."""
+    """A seed from ``seeds_from`` or the global generator, of 32 bits: PyTorch's CPU generator uses no more."""
     seeds = getattr(_local, "seeds", None)
     return int(torch.randint(1 << 32, (), device="cpu")) if seeds is None else next(seeds)
 
 
 def seeds_from(seed: int) -> AbstractContextManager[None]:
-    """Let the seeds of lazy modules that are constructed in this block follow from ``seed``."""
+    """Derive the seeds of lazy modules that are constructed in this block from ``seed``."""
     return thread_local(_local, "seeds", (mix(seed, f"part {index}") for index in itertools.count()))
 
 
 def mix(seed: int, key: str) -> int:
-    """The seed of one of several streams."""
+    """Derive the seed of the random stream ``key`` from ``seed``."""
     return (seed + 0x9E3779B1 * zlib.crc32(key.encode())) % (1 << 32)
 
 
 class Initialization:
-    """The initial values of the parameters of a module that was just built; computed once, when it is called.
+    """Initializes the parameters of a module that was just built, once, when it is called.
 
     Args:
-        fills: The parameters by name, with their values.
-        seed: What the values depend on.
+        fills: The parameters by name, with the functions that fill them.
+        seed: The seed of the values.
     """
 
     def __init__(self, fills: Mapping[str, tuple[Tensor, Fill]], seed: int) -> None:
@@ -211,7 +214,7 @@ class Initialization:
         initialize([self])
 
     def pieces(self, except_for: Collection[int]) -> list[Piece]:
-        """What to fill, each from a generator of its own; large parameters in pieces."""
+        """The tensors to fill, each with its own seed; large parameters are split into pieces."""
         pieces: list[Piece] = []
         for name, (tensor, each) in self.fills.items():
             if tensor.is_meta or id(tensor) in except_for:
@@ -226,16 +229,16 @@ class Initialization:
 
 
 def initialize(those: Iterable[Initialization], except_for: Collection[int] = ()) -> None:
-    """Compute initial values, by several threads if there are many.
+    """Compute initial values, in several threads if there are many values.
 
     Args:
-        those: What to initialize; what was initialized before is left as it is.
+        those: The initializations to run; one that has run before does nothing.
         except_for: The ids of parameters to leave out.
     """
     with contextlib.ExitStack() as stack:
         pieces: list[Piece] = []
         for each in those:
-            stack.enter_context(each.lock)  # another thread that needs these values waits for them
+            stack.enter_context(each.lock)  # another thread that needs these values waits here
             pieces += each.pieces(except_for)
             each.fills = {}
         others = min(torch.get_num_threads(), sum(piece.numel() for piece, _, _ in pieces) // PIECE) - 1
@@ -250,8 +253,8 @@ def initialize(those: Iterable[Initialization], except_for: Collection[int] = ()
 
 
 def fill(pieces: list[Piece]) -> None:
-    """Take pieces from the list until none is left."""
-    with torch.no_grad():  # a thread does not inherit it
+    """Fill pieces from the list until it is empty."""
+    with torch.no_grad():  # threads do not inherit no_grad
         while pieces:
             try:
                 tensor, each, seed = pieces.pop()
@@ -262,7 +265,7 @@ def fill(pieces: list[Piece]) -> None:
 
 
 def postponing(postponed: list[Initialization] | None) -> AbstractContextManager[None]:
-    """Add what would be initialized in this block to ``postponed``; None to initialize it at once."""
+    """Add initializations in this block to ``postponed`` instead of running them; None: run them at once."""
     return thread_local(_local, "postponed", postponed)
 
 
@@ -275,7 +278,7 @@ def postpone(later: Initialization) -> bool:
 
 
 def initialize_postponed() -> None:
-    """Initialize what was postponed so far, as its values may be read."""
+    """Run the postponed initializations, because the values may now be read."""
     postponed = getattr(_local, "postponed", None)
     if postponed:
         initialize(postponed)

@@ -26,20 +26,20 @@ Call = tuple[str, tuple[Any, ...]]
 
 
 class Deferred:
-    """What a lazy module keeps until it is built. It copies and pickles, as the module does.
+    """The state of a lazy module until it is built. It can be copied and pickled, as the module can.
 
     Args:
         owner: The name of the lazy class, for messages.
         module_args: The constructor's positional arguments.
-        module_kwargs: Its keyword arguments.
+        module_kwargs: The constructor's keyword arguments.
         device: The device on which to construct.
         dtype: The default dtype with which to construct.
-        seed: What initial values depend on.
+        seed: The seed of the initial values.
 
     Attributes:
         calls: The names and arguments of methods to call, in order, on the built module.
         device: The device of the parameters after these calls.
-        dtype: Their dtype.
+        dtype: The dtype of the parameters after these calls.
         prepended: The ids of hooks that were registered with ``prepend=True``.
         compile: The arguments of ``compile``, if it was called.
         given: The attributes that the lazy module had when it was constructed.
@@ -67,7 +67,7 @@ class Deferred:
         vars(self).update(state, lock=threading.RLock())
 
     def log(self, method: str, *args: Any) -> None:
-        """Defer a call. Of several calls in a row that set the same, only the last one counts."""
+        """Defer a call. Of consecutive calls of ``train``, or of ``requires_grad_``, only the last one is kept."""
         if self.calls and method == self.calls[-1][0] and method in ("train", "requires_grad_"):
             self.calls.pop()
         self.calls.append((method, args))
@@ -80,7 +80,7 @@ class Deferred:
         self.device, self.dtype = converted.device, converted.dtype
 
     def log_load(self, state: "DeferredLoad") -> None:
-        """Defer a load, which replaces earlier ones, unless a function reads their values."""
+        """Defer a load. It replaces earlier loads, except those before an ``apply``, whose function may read values."""
         read = max((index for index, (method, _) in enumerate(self.calls) if method == "apply"), default=-1)
         self.calls = [call for index, call in enumerate(self.calls) if call[0] != "load" or index < read]
         self.log("load", state)
@@ -91,13 +91,13 @@ class Deferred:
                 self.device, self.dtype = floating.device, floating.dtype
 
     def loaded_last(self) -> "DeferredLoad | None":
-        """The load after which no values change, if there is one."""
+        """The last deferred load, if no later call changes values."""
         changing = [call for call in self.calls if call[0] not in ("train", "requires_grad_")]
         return changing[-1][1][0] if changing and changing[-1][0] == "load" else None
 
     @property
     def requires_grad(self) -> bool:
-        """Whether the parameters will have gradients, as far as that was set."""
+        """Whether the parameters will require gradients; True unless it was set."""
         flags = [args[0] for method, args in self.calls if method == "requires_grad_"]
         return flags[-1] if flags else True
 
@@ -111,8 +111,8 @@ class Deferred:
         """Construct in this block; yields the list of the layers that ``finish`` must initialize.
 
         Args:
-            is_known: Whether no other code than lazytorch's and torch.nn's runs; otherwise it runs in a fork of the
-                global random state, and initializes what it constructs.
+            is_known: Whether only code of lazytorch and torch.nn runs. Other code runs in a fork of the global random
+                state and initializes the modules that it constructs.
         """
         device = self.constructed_on
         if self.device.type == "meta" and self.runs_known_code and all(method != "load" for method, _ in self.calls):
@@ -131,7 +131,7 @@ class Deferred:
                 yield []
 
     def finish(self, built: nn.Module, skipped: list[nn.Module]) -> Initialization | None:
-        """Initialize ``built``, and repeat the deferred calls in order; return an initialization that is postponed."""
+        """Initialize ``built`` and repeat the deferred calls in order; return the initialization if it is postponed."""
         default = torch.get_default_dtype()
         if default is not self.constructed_as and self.module_kwargs.get("dtype") is None:
             built._apply(lambda tensor: tensor.to(self.constructed_as) if tensor.dtype is default else tensor)
@@ -152,7 +152,7 @@ class Deferred:
             if args and isinstance(args[0], InitFunction):
                 fills |= args[0].of([pair for pair in modules if "_deferred" not in vars(pair[1])])
                 for module in (module for _, module in modules if "_deferred" in vars(module)):
-                    module.apply(args[0])  # it is lazy
+                    module.apply(args[0])  # a lazy module defers the call
                 continue
             if fills and method not in ("train", "requires_grad_"):
                 Initialization({name: each for name, each in fills.items() if name not in loaded}, self.seed)()
@@ -169,9 +169,9 @@ class DeferredLoad:
     """Entries to load into the built module, which must have all of them and no others.
 
     Args:
-        entries: The values by the built module's names.
-        assign: Whether they become the parameters, as in ``Module.load_state_dict``.
-        fit: Called with the built module and ``entries``; returns the entries that fit it.
+        entries: The values by their names in the built module.
+        assign: As in ``Module.load_state_dict``: whether the entries themselves become the parameters.
+        fit: Called with the built module and ``entries``; returns the entries with shapes that fit the module.
         complete: Whether it is known that these are all entries of the module.
     """
 
@@ -200,11 +200,12 @@ class DeferredLoad:
 class Conversion:
     """The function of a deferred ``Module._apply``.
 
-    ``to`` and ``half`` pass closures, which do not pickle: a pickle contains what the function does to a few tensors.
+    ``to`` and ``half`` pass closures, which cannot be pickled. So the function is called with a few example tensors,
+    and the pickle contains how it changed them.
 
     Args:
         convert: The function.
-        device: The device to which it moves tensors, if it does.
+        device: The device to which it moves tensors; None if it does not move them.
     """
 
     def __init__(self, convert: Callable[[Tensor], Tensor], device: torch.device | None = None) -> None:
@@ -225,7 +226,7 @@ class Conversion:
             counter = self.convert(torch.empty(1, dtype=torch.int64))
             formats = {dims: memory_format_of(self.convert, dims) for dims in (4, 5)}
             on_meta = META
-            with contextlib.suppress(NotImplementedError, RuntimeError):  # to_empty alone leaves the meta device
+            with contextlib.suppress(NotImplementedError, RuntimeError):  # only to_empty leaves the meta device
                 on_meta = self.convert(torch.empty(1, device=META)).device
         options = {
             "device": self.device if on_meta == META else on_meta,
@@ -243,7 +244,7 @@ def memory_format_of(convert: Callable[[Tensor], Tensor], dims: int) -> str:
     formats = ("contiguous_format", "channels_last" if dims == 4 else "channels_last_3d")
     try:
         converted = [convert(torch.empty((2,) * dims, memory_format=getattr(torch, each))) for each in formats]
-    except RuntimeError:  # it is of tensors with another number of dimensions
+    except RuntimeError:  # the format is for tensors with another number of dimensions
         return "preserve_format"
     for each in formats:
         if all(result.is_contiguous(memory_format=getattr(torch, each)) for result in converted):
@@ -272,7 +273,7 @@ def convert_as(
 
 
 def device_and_dtype_of_parameters() -> tuple[torch.device, torch.dtype]:
-    """Where parameters that are constructed now are placed, by whatever chooses it, and their dtype."""
+    """The device and dtype of a parameter that is constructed now, as modes, defaults and hooks determine them."""
     module = nn.Module()
     module.register_parameter("parameter", nn.Parameter(torch.empty(0)))
     parameter = next(module.parameters())

@@ -1,4 +1,4 @@
-"""How the shape of an input is read: its number of spatial dimensions, and images without a batch dimension."""
+"""Checks of inputs and their shapes: the number of spatial dimensions, and a missing batch dimension."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,19 @@ LAYOUTS = {
 
 
 def require_dims(owner: str, spatial_dims: int | None) -> None:
-    """Refuse a number of spatial dimensions that is not 1, 2, 3 or None."""
+    """Raise an error unless ``spatial_dims`` is 1, 2, 3 or None."""
     if spatial_dims is not None and (type(spatial_dims) is not int or spatial_dims not in LAYOUTS):
         raise ValueError(f"{owner}: spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
 
 
 def require_call(owner: str, module: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Refuse arguments that are no shapes, or that the forward of ``module`` does not take.
+    """Raise an error for invalid shapes, and for arguments that the forward of ``module`` does not take.
 
     Args:
-        owner: The function that was called, and in parentheses the module's class.
+        owner: The name of the called function, with the module's class in parentheses, for messages.
         module: The module.
         inputs: The positional arguments of the forward, or their shapes.
-        kwargs: The keyword arguments, likewise.
+        kwargs: The keyword arguments of the forward, or their shapes.
     """
     if len(inputs) > 1 and all(type(each) is int for each in inputs):
         raise TypeError(
@@ -42,7 +42,7 @@ def require_call(owner: str, module: nn.Module, inputs: Sequence[Any], kwargs: M
             raise ValueError(f"{owner}: the sizes of a shape must be at least 0, got {each}.")
     own = vars(module).get("forward")
     if module._forward_pre_hooks or not getattr(getattr(own, "__self__", None), "runs_forward_of_class", own is None):
-        return  # the arguments are not those of the class's forward
+        return  # hooks and other forwards may take other arguments than the class's forward
     signature = inspect.signature(type(module).forward)
     takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
     unknown = [name for name in kwargs if name not in signature.parameters and not takes_any]
@@ -57,7 +57,7 @@ def require_call(owner: str, module: nn.Module, inputs: Sequence[Any], kwargs: M
 
 
 def require_input(owner: str, shape: Sequence[int], spatial_dims: int | None) -> None:
-    """Refuse an input that has not ``spatial_dims`` spatial dimensions, or none of 1, 2 and 3.
+    """Raise an error unless the input has ``spatial_dims`` spatial dimensions; any of 1, 2 and 3 if that is None.
 
     Without ``spatial_dims``, warn if the first input of a whole model looks like an image without a batch dimension.
     """
@@ -75,6 +75,6 @@ def require_input(owner: str, shape: Sequence[int], spatial_dims: int | None) ->
 
 
 def looks_unbatched(shape: Sequence[int]) -> bool:
-    """Whether this may be the shape of an image of 1 to 4 channels, without a batch dimension."""
+    """Whether ``shape`` may be that of an image with 1 to 4 channels and without a batch dimension."""
     sides = shape[1:]
     return len(shape) == 3 and shape[0] <= 4 and min(sides) >= 16 and max(sides) <= 2 * min(sides)

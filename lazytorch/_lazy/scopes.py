@@ -1,4 +1,4 @@
-"""Scopes: undo what a failed call built, leave PyTorch's modes, fork the random state."""
+"""Context managers: undo builds of a failed call, disable PyTorch's modes, fork the random state."""
 
 import contextlib
 import sys
@@ -21,23 +21,23 @@ _local = threading.local()
 
 
 class Built(Protocol):
-    """What was built in the block of ``all_or_nothing``."""
+    """A module that was built in a block of ``all_or_nothing``."""
 
     def undo(self) -> None:
-        """Make it lazy again."""
+        """Make the module lazy again."""
         ...
 
     def keep(self) -> None:
-        """The block ended without an error."""
+        """Keep the module built; called when the block ends without an error."""
         ...
 
 
 @contextlib.contextmanager
 def all_or_nothing(*, keep: bool = False, is_first_call: bool = False) -> Iterator[None]:
-    """Undo what this thread built in this block if the block raises.
+    """If this block raises an error, make the modules lazy again that this thread built in it.
 
     Args:
-        keep: Whether to call ``keep`` at the end of this block, not of the outermost one.
+        keep: Whether to call ``keep`` at the end of this block instead of the outermost one.
         is_first_call: Whether the block is the first call of a whole model.
     """
     outermost = getattr(_local, "built", None) is None
@@ -65,14 +65,14 @@ def undo_on_failure(built: Built) -> None:
 
 
 def is_first_input() -> bool:
-    """Whether this is called for the first time in the first call of a whole model."""
+    """Whether this function is called for the first time within the first call of a whole model."""
     is_first = getattr(_local, "awaits_input", False)
     _local.awaits_input = False
     return is_first
 
 
 def warn(message: str) -> None:
-    """Warn at the line that called lazytorch or a module."""
+    """Issue a warning for the line that called lazytorch or a module."""
     depth, frame = 2, sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(("lazytorch.", "torch.")):
         depth, frame = depth + 1, frame.f_back
@@ -80,7 +80,7 @@ def warn(message: str) -> None:
 
 
 def notify_built(module: nn.Module, built: Built) -> None:
-    """As ``undo_on_failure``; and call the watcher of this thread with ``module``, which was built."""
+    """Call ``undo_on_failure(built)``, and then this thread's watcher with ``module``, which was built."""
     undo_on_failure(built)
     watch = getattr(_local, "watch", None)
     if watch is not None:
@@ -94,7 +94,7 @@ def watching_builds(watch: Callable[[nn.Module], None]) -> AbstractContextManage
 
 @contextlib.contextmanager
 def outside_modes() -> Iterator[None]:
-    """Leave fake tensors, function transforms, inference mode and autocast: parameters made here can be trained."""
+    """Disable fake tensors, function transforms, inference mode and autocast, so that new parameters are trainable."""
     with contextlib.ExitStack() as stack:
         transformed = _torch.peek_interpreter_stack is not None and _torch.peek_interpreter_stack() is not None
         if transformed and _torch.temporarily_clear_interpreter_stack is not None:
@@ -112,7 +112,7 @@ def outside_modes() -> Iterator[None]:
 
 
 def only_tensors() -> AbstractContextManager[None]:
-    """Run known code on plain CPU tensors in this block, faster, past all modes and subclasses of tensors."""
+    """Bypass function modes and tensor subclasses in this block: faster, for known code on plain CPU tensors only."""
     return contextlib.nullcontext() if _torch.disable_torch_function is None else _torch.disable_torch_function()
 
 
@@ -129,7 +129,7 @@ AUTOCAST_HERE = tuple(filter(has_autocast, AUTOCAST))
 
 @contextlib.contextmanager
 def fork_rng(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators for code that draws from them, and restore them: another thread could see that."""
+    """Seed the global generators in this block, and restore them after it; other threads see the seeded state."""
     accelerated = device.type not in ("cpu", "meta")
     devices = range(torch.get_device_module(device).device_count()) if accelerated else []
     with torch.random.fork_rng(devices, device_type=device.type if accelerated else "cuda"):

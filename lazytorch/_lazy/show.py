@@ -1,4 +1,4 @@
-"""show: a value as code shows it."""
+"""show: format a value as in source code."""
 
 import functools
 from types import BuiltinFunctionType, FunctionType
@@ -6,11 +6,11 @@ from typing import Any
 
 __all__ = ["show"]
 
-LONG = 100  # a table of so many characters is shown by the number of its rows
+LONG = 100  # a sequence with more characters is shown as its number of rows
 
 
 def show(value: object) -> str:
-    """``repr``, but classes and functions by name, as in code, and a long table by the number of its rows."""
+    """``repr``, but with classes and functions by name, and a long sequence as its number of rows."""
     if isinstance(value, functools.partial):
         arguments = [*map(show, value.args), *(f"{key}={show(each)}" for key, each in value.keywords.items())]
         return f"partial({', '.join([show(value.func), *arguments])})"

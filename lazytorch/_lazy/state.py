@@ -1,4 +1,4 @@
-"""The state of modules: take over that of another module, re-point references, restore what a forward changed."""
+"""The state of modules: adopt that of a built module, replace references, restore it after a forward on shapes."""
 
 import collections
 import contextlib
@@ -19,21 +19,22 @@ CONTAINERS = (dict, list, set, collections.deque)
 
 
 class Adoption:
-    """Makes ``module`` the module that was built for it, at once and for every thread.
+    """Gives ``module`` the class and the state of the module that was built for it.
 
-    What was set on ``module`` before is kept: attributes, submodules, and hooks, in the order that they would have on a
-    module constructed by hand: those registered with ``prepend``, those of the target's constructor, all others. Until
-    ``keep`` or ``undo`` is called, a hook notes whether another thread calls the module: then it stays built.
+    Attributes, submodules and hooks that were set on ``module`` are kept. Hooks have the order that they would have on
+    an eager module: first those registered with ``prepend``, then those of the target's constructor, then all others.
+    Until ``keep`` or ``undo`` is called, a hook records whether another thread calls the module; ``undo`` then leaves
+    it built.
 
     Args:
         module: The module whose identity is kept.
         built: The module that was built for it.
         dropped: The names of attributes and parameters that belonged to the lazy module alone.
-        given: The attributes that its constructor set, which those of ``built`` replace.
+        given: The attributes that the lazy module's constructor set; attributes of ``built`` replace them.
         prepended: The ids of hooks that were registered with ``prepend=True``.
         rebind: Whether ``built`` may contain references to itself.
-        note_calls: Whether to note calls of other threads.
-        initialization: What initializes the module before another thread calls it, if that is postponed.
+        note_calls: Whether to record calls by other threads.
+        initialization: A postponed initialization, which is run before another thread calls the module; None if none.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Adoption:
             if isinstance(slot, MemberDescriptorType):
                 with contextlib.suppress(AttributeError):  # it has no value
                     slot.__set__(module, slot.__get__(built))
-        for name in HOOKS:  # handles refer to the dicts of the lazy module: these stay
+        for name in HOOKS:  # the dicts of the lazy module are kept, because handles refer to them
             own, theirs = old[name], new[name]
             if theirs:
                 after = {key: own.pop(key) for key in list(own) if key not in prepended}
@@ -82,7 +83,7 @@ class Adoption:
             keep_twin(built, module)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Adoption":
-        return self  # a copy that another thread makes meanwhile
+        return self  # another thread may copy the module at the same time
 
     def note_call(self, module: nn.Module, args: Any) -> None:
         if threading.get_ident() != self.thread:
@@ -94,7 +95,7 @@ class Adoption:
         self.handle.remove()
 
     def undo(self) -> None:
-        """Make the module lazy again; hooks and attributes that were added or removed meanwhile stay so."""
+        """Make the module lazy again; changes of hooks and attributes that were made after the build are kept."""
         self.handle.remove()
         if self.called_elsewhere:
             return
@@ -109,9 +110,9 @@ class Adoption:
 
 
 def keep_twin(twin: nn.Module, module: nn.Module) -> None:
-    """Prepare the discarded ``twin`` for what still refers to it: it shares the state of ``module``.
+    """Let ``twin``, from which ``module`` took its state, share this state, as other objects may still refer to it.
 
-    If there are weak references to it, such as those of ``weakref.finalize``, it lives as long as ``module``.
+    If there are weak references to ``twin``, such as those of ``weakref.finalize``, it is kept alive with ``module``.
     """
     if hasattr(type(twin), "__del__"):
         object.__setattr__(twin, "__class__", without_finalizer(type(twin)))
@@ -136,12 +137,12 @@ class KeptAlive:
 
 
 def reachable(roots: list[Any], *, through_modules: bool, skipped: tuple[type, ...] = ()) -> Iterator[Any]:
-    """What can contain references, in ``roots`` and what they contain: containers, closures, bound methods, partials.
+    """Yield objects that can contain references, from ``roots``: containers, closures, bound methods and partials.
 
     Args:
-        roots: Where to begin.
-        through_modules: Whether to go on in submodules; else in the attributes of other objects.
-        skipped: Classes of objects to leave out.
+        roots: The objects to start from.
+        through_modules: Whether to follow the attributes of modules; otherwise, those of other objects are followed.
+        skipped: Classes whose objects are skipped.
     """
     seen: dict[int, Any] = {}
     while roots:
@@ -171,12 +172,12 @@ def reachable(roots: list[Any], *, through_modules: bool, skipped: tuple[type, .
 
 
 def rebind_references(old: nn.Module, new: nn.Module, hooks: dict[int, Any]) -> None:
-    """Put ``new`` in place of every reference to ``old`` in the state of ``old``.
+    """Replace every reference to ``old`` in the state of ``old`` by ``new``.
 
     Args:
         old: A module.
-        new: What replaces it.
-        hooks: By the ids of the hook dicts of ``old``, those that replace them.
+        new: The module that replaces it.
+        hooks: The dicts that replace the hook dicts of ``old``, by the ids of the replaced dicts.
     """
 
     def replaced(value: Any) -> Any:
@@ -236,12 +237,12 @@ def rebind_references(old: nn.Module, new: nn.Module, hooks: dict[int, Any]) -> 
 
 
 class Snapshot:
-    """The contents of every container in the state of modules, to restore them after a forward on shapes.
+    """A copy of every container in the state of modules, to restore the contents after a forward on shapes.
 
-    It follows attributes, containers, hooks, bound methods and closures, and the attributes of other objects.
+    It includes containers in attributes, containers, hooks, bound methods, closures and attributes of other objects.
 
     Args:
-        ignored: An object whose attributes are left as they are.
+        ignored: An object whose attributes are not restored.
     """
 
     def __init__(self, ignored: object = None) -> None:
@@ -252,7 +253,7 @@ class Snapshot:
         state = vars(module)
         classes = type(module).__mro__[: -len(nn.Module.__mro__)]
         roots = [each for kind in classes for each in vars(kind).values() if isinstance(each, CONTAINERS)]
-        if "_deferred" in state:  # it is not built: its own dicts will be filled
+        if "_deferred" in state:  # a lazy module: the build changes its own dicts
             roots += [each for name in HOOKS for each in state[name].values()]
             roots += [each for name, each in state.items() if name not in MODULE_STATE.keys() | {"_deferred"}]
         else:
@@ -271,7 +272,7 @@ class Snapshot:
                     for key in [key for key in value if key not in contents]:
                         del value[key]
                     value.update({key: each for key, each in contents.items() if value.get(key, self) is not each})
-                    if list(value) != list(contents):  # their order
+                    if list(value) != list(contents):  # another order
                         value.clear()
                         value.update(contents)
                 case list():

@@ -1,4 +1,4 @@
-"""UnbuiltModule: the methods of nn.Module before the build; Placeholder: the parameter until then."""
+"""UnbuiltModule: the methods of nn.Module before the build. Placeholder: the only parameter before the build."""
 
 import copy
 import functools
@@ -20,24 +20,24 @@ from lazytorch.errors import UninitializedAttributeError, UninitializedModuleErr
 PLACEHOLDER = "_placeholder"
 # Attributes of tensors that need values or a shape.
 NEED_VALUES = {"H", "T", "data", "imag", "mH", "mT", "nbytes", "ndim", "real"}
-# Methods of tensors that do not.
+# Methods of tensors that need neither.
 ALLOWED = {Tensor.__hash__, Tensor.get_device, Tensor.is_complex, Tensor.is_floating_point}
 
 
 class UnbuiltModule(nn.Module):
     """The methods of ``nn.Module`` for a module that is not built yet.
 
-    What changes a module acts at once on the submodules, parameters and buffers that the user added, and is deferred
-    for those that will be built. What needs these is refused.
+    Methods that change a module act at once on submodules, parameters and buffers that the user added, and are deferred
+    for those that will be built. Methods that need the latter raise an ``UninitializedModuleError``.
     """
 
     _deferred: Deferred
     has_state = True
-    """Whether the built modules have parameters or buffers. Without any, a checkpoint needs no entries for them."""
+    """Whether built modules have persistent parameters or buffers; if not, a checkpoint has no entries for them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # The target's overrides of these methods need what is not built yet.
+        # Overrides of these methods in the target need parameters or submodules that are not built yet.
         own = {
             name for base in cls.__mro__ if issubclass(base, (UnbuiltModule, LazyModuleMixin)) for name in vars(base)
         }
@@ -83,7 +83,7 @@ class UnbuiltModule(nn.Module):
         if recurse:
             for each in self._added_modules():
                 each._apply(fn)
-        added = nn.Module()  # nn.Module knows how to convert parameters, gradients and buffers
+        added = nn.Module()  # to convert parameters, gradients and buffers with nn.Module's own code
         parameters = {name: each for name, each in self._parameters.items() if name != PLACEHOLDER}
         vars(added)["_parameters"], vars(added)["_buffers"] = parameters, self._buffers
         added._apply(fn)
@@ -130,7 +130,7 @@ class UnbuiltModule(nn.Module):
         if entries:
             assign = bool(local_metadata.get("assign_to_params_buffers", False))
             copied = OrderedDict(entries if assign else map_tensors(lambda each: each.detach().clone(), entries))
-            # Of submodules, the versions are known only if this is the module that was called.
+            # state_dict contains the versions of submodules only if load_state_dict was called on this module.
             metadata = getattr(state_dict, "_metadata", None) or {"": local_metadata}
             copied._metadata = metadata  # pyright: ignore[reportAttributeAccessIssue]
             self._deferred.log_load(DeferredLoad(copied, assign=assign))
@@ -152,7 +152,7 @@ class UnbuiltModule(nn.Module):
         try:
             return nn.Module.__getattr__(self, name)
         except (AttributeError, UninitializedModuleError):
-            if name.startswith("__") or name == "_deferred":  # in a traceback: the constructor failed
+            if name.startswith("__") or name == "_deferred":  # the constructor failed, and a traceback shows self
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
         raise UninitializedAttributeError(not_yet(self._deferred.owner, f"attribute {name!r}", "accessing it"))
 
@@ -174,7 +174,7 @@ class UnbuiltModule(nn.Module):
 
 
 def noting_prepend(register: Callable[..., RemovableHandle]) -> Callable[..., RemovableHandle]:
-    """A method of ``nn.Module`` that registers a hook; notes whether the hook goes before those of the constructor."""
+    """Wrap a method of ``nn.Module`` that registers a hook, to record hooks registered with ``prepend=True``."""
     bind = inspect.signature(register).bind
 
     @functools.wraps(register)
@@ -195,7 +195,7 @@ for _name in (
 
 
 class Parameters(dict[str, Any]):
-    """The ``_parameters`` of a lazy module: accessing a parameter that is not built yet is an error."""
+    """The ``_parameters`` of a lazy module: accessing a parameter that is not built yet raises an error."""
 
     def __init__(self, deferred: Deferred) -> None:
         super().__init__({PLACEHOLDER: Placeholder(deferred)})  # pyright: ignore[reportArgumentType]
@@ -214,10 +214,10 @@ class Parameters(dict[str, Any]):
 
 
 class Placeholder(UninitializedParameter):
-    """The one parameter of a lazy module, in place of those that will be built.
+    """The only parameter of a lazy module, in place of those that will be built.
 
-    It knows their dtype and device and whether they will have gradients. Everything that needs their values or shapes
-    raises ``UninitializedModuleError``.
+    It has their dtype, device and ``requires_grad``. Operations that need their values or shapes raise an
+    ``UninitializedModuleError``.
     """
 
     deferred: Deferred

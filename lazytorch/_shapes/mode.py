@@ -1,7 +1,7 @@
 """ShapeMode: run a forward on shapes, without arithmetic.
 
-The rules of ``rules.py`` compute the shapes of the operators that convolutional networks are made of, many times faster
-than PyTorch does. PyTorch's FakeTensorMode computes everything else; it is created when the first such operator is met.
+The rules of ``rules.py`` compute the output shapes of the operators in convolutional networks, many times faster than
+PyTorch does. PyTorch's FakeTensorMode computes all others; it is created at the first call of such an operator.
 """
 
 import contextlib
@@ -21,36 +21,37 @@ from lazytorch._init.initialize import initialize_postponed
 from lazytorch._shapes.rules import META, REAL, RULES, ShapeTensor, shape_tensor
 from lazytorch.errors import ShapeInferenceError
 
-# They need no values.
+# Functions that need no values.
 METADATA = {
     *(Tensor.dim, Tensor.element_size, Tensor.is_complex, Tensor.is_contiguous, Tensor.is_floating_point),
     *(Tensor.ndimension, Tensor.nelement, Tensor.numel, Tensor.size, Tensor.stride, Tensor.__len__),
     torch.device,
 }
-# They change a tensor itself.
+# Methods that change the shape of a tensor in place.
 RESHAPES = {Tensor.resize_, Tensor.squeeze_, Tensor.t_, Tensor.transpose_, Tensor.unsqueeze_}
-# They return values.
+# Methods that return values of a tensor.
 READS = {Tensor.__bool__, Tensor.__float__, Tensor.__index__, Tensor.__int__, Tensor.item, Tensor.tolist}
-# They return tensors of values that the forward knows.
+# Functions that create tensors from Python values.
 DATA = {torch.tensor, torch.as_tensor}
-# Without running statistics they refuse a single value a channel, in training; the shape is the same.
+# Norms and their training flag. In training they raise an error for a single value per channel, but the output shape
+# does not depend on the flag.
 IN_TRAINING = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}
 
 _local = threading.local()
 
 
 class ShapeMode(TorchFunctionMode):
-    """Computes shapes for operators on ``ShapeTensor``, and changes no tensor of the model.
+    """Computes output shapes of operators on ``ShapeTensor``, and changes no tensor of the model.
 
     Args:
         owner: The call that runs the forward, for messages.
-        count_macs: Whether to count the multiply-adds of operators without a rule as well.
+        count_macs: Whether to also count the multiply-accumulates (MACs) of operators without a rule.
 
     Attributes:
-        device: The device of the model; a model on the meta device may be a copy of one on another.
-        macs: Multiply-adds of all operators that were called.
+        device: The device of the model; if the model is a copy on the meta device, that of the original.
+        macs: MACs of all operators that were called.
         protected: The ids of the model's tensors.
-        counted: By the id of a counter, what was added to it, though it stays as it is.
+        counted: By the id of a counter tensor, the number that the forward added; the tensor is not changed.
     """
 
     def __init__(self, owner: str, count_macs: bool = False) -> None:
@@ -63,7 +64,7 @@ class ShapeMode(TorchFunctionMode):
         self.protected: set[int] = set()
         self.paused = False
         self.fake_mode: Any = None
-        self.fakes: dict[int, tuple[Tensor, Any]] = {}  # by the id of a shape: it, and its fake tensor
+        self.fakes: dict[int, tuple[Tensor, Any]] = {}  # tensors and their fake tensors, by id
 
     def __enter__(self) -> "ShapeMode":
         self.outer, _local.mode = current_mode(), self
@@ -83,13 +84,13 @@ class ShapeMode(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__set__" or func in RESHAPES:
             return args[0] if id(args[0]) in self.protected else func(*args, **kwargs)
-        if name == "__get__":  # of an attribute
+        if name == "__get__":  # access to an attribute
             result = func(*args, **kwargs)
             is_view = isinstance(result, Tensor) and type(args[0]) is ShapeTensor
             return shape_tensor(result, args[0].device) if is_view else result
         rule = RULES.get(func)
-        if rule is not None and not (torch.is_grad_enabled() or is_autocast()):  # the forward asks for more than shapes
-            with contextlib.suppress(TypeError):  # arguments that the rule does not know, and PyTorch perhaps neither
+        if rule is not None and not (torch.is_grad_enabled() or is_autocast()):  # these need more than shapes
+            with contextlib.suppress(TypeError):  # wrong arguments, or arguments that the rule does not have
                 result = rule(self, *args, **kwargs)
                 if result is not None:
                     return result
@@ -139,11 +140,11 @@ class ShapeMode(TorchFunctionMode):
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
-        """Count the multiply-adds of this block, if they are counted."""
+        """Count the MACs of operators in this block, if ``count_macs``."""
         if not self.count_macs:
             yield
             return
-        from torch.utils.flop_counter import FlopCounterMode  # brings triton, which `import torch` alone does not
+        from torch.utils.flop_counter import FlopCounterMode  # imports triton, which `import torch` does not
 
         with FlopCounterMode(display=False) as counter:
             yield
@@ -159,7 +160,7 @@ class ShapeMode(TorchFunctionMode):
 
 
 def everything_fake(fake_mode: Any) -> Any:
-    """A mode that passes fakes of parameters and buffers to operators, so that none changes them."""
+    """A mode that passes fake copies of parameters and buffers to operators, so that the originals are not changed."""
 
     class EverythingFake(_torch.dispatch_mode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -173,7 +174,7 @@ def everything_fake(fake_mode: Any) -> Any:
                 return made
 
             result = func(*map_tensors(fake, args), **map_tensors(fake, kwargs or {}))
-            # An operator that returns its argument returns that very tensor: ``self.count += 1`` keeps its buffer.
+            # An in-place operator must return the original tensor, so that ``self.count += 1`` keeps the buffer.
             return map_tensors(lambda each: real.get(id(each), each), result)
 
     return EverythingFake()
@@ -205,7 +206,7 @@ def current_mode() -> ShapeMode | None:
 
 @contextlib.contextmanager
 def without_shapes() -> Iterator[None]:
-    """Leave this thread's mode for the duration of the block: what is built there is real."""
+    """Disable this thread's mode in this block, so that new tensors are real."""
     mode = current_mode()
     if mode is None or mode.paused:
         yield

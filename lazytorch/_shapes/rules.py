@@ -1,7 +1,8 @@
-"""Rules of shapes: the operators that convolutional networks are made of, by arithmetic on sizes.
+"""Shape rules: output shapes of the operators in convolutional networks, computed from the sizes of the inputs.
 
-A rule has the parameters of its operator, after the ``ShapeMode`` that runs it. It computes the usual case alone: one
-dtype and device, contiguous, nothing empty, no error. Otherwise it returns None, and FakeTensorMode is used instead.
+A rule takes the ``ShapeMode`` that runs it, and then the arguments of its operator. It computes the usual case only:
+valid arguments, and contiguous, non-empty tensors of one dtype on one device. Otherwise it returns None, and
+FakeTensorMode is used instead.
 """
 
 import functools
@@ -26,7 +27,7 @@ Sizes = int | Sequence[int]
 
 
 class ShapeTensor(Tensor):
-    """A tensor without values, on the meta device; its ``device`` is the one that it would have."""
+    """A tensor without values. It is on the meta device, but its ``device`` is that of the tensor in a real call."""
 
     on_device: torch.device
 
@@ -56,7 +57,7 @@ for _kind in ("cpu", "cuda", "meta", "mps", "xpu"):
 
 
 def is_plain(*tensors: Any) -> bool:
-    """Whether all are floating-point tensors of one dtype, on one device and contiguous, the first fake, not empty."""
+    """Whether all are contiguous floating-point tensors of one dtype and device, the first fake and non-empty."""
     first = tensors[0]
     if type(first) not in SHAPES or not first.is_floating_point() or first.numel() == 0:
         return False
@@ -64,21 +65,21 @@ def is_plain(*tensors: Any) -> bool:
     for each in tensors:
         if not isinstance(each, Tensor) or each.dtype is not dtype or not (each.device == device or each.is_meta):
             return False
-        # A tensor of one channel, or of one pixel, is contiguous also where its strides ask for channels last.
+        # is_contiguous() would also be true for a channels-last tensor of one channel or one pixel.
         if each.stride() != contiguous_strides(each.shape):
             return False
     return True
 
 
 def require_one_dtype(input: Any, weight: Any) -> None:
-    """Refuse what PyTorch's kernels refuse, but its fake tensors do not in every version."""
+    """Raise the error of PyTorch's kernels for different dtypes, which fake tensors do not raise in every version."""
     if isinstance(input, Tensor) and isinstance(weight, Tensor) and input.dtype is not weight.dtype:
         raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")
 
 
 @functools.lru_cache(maxsize=1024)
 def contiguous_strides(shape: torch.Size) -> tuple[int, ...]:
-    """The strides of a new tensor."""
+    """The strides of a contiguous tensor."""
     return tuple(math.prod(max(size, 1) for size in shape[place:]) for place in range(1, len(shape) + 1))
 
 
@@ -87,7 +88,7 @@ def is_bias(bias: Any, input: ShapeTensor, out_channels: int) -> bool:
 
 
 def each_of(value: Sizes, dims: int) -> Sequence[int] | None:
-    """One number for each dimension; None for anything else."""
+    """``value`` as one number for each of ``dims`` dimensions; None if it is anything else."""
     if type(value) is int:
         return (value,) * dims
     return value if isinstance(value, (tuple, list)) and len(value) == dims else None
@@ -103,7 +104,7 @@ def output_sizes(sizes: Sequence[int], *window: Sizes, ceil_mode: bool = False) 
         last = size + 2 * pad - spacing * (width - 1) - 1  # the last position at which a window can start
         positions = last // step + 1
         if ceil_mode and last % step and positions * step < size + pad:
-            positions += 1  # a window that goes over the end, but starts before it
+            positions += 1  # a window may extend past the end, if it starts before it
         output.append(positions)
     return output if min(output) > 0 and set(map(type, output)) == {int} else None
 
@@ -171,7 +172,7 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> ShapeTensor | None:
     vectors = [each for each in (running_mean, running_var, weight, bias) if each is not None]
-    if type(input) in REAL and training and not vectors and input.is_contiguous():  # standardizes a weight
+    if type(input) in REAL and training and not vectors and input.is_contiguous():  # as weight standardization calls it
         return shapes.like(input, input.shape)
     if not is_plain(input, *vectors) or input.dim() < 2 or not (training or running_mean is not None):
         return None
@@ -185,16 +186,16 @@ def group_norm(
     vectors = [each for each in (weight, bias) if each is not None]
     if not is_plain(input, *vectors) or input.dim() < 3 or num_groups < 1 or input.size(1) % num_groups:
         return None
-    several = input.numel() // (input.size(0) * num_groups) > 1  # a single value a group is an error
+    several = input.numel() // (input.size(0) * num_groups) > 1  # a single value per group is an error
     fits = several and {each.shape for each in vectors} <= {input.shape[1:2]}
     return shapes.like(input, input.shape) if fits else None
 
 
 def elementwise(func: Callable[..., Any]) -> Callable[..., ShapeTensor | None]:
-    """The rule of a function of each value; ``inplace`` is the parameter of that name, if there is one."""
+    """The rule of an elementwise function, which may have a parameter ``inplace``."""
     try:
         names = list(inspect.signature(func).parameters)
-    except ValueError:  # a built-in function has no signature, and no such parameter
+    except ValueError:  # built-in functions have neither a signature nor ``inplace``
         names = []
     position = names.index("inplace") - 1 if "inplace" in names else None
 
@@ -217,7 +218,7 @@ def dropout(
 
 
 def broadcast(shapes: "ShapeMode", input: Any, other: Any, **kwargs: Any) -> ShapeTensor | None:
-    """The rule of ``+``, ``*`` and ``/``, with a number or a tensor, a weight too, that is broadcast to the first."""
+    """The rule of ``+``, ``*`` and ``/`` with a number, or a tensor that is broadcast to the shape of the first."""
     if type(other) in (int, float):
         return shapes.like(input, input.shape) if is_plain(input) and not kwargs else None
     if kwargs or not is_plain(input, other) or input.dim() < other.dim():
@@ -252,10 +253,10 @@ def layer_norm(
 
 
 def channels_moved(shapes: "ShapeMode", input: Any, source: Any, destination: Any) -> ShapeTensor | None:
-    """The rule of ``movedim`` of the channels, to the end for a norm and back, and of what follows groups of them.
+    """The rule of ``movedim`` that moves the channels to the end and back, or dimension 2, after groups, to 1.
 
-    Only here is a result contiguous that is not in a real call, where the layers of a network then work on channels
-    last: their shapes are the same.
+    The result is contiguous here, but not in a real call, where the next layers run in channels-last memory format.
+    The shapes are the same.
     """
     if (source, destination) not in ((1, -1), (-1, 1), (2, 1)) or not is_plain(input) or input.dim() < 2:
         return None
@@ -265,7 +266,7 @@ def channels_moved(shapes: "ShapeMode", input: Any, source: Any, destination: An
 
 
 def chunk(shapes: "ShapeMode", input: Any, chunks: int, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
-    """The rule of ``chunk`` into equal parts; they are contiguous here, as the results of ``movedim`` are."""
+    """The rule of ``chunk`` into equal parts; they are contiguous here, as in the rule of ``movedim``."""
     if not is_plain(input) or type(chunks) is not int or chunks < 1 or type(dim) is not int:
         return None
     if not 0 <= dim < input.dim() or input.size(dim) % chunks:
@@ -279,7 +280,7 @@ def in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> ShapeTensor | No
 
 
 def add_in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> Tensor | None:
-    """The rule of ``add_``, by which BatchNorm counts its batches."""
+    """The rule of ``add_``, with which BatchNorm counts batches."""
     if type(input) in SHAPES or [*map(type, numbers)] != [int] or input.dim() > 0:
         return in_place(shapes, input, *numbers)
     shapes.counted[id(input)] = shapes.counted.get(id(input), 0) + numbers[0]
@@ -287,7 +288,7 @@ def add_in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> Tensor | Non
 
 
 def count(shapes: "ShapeMode", input: Any) -> float | None:
-    """The rule of ``float`` of a counter, by which BatchNorm without a momentum divides."""
+    """The rule of ``float`` of a counter tensor, by which BatchNorm divides if its momentum is None."""
     if id(input) not in shapes.counted:
         return None
     return shapes.counted[id(input)] + (0.0 if input.is_meta else float(input))
@@ -300,7 +301,7 @@ def type_name(shapes: "ShapeMode", input: Any) -> str | None:
 
 
 def on_meta(func: Callable[..., Any]) -> Callable[..., Tensor | None]:
-    """The rule of a function whose meta kernel is fast, and imports nothing. Views of weights are computed."""
+    """The rule of a function whose meta kernel is fast and imports nothing. Views of weights are computed as usual."""
 
     def rule(shapes: "ShapeMode", input: Any, *args: Any, **kwargs: Any) -> Tensor | None:
         if type(input) in REAL and func in VIEWS:
@@ -395,7 +396,7 @@ def concatenate(shapes: "ShapeMode", tensors: Any, dim: int = 0) -> ShapeTensor 
 
 
 def split(shapes: "ShapeMode", input: Any, sizes: Any, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
-    """The rule of ``split`` by the sizes of the parts, which are views in a real call."""
+    """The rule of ``split`` with the sizes of the parts; in a real call, the parts are views."""
     if (
         not isinstance(sizes, (tuple, list))
         or not is_plain(input)

@@ -1,4 +1,4 @@
-"""Lazy layers of convolutional networks, each beside the eager layer that it becomes.
+"""Layers of convolutional networks: eager layers, and lazy layers that become them at the first call.
 
 Example:
     >>> import torch, lazytorch
@@ -163,5 +163,5 @@ __all__ = [
     "round_channels",
 ]
 
-# None of them reads the values of parameters while it constructs.
+# Their constructors do not read the values of parameters.
 known.update([*(globals()[name] for name in __all__), NamedSequential])

@@ -1,4 +1,4 @@
-"""Anti-aliasing: blur before pixels are left out."""
+"""Anti-aliasing: blur feature maps before they are subsampled."""
 
 from functools import reduce
 from math import comb
@@ -28,12 +28,12 @@ class BlurPool(nn.Module):
 
     Args:
         in_channels: Channels of the input and of the output.
-        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension. Dimensions with a
-            stride of 1 beside others are not blurred.
+        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension. Dimensions with a stride
+            of 1 are not blurred, unless all strides are 1.
         kernel_size: Size of the kernel, in pixels.
-        padding_mode: What is beyond the border, by the names of ``torch.nn.functional.pad``: ``"reflect"`` for the
-            image mirrored, ``"constant"`` for zeros.
-        spatial_dims: 1, 2 or 3.
+        padding_mode: Kind of padding, as in ``torch.nn.functional.pad``: ``"reflect"`` mirrors the image,
+            ``"constant"`` adds zeros.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``, more than ``kernel_size // 2`` pixels along a side
@@ -76,7 +76,7 @@ class BlurPool(nn.Module):
         self.padding = tuple(side // 2 for side in reversed(sides) for _ in range(2))
 
     def reset_parameters(self) -> None:
-        """Give the kernel its values."""
+        """Set the values of the kernel."""
         weights = [[comb(side - 1, k) / 2 ** (side - 1) for k in range(side)] for side in self.kernel.shape[2:]]
         lines = [torch.tensor(line, device="cpu") for line in weights]
         self.kernel.copy_(reduce(lambda product, line: product.unsqueeze(-1) * line, lines))
@@ -93,7 +93,7 @@ class BlurPool(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyBlurPool(LazyConvInChannelModule, BlurPool):
-    """A ``BlurPool`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``BlurPool`` that infers its channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch
@@ -115,9 +115,9 @@ def average_blur(in_channels: int, stride: Sizes = 2, *, ceil_mode: bool = True,
 
     Args:
         in_channels: Channels of the input.
-        stride: Pixels that are averaged; one number, or one for each spatial dimension.
-        ceil_mode: Whether the pixels that are left at the border are averaged too; otherwise they are left out.
-        spatial_dims: 1, 2 or 3.
+        stride: Kernel size and stride of the pooling, in pixels; one number, or one for each spatial dimension.
+        ceil_mode: Whether incomplete windows at the border are averaged too; otherwise their pixels are ignored.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -132,6 +132,6 @@ def average_blur(in_channels: int, stride: Sizes = 2, *, ceil_mode: bool = True,
 
 
 def average_window(kernel_size: Sizes, stride: Sizes, spatial_dims: int) -> nn.Module:
-    """An average with the window of a convolution: zeros beyond the border count."""
+    """An average pooling with the window of a convolution; zeros of the padding are included in the average."""
     pad = kernel_size // 2 if isinstance(kernel_size, int) else tuple(side // 2 for side in kernel_size)
     return of_rank(nn.AvgPool2d, spatial_dims)(kernel_size, stride, pad)

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    # What type checkers see of the constructors of expansions and reductions.
+    # Types of the constructors of expansions and reductions, for type checkers.
     P = ParamSpec("P")
 
     class Expanding(Protocol[P]):
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 class LazyConvInChannelModule(LazyModule):
     """Base of lazy layers that infer the input channels, and the number of spatial dimensions, from (N, C, *spatial).
 
-    The target is the other base class of the lazy class; its constructor takes the input channels first, and
-    ``spatial_dims``.
+    The target is the other base class of the lazy class. The first parameter of its constructor is the number of input
+    channels; another one is ``spatial_dims``.
     """
 
     spatial_dims: ClassVar[int | None] = None
@@ -91,7 +91,7 @@ class LazyConvInChannelModule(LazyModule):
         return tensor.size(1), tensor.dim() - 2
 
     def leading_arguments(self, in_channels: int, module_kwargs: dict[str, Any], shown: str) -> tuple[Any, ...]:
-        """The target's first arguments; what was only needed for them is taken out of ``module_kwargs``."""
+        """The target's first arguments. Entries of ``module_kwargs`` that only they depend on are removed."""
         return (in_channels,)
 
 
@@ -99,7 +99,7 @@ class LazyConvExpansionModule(LazyConvInChannelModule):
     """Base of lazy layers with ``expansion_ratio`` times as many output channels as input channels.
 
     Args:
-        expansion_ratio: Output channels over input channels.
+        expansion_ratio: Ratio of output channels to input channels.
     """
 
     def __init__(self, expansion_ratio: float, *args: Any, **kwargs: Any) -> None:
@@ -119,7 +119,7 @@ class LazyConvReductionModule(LazyConvInChannelModule):
     """Base of lazy layers with ``reduction_ratio`` times fewer output channels than input channels.
 
     Args:
-        reduction_ratio: Input channels over output channels.
+        reduction_ratio: Ratio of input channels to output channels.
     """
 
     def __init__(self, reduction_ratio: float, *args: Any, **kwargs: Any) -> None:
@@ -136,7 +136,7 @@ class LazyConvReductionModule(LazyConvInChannelModule):
 
 
 class LazyConv2dInChannelModule(LazyConvInChannelModule):
-    """``LazyConvInChannelModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+    """``LazyConvInChannelModule`` for 2-D inputs (N, C, H, W) only; the target needs no ``spatial_dims``.
 
     Example:
         >>> import torch
@@ -152,7 +152,7 @@ class LazyConv2dInChannelModule(LazyConvInChannelModule):
 
 
 class LazyConv2dExpansionModule(LazyConvExpansionModule):
-    """``LazyConvExpansionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+    """``LazyConvExpansionModule`` for 2-D inputs (N, C, H, W) only; the target needs no ``spatial_dims``.
 
     Example:
         >>> import torch
@@ -168,7 +168,7 @@ class LazyConv2dExpansionModule(LazyConvExpansionModule):
 
 
 class LazyConv2dReductionModule(LazyConvReductionModule):
-    """``LazyConvReductionModule`` of 2-D inputs (N, C, H, W) alone; the target needs no ``spatial_dims``.
+    """``LazyConvReductionModule`` for 2-D inputs (N, C, H, W) only; the target needs no ``spatial_dims``.
 
     Example:
         >>> import torch

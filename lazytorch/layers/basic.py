@@ -31,29 +31,31 @@ class BasicBlock(ResidualBlock):
 
     Args:
         in_channels: Channels of the input.
-        mid_channels: Channels between the two.
+        mid_channels: Channels between the two convolutions.
         out_channels: Channels of the output.
         kernel_size: Size of both kernels, in pixels.
         stride: Stride of the first kernel, in pixels; one number, or one for each spatial dimension.
         groups: Number of groups of both convolutions.
         dilation: Spacing between the pixels of the kernels.
-        input_dilation: The dilation of the block before, where this one begins to dilate; the first kernel has it. By
-            default ``dilation``.
-        spatial_layer: Called as ``ConvNormActivation`` is; returns the first convolution: ``SplitAttentionConv``,
+        input_dilation: The dilation of the previous block, used by the first kernel. By default ``dilation``.
+        spatial_layer: Called like ``ConvNormActivation``; returns the first convolution: ``SplitAttentionConv``,
             ``SelectiveKernelConv``, or a ``functools.partial`` of one.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
-            ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
-            ``pooled_projection``.
+            ``norm_layer``, ``conv_layer`` and ``spatial_dims``; returns the shortcut if it cannot be the identity:
+            ``projection`` or ``pooled_projection``.
         se_layer: Called with the channels and ``spatial_dims``; returns the attention at the end of the branch:
-            ``SqueezeExcitation``, ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for none.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
-            instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out.
+            ``SqueezeExcitation``, ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for no
+            attention.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that replaces the
+            stride of the convolution and follows its activation: ``BlurPool`` or ``average_blur``. None to keep the
+            stride in the convolution.
+        drop_path_rate: Probability that training drops the branch, for each example.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the first convolution and after the sum; None for no activations.
-        project_activation: Likewise, after the second convolution, before the attention.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        project_activation: Called without arguments, after the second convolution and before the attention; None for no
+            activation.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -133,7 +135,7 @@ class BasicBlock(ResidualBlock):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyBasicBlock(LazyConvInChannelModule, BasicBlock):
-    """A ``BasicBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``BasicBlock`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

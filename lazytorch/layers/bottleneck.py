@@ -24,7 +24,7 @@ __all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
 
 
 def splits_alone(owner: object, splits: int, reduce_ratio: int, spatial_layer: object) -> None:
-    """The rule of a number of splits, together with what a hierarchical convolution is not."""
+    """The rule of ``splits``: several splits exclude ``reduce_ratio`` and ``spatial_layer``."""
     if splits > 1 and (reduce_ratio != 1 or spatial_layer is not ConvNormActivation):
         raise ValueError(f"{who(owner)}: splits must be 1 with a reduce_ratio or spatial_layer, got {splits}.")
 
@@ -39,7 +39,7 @@ def splits_alone(owner: object, splits: int, reduce_ratio: int, spatial_layer: o
 class BottleneckBlock(ResidualBlock):
     """A residual block that computes its convolution on fewer channels: 1x1 to reduce, convolution, 1x1 to restore.
 
-    The stride is that of the middle convolution, where the paper has it in the first: all of the input is seen.
+    By default the middle convolution has the stride. In the paper the first one has it, which skips input pixels.
 
     Args:
         in_channels: Channels of the input.
@@ -50,28 +50,32 @@ class BottleneckBlock(ResidualBlock):
         groups: Number of groups of the middle convolution.
         dilation: Spacing between the pixels of the middle kernel.
         activation: Called without arguments, after each convolution and after the sum; None for no activations.
-        reduce_ratio: Channels of the middle convolution over those of the first.
+        reduce_ratio: Ratio of the middle convolution's channels to those of the first convolution.
         stride_first: Whether the first convolution has the stride, as in the paper.
-        splits: Number of parts of the channels. More than 1 have a middle convolution each, except the last one. Where
-            the shortcut is the identity, each of them also sees the output of the one before; elsewhere, the last
-            part is averaged with the stride, over as many pixels as the kernel has.
-        spatial_layer: Called as ``ConvNormActivation`` is; returns the middle convolution: ``SplitAttentionConv``,
+        splits: Number of parts into which the channels are split, as in Res2Net. If there are several, each part except
+            the last has its own middle convolution. If the shortcut is the identity, the output of each convolution is
+            added to the input of the next one; otherwise the last part is average-pooled with ``kernel_size`` and
+            ``stride``.
+        spatial_layer: Called like ``ConvNormActivation``; returns the middle convolution: ``SplitAttentionConv``,
             ``SelectiveKernelConv``, or a ``functools.partial`` of one.
-        input_dilation: The dilation of the block before, where this one begins to dilate; the middle kernel has it. By
-            default ``dilation``.
+        input_dilation: The dilation of the previous block, used by the middle kernel. By default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
-            ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
-            ``pooled_projection``.
+            ``norm_layer``, ``conv_layer`` and ``spatial_dims``; returns the shortcut if it cannot be the identity:
+            ``projection`` or ``pooled_projection``.
         se_layer: Called with the channels and ``spatial_dims``; returns the attention of the branch:
-            ``SqueezeExcitation``, ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for none.
-        se_last: Whether ``se_layer`` follows the last convolution; else it precedes it, as in RegNet.
-        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
-            instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out.
+            ``SqueezeExcitation``, ``EfficientChannelAttention``, or a ``functools.partial`` of one. None for no
+            attention.
+        se_last: Whether ``se_layer`` follows the last convolution; otherwise it precedes the last convolution, as in
+            RegNet.
+        squeeze_ratio: Ratio of the block's input channels to the squeezed channels of ``se_layer``; by default
+            ``se_layer`` determines them.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that replaces the
+            stride of the convolution and follows its activation: ``BlurPool`` or ``average_blur``. None to keep the
+            stride in the convolution.
+        drop_path_rate: Probability that training drops the branch, for each example.
         norm_layer: Called with the channels; None for no norms.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -153,7 +157,7 @@ class BottleneckBlock(ResidualBlock):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyBottleneckBlock(LazyConvInChannelModule, BottleneckBlock):
-    """A ``BottleneckBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``BottleneckBlock`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

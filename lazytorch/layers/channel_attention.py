@@ -1,4 +1,4 @@
-"""Efficient channel attention: weigh each channel by its neighbours."""
+"""Efficient channel attention: multiply each channel by a gate that is computed from its neighbours."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,13 @@ __all__ = ["EfficientChannelAttention", "LazyEfficientChannelAttention"]
 
 @checked(kernel_size=odd_number)
 class EfficientChannelAttention(nn.Module):
-    """Weighs each channel by a gate computed from the averages of the channels next to it.
+    """Multiplies each channel by a gate, computed from the averages of the channel and its neighbours.
 
     Args:
         in_channels: Channels of the input and of the output.
-        kernel_size: How many neighbouring channels are seen, an odd number; by default more for more channels.
-        spatial_dims: 1, 2 or 3.
+        kernel_size: Number of neighbouring channels that a gate is computed from, an odd number; by default it grows
+            with ``in_channels``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -46,7 +47,7 @@ class EfficientChannelAttention(nn.Module):
     def __init__(self, in_channels: int, kernel_size: int | None = None, *, spatial_dims: int = 2) -> None:
         super().__init__()
         if kernel_size is None:
-            # Equation 12, with its gamma = 2 and b = 1; an even number becomes the odd one above it.
+            # Equation 12 with gamma = 2 and b = 1; an even result is increased by 1.
             kernel_size = max(3, int((math.log2(in_channels) + 1) / 2) | 1)
         self.pool = of_rank(nn.AdaptiveAvgPool2d, spatial_dims)(1)
         self.conv = of_rank(nn.Conv1d, 1)(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
@@ -60,7 +61,7 @@ class EfficientChannelAttention(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyEfficientChannelAttention(LazyConvInChannelModule, EfficientChannelAttention):
-    """An ``EfficientChannelAttention`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+    """An ``EfficientChannelAttention`` that infers its channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

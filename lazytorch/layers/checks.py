@@ -49,7 +49,7 @@ Padding = Sizes | str | None
 
 
 def who(owner: object) -> str:
-    """What messages call the owner of an argument."""
+    """The name of an argument's owner in messages."""
     return owner if isinstance(owner, str) else owner.__name__ if isinstance(owner, type) else type(owner).__name__
 
 
@@ -76,7 +76,7 @@ def is_number(value: object, kind: type = Real) -> bool:
 
 
 def is_other_number(value: object, kind: type) -> bool:
-    """Whether ``value`` is one of NumPy's numbers or the like, which takes longer to find out."""
+    """Whether ``value`` is a number of another library, such as NumPy; this check is slower."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
@@ -109,7 +109,7 @@ def whole(name: str, value: Any, owner: object) -> Any:
 
 
 def at_least(lowest: float) -> Rule:
-    """The rule of a number from ``lowest``."""
+    """The rule of a number that is at least ``lowest``."""
 
     def of_value(name: str, value: Any, owner: object) -> Any:
         if number(name, value, owner) < lowest:
@@ -192,14 +192,14 @@ def positive_sizes(name: str, value: Any, owner: object) -> Any:
 
 
 def odd(name: str, value: Any, owner: object) -> Any:
-    """``value``, the size of a kernel that must keep the size of the input, as an even one does not."""
+    """``value``, the size of a kernel, which must be odd to keep the size of the input."""
     if any(size % 2 == 0 for size in each(positive_sizes(name, value, owner))):
         raise ValueError(f"{who(owner)}: {name} must be odd to keep the size, got {value}.")
     return value
 
 
 def padding(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be pixels, ``"same"`` or ``"valid"``."""
+    """``value``, which must be a number of pixels, one for each dimension, ``"same"`` or ``"valid"``."""
     if not isinstance(value, str):
         return sizes(whole)(name, value, owner)
     if value not in ("same", "valid"):
@@ -208,7 +208,7 @@ def padding(name: str, value: Any, owner: object) -> Any:
 
 
 def odd_number(name: str, value: Any, owner: object) -> Any:
-    """``value``, one number for the sizes of a kernel, likewise."""
+    """``value``, the size of a kernel in all dimensions, which must be one odd number."""
     return odd(name, positive_whole(name, value, owner), owner)
 
 
@@ -228,8 +228,8 @@ def several(rule: Rule, example: str) -> Rule:
     """The rule of a sequence of at least one value.
 
     Args:
-        rule: That of the values.
-        example: A right value, for messages.
+        rule: The rule of the values.
+        example: A valid value, for messages.
     """
 
     def of_each(name: str, value: Any, owner: object) -> Any:
@@ -245,14 +245,14 @@ def several(rule: Rule, example: str) -> Rule:
 
 
 def divides(owner: object, channels: int, *groups: int) -> None:
-    """The rule of a number of groups, or of several that divide the channels one after the other, with channels."""
+    """The rule of channels and groups: the product of ``groups`` must divide ``channels``."""
     if channels % math.prod(groups):
         counts = " * ".join(str(count) for count in groups if count > 1)
         raise ValueError(f"{who(owner)}: groups must divide the channels, got {counts} for {channels}.")
 
 
 def strided_same(owner: object, padding: Padding, stride: Sizes) -> None:
-    """The rule of a padding, together with the stride."""
+    """The rule of ``padding`` and ``stride``: the padding ``"same"`` requires a stride of 1."""
     if padding == "same" and largest(stride) > 1:
         raise ValueError(
             f"{who(owner)}: padding='same' needs a stride of 1, as in torch.nn, got {stride!r}. Leave padding out for "

@@ -26,18 +26,18 @@ class ConvNormActivation(NamedSequential):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the kernel, in pixels; one number, or one for each spatial dimension.
-        stride: Stride of the kernel, in pixels; likewise.
-        norm_layer: Called with the channels; None for no norm. A class of torch.nn is replaced by its
-            sibling for ``spatial_dims``.
+        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
+        norm_layer: Called with the channels; None for no norm. A class of torch.nn is replaced by its version for
+            ``spatial_dims``.
         activation: Called without arguments; None for no activation.
         bias: Whether the convolution has a bias; by default only if no norm follows.
-        padding: Pixels added on every side, likewise; or ``"same"`` or ``"valid"``, as in torch.nn. By default as many
-            as keep the size of the input at stride 1, for a kernel of odd size.
-        padding_mode: What is added: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        padding: Pixels added on every side, one number or one for each spatial dimension; or ``"same"`` or ``"valid"``,
+            as in torch.nn. By default, a kernel of odd size keeps the input size at stride 1.
+        padding_mode: Kind of padding: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
         groups: Number of groups of channels.
-        dilation: Spacing between the pixels of the kernel, likewise.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        dilation: Spacing between the pixels of the kernel; one number, or one for each spatial dimension.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -91,7 +91,7 @@ class ConvNormActivation(NamedSequential):
                 dilations,
                 groups,
                 bias=norm_layer is None if bias is None else bool(bias),
-                # A function need not take what has no effect.
+                # ``conv_layer`` may be a function without this parameter.
                 **({} if padding_mode == "zeros" else {"padding_mode": padding_mode}),
             )
         }
@@ -104,7 +104,7 @@ class ConvNormActivation(NamedSequential):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyConvNormActivation(LazyConvInChannelModule, ConvNormActivation):
-    """A ``ConvNormActivation`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``ConvNormActivation`` that infers its input channels and number of spatial dimensions from its first input.
 
     Shape:
         - Input: ``(N, C, *spatial)``

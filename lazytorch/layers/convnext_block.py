@@ -28,26 +28,28 @@ __all__ = ["ConvNeXtBlock", "LazyConvNeXtBlock"]
 class ConvNeXtBlock(nn.Module):
     """A residual block of a depthwise convolution, a norm, and two 1x1 convolutions with more channels between them.
 
-    Where it has a stride, or other output than input channels, a norm and a convolution precede the residual sum.
+    If the block has a stride, or other output than input channels, a norm and a convolution precede the residual sum.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the depthwise kernel, in pixels.
-        stride: Stride of the convolution before the sum, and size of its kernel, in pixels; one number, or one for each
-            spatial dimension.
-        expansion_ratio: Channels between the two 1x1 convolutions over ``out_channels``, before rounding.
-        layer_scale: Initial value of the branch's factor for each channel; None for no factor.
-        hidden_norm: Called with the channels, after the activation: ``ResponseNorm``; None for none. A class of
-            torch.nn is replaced by its sibling for ``spatial_dims``.
+        stride: Stride and kernel size of the convolution before the sum, in pixels; one number, or one for each spatial
+            dimension.
+        expansion_ratio: Ratio of the channels between the two 1x1 convolutions to ``out_channels``; the product is
+            rounded.
+        layer_scale: Initial value of the ``LayerScale`` at the end of the branch; None for no ``LayerScale``.
+        hidden_norm: Called with the channels; returns the norm after the activation, such as ``ResponseNorm``; None for
+            no norm. A class of torch.nn is replaced by its version for ``spatial_dims``.
         dilation: Spacing between the pixels of the depthwise kernel.
-        input_dilation: The dilation of the block before. Where this one begins to dilate, the convolution before the
-            sum has it, and zeros at the borders keep the size. By default ``dilation``.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out.
-        norm_layer: Called with the channels; None for no norms; likewise replaced.
+        input_dilation: The dilation of the previous block, used by the convolution before the sum; if it is not
+            ``dilation``, zeros at the borders keep the size. By default ``dilation``.
+        drop_path_rate: Probability that training drops the branch, for each example.
+        norm_layer: Called with the channels; None for no norms. A class of torch.nn is replaced by its version for
+            ``spatial_dims``.
         activation: Called without arguments; None for no activation.
-        conv_layer: Called as ``nn.Conv2d`` is; likewise replaced.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -137,9 +139,9 @@ def downsampling(
     conv_layer: Callable[..., nn.Module],
     spatial_dims: int,
 ) -> nn.Module:
-    """A norm and a convolution whose kernel is as large as its stride; the identity where nothing changes.
+    """A norm and a convolution with a kernel as large as its stride; the identity if the shape does not change.
 
-    A stride that dilation replaces keeps its kernel, and zeros at the borders keep the size.
+    If dilation replaces the stride, the kernel is the same, and zeros at the borders keep the size.
     """
     strides = along(block, "stride", stride, spatial_dims)
     after = along(block, "dilation", dilation, spatial_dims)
@@ -160,7 +162,7 @@ def downsampling(
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyConvNeXtBlock(LazyConvInChannelModule, ConvNeXtBlock):
-    """A ``ConvNeXtBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``ConvNeXtBlock`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

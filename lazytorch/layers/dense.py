@@ -27,10 +27,10 @@ class NormActivation(NamedSequential):
 
     Args:
         in_channels: Channels of the input and of the output.
-        norm_layer: Called with the channels; None for no norm. A class of torch.nn is replaced by its sibling for
+        norm_layer: Called with the channels; None for no norm. A class of torch.nn is replaced by its version for
             ``spatial_dims``.
         activation: Called without arguments; None for no activation.
-        spatial_dims: 1, 2 or 3.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -67,7 +67,7 @@ class NormActivation(NamedSequential):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyNormActivation(LazyConvInChannelModule, NormActivation):
-    """A ``NormActivation`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``NormActivation`` that infers its channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch
@@ -83,30 +83,30 @@ class LazyNormActivation(LazyConvInChannelModule, NormActivation):
 
 
 def stride_of_one(name: str, value: Sizes, owner: object) -> None:
-    """The rule of a stride that cannot be another."""
+    """The rule of a stride, which must be 1."""
     if largest(positive_sizes(name, value, owner)) != 1:
         raise ValueError(f"{who(owner)}: {name} must be 1, as the output contains the input, got {value}.")
 
 
 @checked(kernel_size=odd, stride=stride_of_one, expansion_ratio=positive_whole, dropout=fraction)
 class DenseLayer(nn.Module):
-    """Computes new channels by a 1x1 and a 3x3 convolution, each after a norm and an activation, and adds them.
+    """Computes new channels by a 1x1 and a 3x3 convolution, each after a norm and an activation.
 
-    The output is the input and the new channels, one after the other.
+    The output is the input, concatenated with the new channels.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output; those beyond ``in_channels`` are new.
         kernel_size: Size of the second kernel, in pixels.
-        stride: Has to be 1, as the output contains the input.
-        expansion_ratio: Channels between the two convolutions over the new channels.
+        stride: Must be 1, as the output contains the input.
+        expansion_ratio: Ratio of the channels between the two convolutions to the new channels.
         dilation: Spacing between the pixels of the second kernel.
-        input_dilation: The dilation of the block before, which changes nothing here.
-        dropout: Fraction of the new values that training sets to zero.
+        input_dilation: Has no effect; networks pass it to every block.
+        dropout: Dropout probability of the new values.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments; None for no activations.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -173,7 +173,7 @@ class DenseLayer(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyDenseLayer(LazyConvInChannelModule, DenseLayer):
-    """A ``DenseLayer`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``DenseLayer`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

@@ -20,21 +20,21 @@ __all__ = ["DepthwiseConv", "DepthwiseConv2d", "LazyDepthwiseConv", "LazyDepthwi
 
 @checked({("padding", "stride"): strided_same})
 class DepthwiseConv(ConvNormActivation):
-    """A convolution of each channel by itself, then a norm, then an activation.
+    """A separate convolution for each channel, then a norm, then an activation.
 
     Args:
         channels: Channels of the input and of the output.
         kernel_size: Size of the kernel, in pixels.
         stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
-        padding: Pixels added on every side, likewise; or ``"same"`` or ``"valid"``, as in torch.nn. By default as many
-            as keep the size of the input at stride 1, for a kernel of odd size.
-        padding_mode: What is added: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        padding: Pixels added on every side, one number or one for each spatial dimension; or ``"same"`` or ``"valid"``,
+            as in torch.nn. By default, a kernel of odd size keeps the input size at stride 1.
+        padding_mode: Kind of padding: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
         dilation: Spacing between the pixels of the kernel.
         bias: Whether the convolution has a bias; by default only if no norm follows.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, channels, *spatial)``
@@ -87,7 +87,7 @@ class DepthwiseConv(ConvNormActivation):
 
 @two_dimensional
 class DepthwiseConv2d(DepthwiseConv):
-    """``DepthwiseConv`` of images.
+    """``DepthwiseConv`` for images.
 
     Example:
         >>> import torch
@@ -99,7 +99,7 @@ class DepthwiseConv2d(DepthwiseConv):
 
 @create_lazy_signature(exclude=["channels"], optional=["spatial_dims"])
 class LazyDepthwiseConv(LazyConvInChannelModule, DepthwiseConv):
-    """A ``DepthwiseConv`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``DepthwiseConv`` that infers its channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

@@ -31,13 +31,14 @@ class DepthSepConv(NamedSequential):
         stride: Stride of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments; None for no activations.
-        padding: Pixels added on every side by the depthwise convolution, likewise; or ``"same"`` or ``"valid"``, as in
-            torch.nn. By default as many as keep the size of the input at stride 1, for a kernel of odd size.
-        padding_mode: What it adds: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        padding: Pixels that the depthwise convolution adds on every side, one number or one for each spatial dimension;
+            or ``"same"`` or ``"valid"``, as in torch.nn. By default, a kernel of odd size keeps the input size at
+            stride 1.
+        padding_mode: Kind of padding: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
         dilation: Spacing between the pixels of the depthwise kernel.
         bias: Whether both convolutions have a bias; by default only if no norms follow.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -88,7 +89,7 @@ class DepthSepConv(NamedSequential):
 
 @two_dimensional
 class DepthSepConv2d(DepthSepConv):
-    """``DepthSepConv`` of images.
+    """``DepthSepConv`` for images.
 
     Example:
         >>> import torch
@@ -100,7 +101,7 @@ class DepthSepConv2d(DepthSepConv):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyDepthSepConv(LazyConvInChannelModule, DepthSepConv):
-    """A ``DepthSepConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``DepthSepConv`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

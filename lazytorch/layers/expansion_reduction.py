@@ -1,4 +1,4 @@
-"""Convolutions that state their output channels as a multiple, or a fraction, of whatever they are given."""
+"""Lazy convolutions whose output channels are a multiple or a fraction of their input channels."""
 
 from typing import TYPE_CHECKING, Any
 

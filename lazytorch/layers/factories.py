@@ -1,4 +1,4 @@
-"""Rules for arguments that are classes or functions: a layer of torch.nn, one's own, or a ``functools.partial``."""
+"""Rules for arguments that are classes or functions, such as a layer of torch.nn or a ``functools.partial`` of one."""
 
 import contextlib
 import functools
@@ -17,10 +17,10 @@ __all__ = ["factory", "maker", "refusal_of_call"]
 
 
 def maker(example: str) -> Rule:
-    """The rule of a class or function that makes a part, by any arguments.
+    """The rule of a class or function that returns a layer; its parameters are not checked.
 
     Args:
-        example: A right value, for messages.
+        example: A valid value, for messages.
     """
 
     def of_maker(name: str, value: Any, owner: object) -> Any:
@@ -38,17 +38,17 @@ def maker(example: str) -> Rule:
 
 
 def factory(*positional: str, example: str, **keywords: str) -> Rule:
-    """The rule of a class or function that makes a part.
+    """The rule of a class or function that returns a layer; its parameters are checked.
 
     Args:
-        positional: The names of the positional arguments with which it is called.
-        example: A right value, for messages.
-        keywords: The names of its keyword arguments; the values have no meaning.
+        positional: The names of the positional arguments that it is called with.
+        example: A valid value, for messages.
+        keywords: The names of the keyword arguments that it is called with; the values are ignored.
     """
     names = ", ".join([*positional, *(f"{name}=..." for name in keywords)])
     called = f"called with ({names})" if names else "called without arguments"
     is_made = maker(example)
-    last: Any = lambda: None  # noqa: E731 - the last right value, by weak reference: a network gives it to all blocks
+    last: Any = lambda: None  # noqa: E731 - weak reference to the last valid value, which a network passes to all blocks
 
     def of_factory(name: str, value: Any, owner: object) -> Any:
         nonlocal last
@@ -69,19 +69,19 @@ def factory(*positional: str, example: str, **keywords: str) -> Rule:
     return of_factory
 
 
-# Why a class or function cannot be called, by how it would be called.
+# The results of ``refusal_of_call``, by class or function, and then by the arguments of the call.
 _refusals: weakref.WeakKeyDictionary[Any, dict[Any, str | None]] = weakref.WeakKeyDictionary()
 
 
 def refusal_of_call(value: Any, positional: int, keywords: tuple[str, ...]) -> str | None:
-    """Why ``value`` cannot be called with so many arguments and these keywords; None if it can, or nobody knows."""
+    """Why ``value`` cannot be called with these numbers and names of arguments; None if it can be, or if unknown."""
     given: list[str] = []
     while isinstance(value, functools.partial):
         positional += len(value.args)
         given += value.keywords
         value = value.func
     if isinstance(value, type) and issubclass(value, LazyModule):
-        return None  # the class that it builds replaces it, in another order of arguments
+        return None  # it is replaced by the class that it builds, with arguments in another order
     call = positional, keywords, tuple(given)
     try:
         return _refusals[value][call]

@@ -17,7 +17,7 @@ __all__ = ["FireModule", "LazyFireModule"]
 
 
 def even(name: str, value: Any, owner: object) -> None:
-    """The rule of channels of which two convolutions compute one half each."""
+    """The rule of output channels, of which each of two convolutions computes one half."""
     if positive_whole(name, value, owner) % 2:
         raise ValueError(f"{who(owner)}: {name} must be even, as two convolutions compute a half each, got {value}.")
 
@@ -33,12 +33,11 @@ class FireModule(nn.Module):
         kernel_size: Size of the larger kernel, in pixels.
         stride: Stride of the last two convolutions, in pixels; one number, or one for each spatial dimension.
         dilation: Spacing between the pixels of the larger kernel.
-        input_dilation: The dilation of the block before, where this one begins to dilate; the larger kernel has it. By
-            default ``dilation``.
+        input_dilation: The dilation of the previous block, used by the larger kernel. By default ``dilation``.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after each convolution; None for no activations.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -88,7 +87,7 @@ class FireModule(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyFireModule(LazyConvInChannelModule, FireModule):
-    """A ``FireModule`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``FireModule`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

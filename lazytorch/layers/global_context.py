@@ -1,4 +1,4 @@
-"""Global context: what all pixels have in common, for each of them."""
+"""Global context: a vector computed from all pixels, which is added to every pixel."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,19 @@ __all__ = ["GlobalContext", "LazyGlobalContext"]
 
 @checked(squeeze_channels=positive_whole)
 class GlobalContext(nn.Module):
-    """Adds to every pixel what two layers compute from a weighted average of all pixels; or multiplies by it.
+    """Computes a vector from a weighted average of all pixels with two layers, and adds it to every pixel.
+
+    With a ``gate``, every pixel is multiplied by the vector instead.
 
     Args:
         in_channels: Channels of the input and of the output.
-        reduction_ratio: Channels of the input over channels between the two layers, rounded down to at least 1.
-        squeeze_channels: Channels in between, if not by ``reduction_ratio``.
+        reduction_ratio: Ratio of the input channels to the channels between the two layers, which are rounded down to
+            at least 1.
+        squeeze_channels: Channels between the two layers; replaces ``reduction_ratio``.
         activation: Called without arguments, after the norm that follows the first layer.
-        gate: Called without arguments, after the second layer; the pixels are then multiplied. None to add.
-        spatial_dims: 1, 2 or 3.
+        gate: Called without arguments, after the second layer; the result is then multiplied by the pixels. None to add
+            it.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -84,7 +88,7 @@ class GlobalContext(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyGlobalContext(LazyConvInChannelModule, GlobalContext):
-    """A ``GlobalContext`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``GlobalContext`` that infers its channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The middle of Res2Net's blocks, an option of the bottleneck block."""
+"""The middle convolutions of Res2Net's blocks, an option of the bottleneck block."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ __all__ = ["HierarchicalConv"]
 
 @known_function
 class HierarchicalConv(nn.Sequential):
-    """Splits the channels, and convolves each split but the last.
+    """Splits the channels, and convolves each split except the last.
 
-    If ``chained``, the output of each convolution is added to the next one's input, and the last split stays as it is.
-    Otherwise each pixel of the last split becomes the average over a kernel, with ``stride``. ``layer`` are the other
+    If ``chained``, the output of each convolution is added to the input of the next one, and the last split is not
+    changed. Otherwise the last split is average-pooled with ``kernel_size`` and ``stride``. ``layer`` contains other
     options of ``ConvNormActivation``. Source: Gao et al. 2019, figure 2b and equation 1,
     https://arxiv.org/abs/1904.01169.
     """

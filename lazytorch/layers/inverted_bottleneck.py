@@ -1,4 +1,4 @@
-"""The inverted bottleneck block of MobileNetV2, and the one that fuses its first two convolutions."""
+"""The inverted bottleneck block of MobileNetV2, and its version with the first two convolutions fused into one."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -37,39 +37,42 @@ def require_groups(block: nn.Module, channels: int, group_size: int) -> None:
 class InvertedBottleneck(LinearResidual):
     """A residual block that computes its convolution on more channels: 1x1 to expand, depthwise, 1x1 to project.
 
-    The projection is linear: a norm, but no activation. The sum with the input is there where both have one shape.
+    The projection is linear: a norm, but no activation. The input is added to the output if both have the same shape.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the depthwise kernel, in pixels.
         stride: Stride of the depthwise kernel, in pixels; one number, or one for each spatial dimension.
-        expansion_ratio: Channels of the depthwise convolution over those of the input; at 1, nothing is expanded.
-        expand_from_output: Whether ``expansion_ratio`` counts from the channels produced, as in RegNetZ.
-        group_size: Channels of each group of the middle convolution; 1 for a depthwise one.
+        expansion_ratio: Ratio of the depthwise convolution's channels to the input channels; at 1, there is no
+            expansion.
+        expand_from_output: Whether ``expansion_ratio`` multiplies ``out_channels`` instead of ``in_channels``, as in
+            RegNetZ.
+        group_size: Channels of each group of the middle convolution; 1 for a depthwise convolution.
         rounding: Called with the expanded channels; returns a whole number of channels, as ``round_channels`` does.
-        expand_always: Whether the 1x1 convolution that expands is there also at an ``expansion_ratio`` of 1, as in
-            FBNet.
+        expand_always: Whether the block has the first 1x1 convolution even if ``expansion_ratio`` is 1, as in FBNet.
         dilation: Spacing between the pixels of the depthwise kernel.
-        input_dilation: The dilation of the block before, where this one begins to dilate; the kernel has it. By default
-            ``dilation``.
-        se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the depthwise convolution:
-            ``SqueezeExcitation``, or a ``functools.partial`` of it. None for nothing.
-        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to, as EfficientNet counts;
-            by default it decides, from the expanded channels, as MobileNetV3 counts.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
-            instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
-        shortcut: Whether the input is added where it can be.
-        partial_shortcut: Whether the input is added to the first channels where it has fewer than the output, as in
-            ReXNet.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
+        input_dilation: The dilation of the previous block, used by the kernel. By default ``dilation``.
+        se_layer: Called with the expanded channels and ``spatial_dims``; returns the attention after the depthwise
+            convolution: ``SqueezeExcitation``, or a ``functools.partial`` of it. None for no attention.
+        squeeze_ratio: Ratio of the block's input channels to the squeezed channels of ``se_layer``, as in EfficientNet;
+            by default ``se_layer`` determines them from the expanded channels, as in MobileNetV3.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that replaces the
+            stride of the convolution and follows its activation: ``BlurPool`` or ``average_blur``. None to keep the
+            stride in the convolution.
+        shortcut: Whether the input is added to the output if both have the same shape.
+        partial_shortcut: Whether the input is added to the first output channels if it has fewer channels than the
+            output, as in ReXNet.
+        drop_path_rate: Probability that training drops the branch, for each example, if the block has a shortcut.
         norm_layer: Called with the channels; None for no norms.
-        activation: Called without arguments, after the expansion and the depthwise convolution; None for none.
-        expand_activation: Likewise, after the expansion; None for ``activation``.
-        project_activation: Likewise, after the projection.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        conv_layers: Likewise, those of the parts ``"expand"``, ``"depthwise"`` and ``"project"`` that have others.
-        spatial_dims: 1, 2 or 3.
+        activation: Called without arguments, after the expansion and the depthwise convolution; None for no
+            activations.
+        expand_activation: Called without arguments, after the expansion; None for the same as ``activation``.
+        project_activation: Called without arguments, after the projection; None for no activation.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        conv_layers: Convolutions of single parts, by the names ``"expand"``, ``"depthwise"`` and ``"project"``; other
+            parts have ``conv_layer``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -160,35 +163,36 @@ class InvertedBottleneck(LinearResidual):
 
 @checked(kernel_size=odd, shortcut=flag)
 class FusedInvertedBottleneck(LinearResidual):
-    """An inverted bottleneck whose expansion is a convolution of all channels, in place of 1x1 and depthwise.
+    """An inverted bottleneck with one dense convolution in place of the 1x1 expansion and the depthwise convolution.
 
-    At an ``expansion_ratio`` of 1 nothing is projected either: one convolution, a norm and an activation.
+    At an ``expansion_ratio`` of 1 there is no projection: the block is one convolution, a norm and an activation.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the kernel, in pixels.
         stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
-        expansion_ratio: Channels of the convolution over those of the input.
+        expansion_ratio: Ratio of the convolution's channels to the input channels.
         rounding: Called with the expanded channels; returns a whole number of channels, as ``round_channels`` does.
-        expand_from_output: Whether ``expansion_ratio`` counts from the channels produced, as in the first stage of
-            EfficientNet-EdgeTPU.
-        project_always: Whether the 1x1 convolution that projects is there also at an ``expansion_ratio`` of 1, as in
-            timm's first EfficientNetV2.
-        group_size: Channels produced by each group that the convolution keeps apart; by default there is one group.
+        expand_from_output: Whether ``expansion_ratio`` multiplies ``out_channels`` instead of ``in_channels``, as in
+            the first stage of EfficientNet-EdgeTPU.
+        project_always: Whether the block has the last 1x1 convolution even if ``expansion_ratio`` is 1, as in timm's
+            first EfficientNetV2.
+        group_size: Output channels of each group of the convolution; by default there is one group.
         dilation: Spacing between the pixels of the kernel.
-        se_layer: Called with the expanded channels and ``spatial_dims``, for what follows the convolution; None for
-            nothing.
-        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to, as EfficientNet counts;
-            by default it decides, from the expanded channels, as MobileNetV3 counts.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
-            instead of the convolution, after its activation: ``BlurPool``, ``average_blur``. None for none.
-        shortcut: Whether the input is added where it can be.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
+        se_layer: Called with the expanded channels and ``spatial_dims``; returns the attention after the convolution.
+            None for no attention.
+        squeeze_ratio: Ratio of the block's input channels to the squeezed channels of ``se_layer``, as in EfficientNet;
+            by default ``se_layer`` determines them from the expanded channels, as in MobileNetV3.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that replaces the
+            stride of the convolution and follows its activation: ``BlurPool`` or ``average_blur``. None to keep the
+            stride in the convolution.
+        shortcut: Whether the input is added to the output if both have the same shape.
+        drop_path_rate: Probability that training drops the branch, for each example, if the block has a shortcut.
         norm_layer: Called with the channels; None for no norms.
-        activation: Called without arguments, after the convolution; None for none.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        activation: Called without arguments, after the convolution; None for no activation.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -260,7 +264,7 @@ class FusedInvertedBottleneck(LinearResidual):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyInvertedBottleneck(LazyConvInChannelModule, InvertedBottleneck):
-    """An ``InvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """An ``InvertedBottleneck`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch
@@ -277,7 +281,7 @@ class LazyInvertedBottleneck(LazyConvInChannelModule, InvertedBottleneck):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyFusedInvertedBottleneck(LazyConvInChannelModule, FusedInvertedBottleneck):
-    """A ``FusedInvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``FusedInvertedBottleneck`` that infers its input channels and spatial dimensions from its first input.
 
     Example:
         >>> import torch

@@ -20,11 +20,11 @@ __all__ = ["LayerScale", "LazyLayerScale"]
 class LayerScale(nn.Module):
     """Multiplies each channel by a learned factor.
 
-    At the end of a residual branch, small factors make the block nearly the identity at first.
+    At the end of a residual branch, small initial factors make the block nearly the identity before training.
 
     Args:
         channels: Channels of the input and of the output.
-        initial_value: The first value of all factors.
+        initial_value: Initial value of all factors.
 
     Shape:
         - Input: ``(N, channels, *spatial)``

@@ -1,4 +1,4 @@
-"""Mixed convolutions: parts of the channels, each with a kernel size of its own."""
+"""Mixed convolutions: the channels are split into parts, each with its own kernel size."""
 
 from collections.abc import Callable
 from operator import mul
@@ -26,31 +26,33 @@ def in_parts(channels: int, parts: int) -> list[int]:
 
 @checked(parts=positive_whole)
 class MixedConv(nn.Module):
-    """Splits the channels into parts, and convolves each part with a kernel that is 2 pixels larger than the last.
+    """Splits the channels into parts. The kernel of each part is 2 pixels larger than that of the previous part.
 
-    It is called as ``nn.Conv2d`` is, so a ``functools.partial`` of it is a ``conv_layer``. A kernel of one pixel has
-    that size in every part.
+    It has the parameters of ``nn.Conv2d``, so a ``functools.partial`` of it can be a ``conv_layer``. Along a dimension
+    in which the first kernel has one pixel, all kernels have one pixel.
 
     Args:
-        in_channels: Channels of the input; the first part has what remains if ``parts`` does not divide them.
-        out_channels: Channels of the output; likewise.
+        in_channels: Channels of the input; if ``parts`` does not divide them, the first part also has the remainder.
+        out_channels: Channels of the output, split in the same way.
         kernel_size: Size of the first part's kernel, in pixels; one number, or one for each spatial dimension.
-        stride: Stride of all kernels, in pixels; likewise.
-        padding: Pixels that the first part adds on every side, likewise; the others add what their kernels need for an
-            output of the same size. Or ``"same"`` or ``"valid"``, as in torch.nn.
-        dilation: Spacing between the pixels of all kernels; likewise.
+        stride: Stride of all kernels, in pixels; one number, or one for each spatial dimension.
+        padding: Pixels that the first part adds on every side, one number or one for each spatial dimension; other
+            parts add more, so that their outputs have the same size. Or ``"same"`` or ``"valid"``, as in torch.nn.
+        dilation: Spacing between the pixels of all kernels; one number, or one for each spatial dimension.
         groups: Number of groups of each part: 1, or ``in_channels`` for a depthwise convolution.
         bias: Whether a bias is added.
         parts: Number of parts.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3; by default as many as ``kernel_size`` has numbers, or 2.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3. By default, the length of ``kernel_size`` if it is a
+            sequence, otherwise 2.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
         - Output: ``(N, out_channels, *floor((spatial + 2 * padding - dilation * (kernel_size - 1) - 1) / stride + 1))``
 
     Raises:
-        ValueError: If a number is not positive, there are more parts than channels, or ``groups`` is another number.
+        ValueError: If a number is not positive, there are more parts than channels, or ``groups`` is neither 1 nor
+            ``in_channels``.
 
     Source:
         Tan & Le 2019, section 3 and figure 2, https://arxiv.org/abs/1907.09595.
@@ -92,7 +94,7 @@ class MixedConv(nn.Module):
         kernel, spacing = along(self, "kernel_size", kernel_size, dims), along(self, "dilation", dilation, dims)
         pads = along(self, "padding", 0 if isinstance(padding, str) else padding, dims)
         for index, (inputs, outputs) in enumerate(zip(self.splits, in_parts(out_channels, parts), strict=True)):
-            wider = [(index if size > 1 else 0) for size in kernel]  # by so many pixels on every side
+            wider = [(index if size > 1 else 0) for size in kernel]  # additional pixels on every side
             conv = of_rank(conv_layer, dims)(
                 inputs,
                 outputs,
@@ -113,7 +115,7 @@ class MixedConv(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyMixedConv(LazyConvInChannelModule, MixedConv):
-    """A ``MixedConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``MixedConv`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

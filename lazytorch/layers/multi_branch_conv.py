@@ -1,4 +1,4 @@
-"""Parallel convolutions that are summed in training, and are one convolution in inference."""
+"""Parallel convolutions that are summed in training, and that can be merged into one convolution for inference."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,14 +24,16 @@ __all__ = ["Branches", "LazyMultiBranchConv", "MultiBranchConv"]
 
 
 class Branches(nn.ModuleDict):
-    """The branches of a ``MultiBranchConv``. Stochastic depth leaves out all but ``identity``."""
+    """The branches of a ``MultiBranchConv``. Stochastic depth drops all branches except ``identity``."""
 
     def convolutions(self) -> list[nn.Module]:
         return [each for name, each in self.items() if name not in ("drop_path", "identity")]
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        identity = self["identity"](x) if "identity" in self else None  # first, as in timm: gradients round likewise
+        identity = (
+            self["identity"](x) if "identity" in self else None
+        )  # first, as timm does, so that gradients are rounded in the same way
         first, *others = self.convolutions()
         total = first(x)
         for each in others:
@@ -46,30 +48,30 @@ known.add(Branches)
 
 @checked({("out_channels", "groups"): divides}, kernel_size=odd, branches=positive_whole, reparameterized=flag)
 class MultiBranchConv(NamedSequential):
-    """The sum of parallel convolutions and of the input, each with a norm; then an attention, then an activation.
+    """The sum of parallel convolutions and the input, each followed by a norm; then an attention, then an activation.
 
     The branches are ``branches`` convolutions of ``kernel_size``; a 1x1 convolution, if ``kernel_size`` is larger; and
-    the input, if its shape is that of the output. ``lazytorch.models.optimize_for_inference`` replaces them by one
-    convolution that computes the same in evaluation.
+    the input, if it has the shape of the output. ``lazytorch.models.optimize_for_inference`` replaces them by one
+    convolution that computes the same output in evaluation mode.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the kernels, in pixels; one number, or one for each spatial dimension.
-        stride: Stride of the kernels, in pixels; likewise.
+        stride: Stride of the kernels, in pixels; one number, or one for each spatial dimension.
         groups: Number of groups of channels.
         dilation: Spacing between the pixels of the kernels.
         activation: Called without arguments; None for no activation.
         branches: Number of convolutions of ``kernel_size``.
-        input_dilation: The dilation of the block before, where this one begins to dilate; the kernels have it, and the
-            input is no branch. By default ``dilation``.
-        se_layer: Called with the channels and ``spatial_dims``; returns the attention after the sum; None for none.
-        drop_path_rate: Fraction of the examples for which training leaves out the convolutions, if the input is a
-            branch.
-        reparameterized: Whether to construct the one convolution, with a bias, in place of the branches.
+        input_dilation: The dilation of the previous block, used by the kernels; if it is not ``dilation``, the input is
+            not a branch. By default ``dilation``.
+        se_layer: Called with the channels and ``spatial_dims``; returns the attention after the sum; None for no
+            attention.
+        drop_path_rate: Probability that training drops the convolutions, for each example, if the input is a branch.
+        reparameterized: Whether to construct a single convolution with a bias instead of the branches.
         norm_layer: Called with the channels, for every branch; None for no norms.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -137,7 +139,7 @@ class MultiBranchConv(NamedSequential):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyMultiBranchConv(LazyConvInChannelModule, MultiBranchConv):
-    """A ``MultiBranchConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``MultiBranchConv`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

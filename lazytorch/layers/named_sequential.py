@@ -1,4 +1,4 @@
-"""NamedSequential: nn.Sequential whose parts are given by name."""
+"""NamedSequential: nn.Sequential with named modules."""
 
 from collections import OrderedDict
 from typing import Any
@@ -9,12 +9,12 @@ __all__ = ["NamedSequential"]
 
 
 class NamedSequential(nn.Sequential):
-    """Modules called one after another, each an attribute under the name it is given.
+    """An ``nn.Sequential`` whose modules have names.
 
-    A slice is a ``NamedSequential`` of the same modules; ``del`` leaves the other names as they are.
+    A slice is a ``NamedSequential`` of the same modules. ``del`` does not change the names of other modules.
 
     Args:
-        modules: Name and module of each part, in order.
+        modules: The modules by name, in order.
 
     Raises:
         TypeError: If a part is not a module.
@@ -41,7 +41,7 @@ class NamedSequential(nn.Sequential):
         return super().__getitem__(index)
 
     def insert(self, index: int, module: nn.Module) -> "NamedSequential":
-        """Refused: nn.Sequential names what it inserts by number."""
+        """Raise an error, because nn.Sequential would use the index as the name of the module."""
         raise TypeError(
             f"{type(self).__name__}.insert: a part needs a name, got none. Build a NamedSequential of the parts."
         )

@@ -1,4 +1,4 @@
-"""Pointwise convolutions, of kernels of one pixel."""
+"""Pointwise convolutions: their kernels have one pixel."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,21 +20,21 @@ __all__ = ["LazyPointwiseConv", "LazyPointwiseConv2d", "PointwiseConv", "Pointwi
 
 @checked({("out_channels", "groups"): divides})
 class PointwiseConv(ConvNormActivation):
-    """A convolution of each pixel by itself, then a norm, then an activation.
+    """A 1x1 convolution, then a norm, then an activation.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
-        padding: Pixels added on every side, likewise, which the kernel of one pixel does not need.
-        padding_mode: What is added: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        padding: Pixels added on every side; a kernel of one pixel needs none to keep the input size.
+        padding_mode: Kind of padding: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
         groups: Number of groups of channels.
         dilation: Has no effect on a kernel of one pixel.
         bias: Whether the convolution has a bias; by default only if no norm follows.
         norm_layer: Called with the channels; None for no norm.
         activation: Called without arguments; None for no activation.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -88,7 +88,7 @@ class PointwiseConv(ConvNormActivation):
 
 @two_dimensional
 class PointwiseConv2d(PointwiseConv):
-    """``PointwiseConv`` of images.
+    """``PointwiseConv`` for images.
 
     Example:
         >>> import torch
@@ -100,7 +100,7 @@ class PointwiseConv2d(PointwiseConv):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyPointwiseConv(LazyConvInChannelModule, PointwiseConv):
-    """A ``PointwiseConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``PointwiseConv`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

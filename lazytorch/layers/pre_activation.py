@@ -31,26 +31,27 @@ class PreActivationBlock(nn.Module):
         in_channels: Channels of the input.
         mid_channels: Channels before the last convolution.
         out_channels: Channels of the output.
-        kernel_size: Size of the kernel between two of 1x1, or of both kernels of a ``basic`` block, in pixels.
+        kernel_size: Size of the kernel between the two 1x1 convolutions, or of both kernels of a ``basic`` block, in
+            pixels.
         stride: Stride of the first of these kernels, in pixels; one number, or one for each spatial dimension.
         groups: Number of groups of the convolution with the stride.
         dilation: Spacing between the pixels of the kernels.
         activation: Called without arguments, after each norm; None for no activations.
-        basic: Whether the block has two convolutions of ``kernel_size``, as ``BasicBlock``, or those of
-            ``BottleneckBlock``.
-        always: Whether the first norm and activation precede the shortcut also where it is the identity, as in RegNetV.
-        input_dilation: The dilation of the block before, where this one begins to dilate; the kernel with the stride
-            has it. By default ``dilation``.
+        basic: Whether the block has two convolutions of ``kernel_size``, as ``BasicBlock`` has; otherwise it has those
+            of ``BottleneckBlock``.
+        always: Whether the first norm and activation precede the shortcut even if it is the identity, as in RegNetV.
+        input_dilation: The dilation of the previous block, used by the kernel with the stride. By default ``dilation``.
         shortcut: Called with the channels of input and output, ``stride``, ``dilation``, ``input_dilation``,
-            ``norm_layer``, ``conv_layer`` and ``spatial_dims`` where the identity does not fit: ``projection``,
-            ``pooled_projection``. Its norm is the identity.
-        se_layer: Called with the channels and ``spatial_dims``; returns the attention before the last norm. None for
-            none.
-        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out.
+            ``norm_layer``, ``conv_layer`` and ``spatial_dims``; returns the shortcut if it cannot be the identity:
+            ``projection`` or ``pooled_projection``. ``norm_layer`` is then ``nn.Identity``.
+        se_layer: Called with the channels and ``spatial_dims``; returns the attention before the last norm. None for no
+            attention.
+        squeeze_ratio: Ratio of the block's input channels to the squeezed channels of ``se_layer``; by default
+            ``se_layer`` determines them.
+        drop_path_rate: Probability that training drops the branch, for each example.
         norm_layer: Called with the channels; None for no norms.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -135,7 +136,7 @@ class PreActivationBlock(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyPreActivationBlock(LazyConvInChannelModule, PreActivationBlock):
-    """A ``PreActivationBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``PreActivationBlock`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

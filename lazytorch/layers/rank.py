@@ -1,4 +1,4 @@
-"""One layer for signals, images and volumes: torch.nn names each of its ranks, here the first input chooses."""
+"""Layers for signals, images and volumes: the first input determines the 1-D, 2-D or 3-D class of torch.nn."""
 
 import functools
 import importlib
@@ -29,16 +29,16 @@ T = TypeVar("T", bound=type[nn.Module])
 
 
 def of_rank(layer: Callable[..., nn.Module], spatial_dims: int) -> Callable[..., nn.Module]:
-    """The sibling of a class such as ``nn.Conv2d`` for ``spatial_dims`` dimensions; anything else as it is.
+    """The version of a class such as ``nn.Conv2d`` for ``spatial_dims`` dimensions; other callables are not changed.
 
-    A sibling is defined in the same module, under the same name with another number of dimensions.
+    The versions of a class are defined in one Python module, and their names differ only in the number of dimensions.
 
     Args:
         layer: A class such as ``nn.BatchNorm2d``, a ``functools.partial`` of one, or any other callable.
-        spatial_dims: 1, 2 or 3.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Raises:
-        ValueError: If ``spatial_dims`` is none of these.
+        ValueError: If ``spatial_dims`` is not 1, 2 or 3.
 
     Example:
         >>> from torch import nn
@@ -56,7 +56,7 @@ def of_rank(layer: Callable[..., nn.Module], spatial_dims: int) -> Callable[...,
 
 @functools.cache
 def sibling(layer: type[nn.Module], spatial_dims: int) -> type[nn.Module]:
-    """The class that is defined beside ``layer`` with another number of dimensions in its name, or ``layer``."""
+    """The version of ``layer`` that is defined in the same module for ``spatial_dims``; ``layer`` if there is none."""
     if not re.search("[123]d$", layer.__name__):
         return layer
     defined = vars(importlib.import_module(layer.__module__))
@@ -65,7 +65,7 @@ def sibling(layer: type[nn.Module], spatial_dims: int) -> type[nn.Module]:
 
 
 def two_dimensional(cls: T) -> T:
-    """Fix ``spatial_dims`` of a layer at 2, and take it out of the constructor's signature."""
+    """Set ``spatial_dims`` of a layer to 2, and remove it from the constructor's signature."""
     signature = inspect.signature(cls.__init__)
     kept = [each for name, each in signature.parameters.items() if name != "spatial_dims"]
     cls.__doc__ = with_sections_of(cls.__doc__ or "", cls.__base__.__doc__ or "", ["spatial_dims"])
@@ -74,7 +74,7 @@ def two_dimensional(cls: T) -> T:
 
 
 class _LazyOfRank(LazyConvInChannelModule):
-    """Base of lazy layers that differ between ranks in nothing but their torch.nn class."""
+    """Base of lazy layers of torch.nn for which the number of spatial dimensions determines only the class."""
 
     layer: ClassVar[type[nn.Module]]
 
@@ -86,7 +86,7 @@ class _LazyOfRank(LazyConvInChannelModule):
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.AdaptiveAvgPool2d)
 class LazyAdaptiveAvgPool(_LazyOfRank):
-    """``nn.AdaptiveAvgPool1d``, ``2d`` or ``3d``, by the rank of the first input.
+    """``nn.AdaptiveAvgPool1d``, ``2d`` or ``3d``, depending on the spatial dimensions of the first input.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -104,7 +104,7 @@ class LazyAdaptiveAvgPool(_LazyOfRank):
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.AdaptiveMaxPool2d)
 class LazyAdaptiveMaxPool(_LazyOfRank):
-    """``nn.AdaptiveMaxPool1d``, ``2d`` or ``3d``, by the rank of the first input.
+    """``nn.AdaptiveMaxPool1d``, ``2d`` or ``3d``, depending on the spatial dimensions of the first input.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -122,7 +122,7 @@ class LazyAdaptiveMaxPool(_LazyOfRank):
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.AvgPool2d)
 class LazyAvgPool(_LazyOfRank):
-    """``nn.AvgPool1d``, ``2d`` or ``3d``, by the rank of the first input.
+    """``nn.AvgPool1d``, ``2d`` or ``3d``, depending on the spatial dimensions of the first input.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -140,7 +140,7 @@ class LazyAvgPool(_LazyOfRank):
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.MaxPool2d)
 class LazyMaxPool(_LazyOfRank):
-    """``nn.MaxPool1d``, ``2d`` or ``3d``, by the rank of the first input.
+    """``nn.MaxPool1d``, ``2d`` or ``3d``, depending on the spatial dimensions of the first input.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -158,7 +158,7 @@ class LazyMaxPool(_LazyOfRank):
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.ZeroPad2d)
 class LazyZeroPad(_LazyOfRank):
-    """``nn.ZeroPad1d``, ``2d`` or ``3d``, by the rank of the first input; not public, as negative padding crops."""
+    """``nn.ZeroPad1d``, ``2d`` or ``3d``, as the first input requires; not public, because negative padding crops."""
 
     layer = nn.ZeroPad2d
 

@@ -1,4 +1,4 @@
-"""ResidualBlock: what the residual blocks here have in common, the shortcut and the sum."""
+"""The base classes of residual blocks."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ __all__ = ["LinearResidual", "ResidualBlock", "squeeze"]
 
 
 class ResidualBlock(nn.Module):
-    """A branch of layers, a shortcut past them, and an activation of their sum.
+    """The sum of a branch of layers and a shortcut, followed by an activation.
 
     Args:
-        layers: The branch, by names, in order; None for a part that is not there.
-        shortcut: What the input goes through; None for the identity.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out.
-        activation: Called without arguments, after the sum; None for none.
+        layers: The layers of the branch by name, in order; entries that are None are skipped.
+        shortcut: The layer of the shortcut; None for the identity.
+        drop_path_rate: Probability that training drops the branch, for each example.
+        activation: Called without arguments, after the sum; None for no activation.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class ResidualBlock(nn.Module):
 
 
 class LinearResidual(nn.Module):
-    """A branch of layers, and its sum with the input where both have one shape; nothing follows the sum.
+    """The sum of a branch of layers and the input if both have the same shape, without an activation after the sum.
 
     Args:
-        layers: The branch, by names, in order; None for a part that is not there.
-        has_shortcut: Whether there is a sum.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
-        channels: Channels of the input, and those that the branch has besides, which the sum leaves as they are; None
-            for none.
+        layers: The layers of the branch by name, in order; entries that are None are skipped.
+        has_shortcut: Whether the input is added to the branch.
+        drop_path_rate: Probability that training drops the branch, for each example, if the block has a shortcut.
+        channels: Channels of the input, and the number of further channels of the branch, to which nothing is added;
+            None if both have the same channels.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ def squeeze(
         se_layer: Called with ``channels``, ``spatial_dims`` and, if ``squeeze_ratio`` is given, ``squeeze_channels``.
         channels: Channels of the attention's input.
         in_channels: Channels of the block's input.
-        squeeze_ratio: ``in_channels`` over the channels in between; None to let ``se_layer`` decide.
-        spatial_dims: 1, 2 or 3.
+        squeeze_ratio: Ratio of ``in_channels`` to the squeezed channels; None if ``se_layer`` determines them.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
     """
     if se_layer is None:
         return None

@@ -1,4 +1,4 @@
-"""Global response normalization: the contrast between channels."""
+"""Global response normalization: scale each channel by its norm relative to other channels."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ __all__ = ["LazyResponseNorm", "ResponseNorm"]
 class ResponseNorm(nn.Module):
     """Multiplies each channel by its norm over all pixels, relative to the mean of all channels, and adds the input.
 
-    Weight and bias are 0 at first, so that the output is the input.
+    Weight and bias are initialized to 0, so that the output equals the input before training.
 
     Args:
         channels: Channels of the input and of the output.

@@ -1,15 +1,16 @@
-"""Rounding of channel counts to what hardware likes."""
+"""Rounding of channel counts to multiples that hardware computes efficiently."""
 
 __all__ = ["round_channels"]
 
 
 def round_channels(channels: float, divisor: int = 8, *, lower_limit: float = 0.9) -> int:
-    """The multiple of ``divisor`` nearest to ``channels``, at least one of them.
+    """The multiple of ``divisor`` nearest to ``channels``, at least ``divisor``.
 
     Args:
-        channels: How many there would be without rounding.
-        divisor: What the result is a multiple of.
-        lower_limit: Smallest result, as a share of ``channels``: below it the next multiple is taken. 0 for none.
+        channels: Number of channels before rounding.
+        divisor: The result is a multiple of this number.
+        lower_limit: Smallest allowed result, as a fraction of ``channels``; if the result is smaller, the next multiple
+            is returned. 0 for no limit.
 
     Raises:
         ValueError: If ``channels`` or ``divisor`` is not positive.

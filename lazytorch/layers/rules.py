@@ -1,4 +1,4 @@
-"""The rules of the arguments of layers and models, and the decorator of the classes that have them."""
+"""The rules for the arguments of layers and models, and the decorator that makes a class check its arguments."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ attention = factory("channels", example="SqueezeExcitation", spatial_dims="")
 
 
 def se_layer(name: str, value: Any, owner: object) -> Any:
-    """The rule of an attention, which is called with ``squeeze_channels`` as well if there is a ``squeeze_ratio``."""
+    """The rule of ``se_layer``, which is also called with ``squeeze_channels`` if ``squeeze_ratio`` is given."""
     if (
         not isinstance(value, nn.Module)
         and callable(value)
@@ -59,7 +59,7 @@ def se_layer(name: str, value: Any, owner: object) -> Any:
 
 
 def conv_layers(name: str, value: Any, owner: object) -> Any:
-    """The rule of the convolutions of some parts of a block."""
+    """The rule of ``conv_layers``: convolutions by the name of a block's part."""
     parts = ("expand", "depthwise", "project")
     if not isinstance(value, Mapping) or not {*value} <= {*parts}:
         raise ValueError(f"{who(owner)}: {name} must be a dict with some of the names {parts}, got {show(value)}.")
@@ -68,7 +68,7 @@ def conv_layers(name: str, value: Any, owner: object) -> Any:
     return value
 
 
-# The rules of parameters by name, which have one meaning everywhere.
+# The rules of parameters by name. A name has the same meaning in all layers and models.
 RULES: dict[str | tuple[str, ...], Rule] = {
     **dict.fromkeys(("in_channels", "out_channels", "mid_channels", "channels", "groups"), positive_whole),
     **dict.fromkeys(("reduce_ratio", "group_size"), positive_whole),
@@ -91,7 +91,7 @@ RULES: dict[str | tuple[str, ...], Rule] = {
     "rounding": factory("channels", example="round_channels"),
     **dict.fromkeys(("se_last", "expand_from_output", "expand_always", "project_always", "ceil_mode"), flag),
 }
-# Those of parameters of torch.nn's classes.
+# The rules of parameters of torch.nn's classes.
 of_torch.update(
     {
         name: RULES[name]
@@ -112,11 +112,11 @@ of_torch.update(
 
 
 def checked(together: ValueRules | None = None, /, **rules: Rule) -> Callable[[T], T]:
-    """The decorator of a class whose constructor checks its arguments.
+    """Decorator that makes the constructor of a class check its arguments.
 
     Args:
-        together: The rules of several parameters, by their names; they are called with the owner and the values.
-        rules: The rules of parameters for which those of ``RULES`` are not right, by name.
+        together: The rules for several parameters together, by their names; called with the owner and the values.
+        rules: Rules by parameter name, which replace those of ``RULES``.
     """
 
     def decorate(cls: T) -> T:

@@ -13,7 +13,7 @@ __all__ = ["SameConv1d", "SameConv2d", "SameConv3d"]
 
 
 class SamePadding(nn.Module):
-    """The constructor and the forward of the convolutions."""
+    """Base of the convolutions, with their constructor and forward."""
 
     kernel_size: Any
     stride: Any
@@ -65,28 +65,28 @@ class SameConv1d(SamePadding, nn.Conv1d):
 
 
 class SameConv2d(SamePadding, nn.Conv2d):
-    """``nn.Conv2d`` with TensorFlow's padding ``"SAME"``: as many zeros as give ``ceil(size / stride)`` positions.
+    """``nn.Conv2d`` with TensorFlow's padding ``"SAME"``: zeros for an output size of ``ceil(size / stride)``.
 
-    Of an odd number of zeros, one more is at the end. So weights that were trained with TensorFlow give the same
-    features.
+    If the number of zeros is odd, one more is added at the end than at the start. So weights that were trained with
+    TensorFlow compute the same features.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the kernel, in pixels; one number, or one for each dimension.
-        stride: Stride of the kernel, in pixels; likewise.
-        padding: Has no effect: the padding follows from the size of the input.
-        dilation: Spacing between the pixels of the kernel; likewise.
+        stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
+        padding: Has no effect: the padding is computed from the size of the input.
+        dilation: Spacing between the pixels of the kernel; one number, or one for each spatial dimension.
         groups: Number of groups of channels.
         bias: Whether a bias is added.
-        padding_mode: ``"zeros"``, the only one.
+        padding_mode: Must be ``"zeros"``.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``
         - Output: ``(N, out_channels, ceil(H / stride), ceil(W / stride))``
 
     Raises:
-        ValueError: If ``padding_mode`` is another one.
+        ValueError: If ``padding_mode`` is not ``"zeros"``.
 
     Source:
         https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2

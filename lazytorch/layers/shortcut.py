@@ -1,4 +1,4 @@
-"""The shortcut of a residual block where the identity does not fit."""
+"""Shortcuts of residual blocks for which the shortcut cannot be the identity."""
 
 from collections.abc import Callable
 
@@ -31,12 +31,12 @@ def projection(
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Stride of the kernel, in pixels; one number, or one for each spatial dimension.
-        kernel_size: Size of the kernel where the block reduces or dilates, in pixels; elsewhere it is 1.
-        dilation: The block's.
-        input_dilation: That of the block before.
+        kernel_size: Size of the kernel if the block has a stride or a dilation, in pixels; otherwise it is 1.
+        dilation: The dilation of the block.
+        input_dilation: The dilation of the previous block.
         norm_layer: Called with the channels; None for no norm.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -77,19 +77,20 @@ def pooled_projection(
     conv_layer: Callable[..., nn.Module] = nn.Conv2d,
     spatial_dims: int = 2,
 ) -> nn.Module:
-    """The average of 2 pixels along each side with the block's stride, then a 1x1 convolution and a norm.
+    """An average pooling of 2 pixels along each dimension with the block's stride, then a 1x1 convolution and a norm.
 
-    So no pixel is left out, as a 1x1 convolution with a stride does.
+    Unlike a 1x1 convolution with a stride, it skips no pixels.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        stride: Stride of the average, in pixels; where it is 1 and the block does not dilate, there is no average.
-        dilation: The block's; where it dilates, the average has a stride of 1 and zeros beyond the far border.
-        input_dilation: That of the block before, which changes nothing here.
+        stride: Stride of the pooling, in pixels; if it is 1 and the block does not dilate, there is no pooling.
+        dilation: The dilation of the block; if it is more than 1, the pooling has a stride of 1 and zeros at the end of
+            each dimension.
+        input_dilation: Has no effect; blocks pass it to every shortcut.
         norm_layer: Called with the channels; None for no norm.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``

@@ -21,17 +21,18 @@ __all__ = ["LazyShuffleBlock", "ShuffleBlock"]
 
 
 def even(name: str, value: Any, owner: object) -> None:
-    """The rule of a number of channels that two branches share."""
+    """The rule of output channels, of which each of two branches computes one half."""
     if positive_whole(name, value, owner) % 2:
         raise ValueError(f"{who(owner)}: {name} must be even, as each of two branches has half, got {value}.")
 
 
 @checked(out_channels=even, kernel_size=odd)
 class ShuffleBlock(nn.Module):
-    """Two branches of half of the channels each, whose channels then alternate.
+    """Two branches that compute half of the output channels each; the channels of both are then interleaved.
 
-    Where the shape stays, each branch has half of the input: the first keeps it, and the second has a 1x1, a depthwise
-    and a 1x1 convolution. Elsewhere both have the whole input, and the first has a depthwise and a 1x1 convolution.
+    If the shape does not change, each branch gets half of the input channels: the first branch returns them unchanged,
+    the second has a 1x1, a depthwise and a 1x1 convolution. Otherwise both branches get the whole input, and the first
+    has a depthwise and a 1x1 convolution.
 
     Args:
         in_channels: Channels of the input.
@@ -39,12 +40,11 @@ class ShuffleBlock(nn.Module):
         kernel_size: Size of the depthwise kernels, in pixels.
         stride: Stride of the depthwise kernels, in pixels; one number, or one for each spatial dimension.
         dilation: Spacing between the pixels of the depthwise kernels.
-        input_dilation: The dilation of the block before, where this one begins to dilate; the kernels have it. By
-            default ``dilation``.
+        input_dilation: The dilation of the previous block, used by the kernels. By default ``dilation``.
         norm_layer: Called with the channels, after each convolution; None for no norms.
         activation: Called without arguments, after the 1x1 convolutions; None for no activations.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -79,7 +79,7 @@ class ShuffleBlock(nn.Module):
     ) -> None:
         super().__init__()
         half, input_dilation = out_channels // 2, dilation if input_dilation is None else input_dilation
-        # Also where dilation replaces a stride, the branches are those of the block with the stride.
+        # If dilation replaces a stride, the branches are the same as with the stride.
         keeps_shape = largest(stride) == 1 and in_channels == out_channels and dilation == input_dilation
         self.splits = [half, half] if keeps_shape else None
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
@@ -110,7 +110,7 @@ class ShuffleBlock(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyShuffleBlock(LazyConvInChannelModule, ShuffleBlock):
-    """A ``ShuffleBlock`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``ShuffleBlock`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The convolutions of ResNeSt and SKNet: several at once, whose outputs are weighed against each other."""
+"""The convolutions of ResNeSt and SKNet: attention weights the outputs of parallel convolutions."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -25,12 +25,12 @@ __all__ = ["LazySelectiveKernelConv", "LazySplitAttentionConv", "SelectiveKernel
 
 
 def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: int = 1) -> Tensor:
-    """The sum of ``outputs``, each channel weighed by a softmax over them; by a sigmoid if there is one.
+    """The weighted sum of ``outputs``: for each channel, a softmax over the outputs, or a sigmoid if there is only one.
 
     ``gate`` is called with their sum; it returns a value for each channel of each output, one group after the other.
     """
     scores = gate(reduce(add, outputs))
-    # In this order, rounding errors are timm's. A norm over few values, as gates have, makes them large.
+    # The order of operations is timm's, for equal rounding errors: norms over few values, as in gates, amplify them.
     grouped = scores.view(scores.size(0), groups, len(outputs), -1).movedim(2, 1)
     weights = grouped.softmax(1) if len(outputs) > 1 else torch.sigmoid(grouped)
     ones = [1] * (scores.dim() - 2)
@@ -45,23 +45,24 @@ def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: 
     pool_first=flag,
 )
 class SplitAttentionConv(nn.Module):
-    """Computes ``radix`` convolutions, and their sum with weights that follow from the averages of all channels.
+    """Computes ``radix`` convolutions and their weighted sum, with weights computed from the averages of all channels.
 
-    A stride is that of an average over a kernel, in which zeros beyond the border count.
+    The stride is that of an average pooling with the kernel's size, which includes the zeros of its padding.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the kernels, in pixels; one number, or one for each spatial dimension.
-        stride: Stride of the average, in pixels; likewise; where it is 1, there is no average.
+        stride: Stride of the pooling, in pixels; one number, or one for each spatial dimension. If it is 1, there is no
+            pooling.
         groups: Number of groups of each convolution, and of the attention: the paper's cardinality.
         dilation: Spacing between the pixels of the kernels.
-        radix: Number of convolutions, each of its own channels of the input.
-        pool_first: Whether the average precedes the convolutions; else it follows the attention.
+        radix: Number of convolutions, each on its own part of the input channels.
+        pool_first: Whether the pooling precedes the convolutions; otherwise it follows the attention.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the convolutions and within the attention; None for no activations.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -121,7 +122,7 @@ class SplitAttentionConv(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazySplitAttentionConv(LazyConvInChannelModule, SplitAttentionConv):
-    """A ``SplitAttentionConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``SplitAttentionConv`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch
@@ -144,24 +145,24 @@ class LazySplitAttentionConv(LazyConvInChannelModule, SplitAttentionConv):
     split_input=flag,
 )
 class SelectiveKernelConv(nn.Module):
-    """Computes two convolutions, and their sum with weights that follow from the averages of all channels.
+    """Computes two convolutions and their weighted sum, with weights computed from the averages of all channels.
 
-    The second one has twice the dilation of the first: 3 pixels then extend over 5, as the paper's second kernel does.
+    The second convolution has twice the dilation of the first: 3 pixels cover 5, as the paper's second kernel does.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of both kernels, in pixels; one number, or one for each spatial dimension.
-        stride: Stride of both kernels, in pixels; likewise.
+        stride: Stride of both kernels, in pixels; one number, or one for each spatial dimension.
         groups: Number of groups of both convolutions.
         dilation: Spacing between the pixels of the first kernel.
-        reduction_ratio: Channels of the output over those within the attention.
-        divisor: What the channels within the attention are rounded to multiples of.
+        reduction_ratio: Ratio of the output channels to the channels within the attention.
+        divisor: The channels within the attention are rounded to multiples of this number.
         split_input: Whether each convolution has one half of the input's channels, instead of all; timm's addition.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the convolutions and within the attention; None for no activations.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -222,7 +223,7 @@ class SelectiveKernelConv(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazySelectiveKernelConv(LazyConvInChannelModule, SelectiveKernelConv):
-    """A ``SelectiveKernelConv`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``SelectiveKernelConv`` that infers its input channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

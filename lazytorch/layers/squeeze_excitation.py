@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: weigh each channel by what the whole image holds."""
+"""Squeeze-and-excitation: multiply each channel by a gate that is computed from the whole image."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -27,17 +27,18 @@ def whole_or_function(name: str, value: Any, owner: object) -> None:
 
 @checked(squeeze_channels=whole_or_function)
 class SqueezeExcitation(nn.Module):
-    """Weighs each channel by a gate computed from the averages of all channels.
+    """Multiplies each channel by a gate, computed from the averages of all channels.
 
     Args:
         in_channels: Channels of the input and of the output.
-        reduction_ratio: Channels of the input over channels in between, rounded down to at least 1.
-        squeeze_channels: Channels in between, if not by ``reduction_ratio``; or a function that says how many, called
-            with ``in_channels``.
-        norm_layer: Called with the channels in between, after the first of the two layers; None for no norm.
-        activation: Called without arguments, after the first of the two layers.
-        gate: Called without arguments, after the second.
-        spatial_dims: 1, 2 or 3.
+        reduction_ratio: Ratio of the input channels to the channels between the two layers, which are rounded down to
+            at least 1.
+        squeeze_channels: Channels between the two layers, or a function that computes them from ``in_channels``;
+            replaces ``reduction_ratio``.
+        norm_layer: Called with the channels between the two layers, after the first layer; None for no norm.
+        activation: Called without arguments, after the first layer.
+        gate: Called without arguments, after the second layer.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
@@ -89,7 +90,7 @@ class SqueezeExcitation(nn.Module):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazySqueezeExcitation(LazyConvInChannelModule, SqueezeExcitation):
-    """A ``SqueezeExcitation`` that infers its channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``SqueezeExcitation`` that infers its channels and number of spatial dimensions from its first input.
 
     Example:
         >>> import torch

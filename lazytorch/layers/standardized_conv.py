@@ -13,7 +13,7 @@ __all__ = ["StdConv1d", "StdConv2d", "StdConv3d"]
 
 
 class Standardized(nn.Module):
-    """The constructor and the forward of the convolutions."""
+    """Base of the convolutions, with their constructor and forward."""
 
     convolve: ClassVar[Callable[..., Tensor]]
     weight: Any
@@ -58,7 +58,7 @@ class StdConv2d(Standardized, nn.Conv2d):
     """``nn.Conv2d`` with weights of mean 0 and variance 1 for each output channel, computed in every forward.
 
     Args:
-        in_channels: As for ``nn.Conv2d``; so are the others. There is no ``padding_mode``.
+        in_channels: As in ``nn.Conv2d``, like all other parameters; there is no ``padding_mode``.
         eps: Added to the variance.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Stochastic depth: training leaves out residual branches at random."""
+"""Stochastic depth: training drops residual branches at random."""
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,12 @@ __all__ = ["StochasticDepth"]
 
 @checked(rate=fraction_below_one)
 class StochasticDepth(nn.Module):
-    """Sets whole examples to zero at random in training, and scales the others up so that the mean stays.
+    """Sets whole examples to zero at random in training, and scales the others up so that the mean does not change.
 
-    At the end of a residual branch, that leaves the branch out.
+    At the end of a residual branch, this drops the branch.
 
     Args:
-        rate: Fraction of the examples that are set to zero.
+        rate: Probability that an example is set to zero.
 
     Shape:
         - Input: ``(N, *)``
@@ -26,7 +26,7 @@ class StochasticDepth(nn.Module):
         ValueError: If ``rate`` is not from 0 to below 1.
 
     Source:
-        Huang et al. 2016, https://arxiv.org/abs/1603.09382; by example, as Larsson et al. 2017 drop paths,
+        Huang et al. 2016, https://arxiv.org/abs/1603.09382; for each example, as Larsson et al. 2017 drop paths,
         https://arxiv.org/abs/1605.07648.
 
     Example:

@@ -1,4 +1,4 @@
-"""The lazy class of an eager one, and the reverse: options take either."""
+"""Convert eager classes to lazy ones and back, because options accept both."""
 
 import functools
 import importlib
@@ -23,7 +23,7 @@ def spatial_dims(inputs: tuple[Any, ...]) -> int:
 
 
 def lazy_twin(layer: Callable[..., Any]) -> Callable[..., Any]:
-    """The lazy class of an eager one, also in a ``functools.partial``; anything else as it is.
+    """The lazy version of an eager class or a ``functools.partial`` of one; other callables are not changed.
 
     Args:
         layer: A class of ``lazytorch.layers``, a pooling of torch.nn, a class whose constructor takes ``in_channels``,
@@ -52,7 +52,7 @@ def lazy_twin(layer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def eager_twin(layer: Callable[..., Any]) -> Callable[..., Any]:
-    """The class that a lazy one builds, also in a ``functools.partial``; anything else as it is.
+    """The class that a lazy class or a ``functools.partial`` of one builds; other callables are not changed.
 
     Args:
         layer: A lazy class such as ``LazySqueezeExcitation``, or any other callable.

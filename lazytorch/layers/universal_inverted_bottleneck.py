@@ -21,14 +21,14 @@ __all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]
 
 
 def odd_or_none(name: str, value: Sizes, owner: object) -> None:
-    """The rule of a kernel that 0 leaves out."""
+    """The rule of the size of a kernel: odd, or 0 for no convolution."""
     sizes(whole)(name, value, owner)
     if value != 0:
         odd(name, value, owner)
 
 
 def strided_convolution(owner: object, stride: Sizes, kernel_size: Sizes, start_kernel_size: Sizes) -> None:
-    """The rule of a stride, which a depthwise convolution must take."""
+    """The rule of ``stride``: a block with a stride must have a depthwise convolution."""
     if largest(stride) > 1 and not kernel_size and not start_kernel_size:
         raise ValueError(
             f"{who(owner)}: a stride must be taken by a depthwise convolution, got stride={stride} and no kernel."
@@ -44,37 +44,38 @@ def strided_convolution(owner: object, stride: Sizes, kernel_size: Sizes, start_
 class UniversalInvertedBottleneck(LinearResidual):
     """An inverted bottleneck with a depthwise convolution before the expansion, after it, both or none.
 
-    The step is in the second of them, or the first if there is no second.
+    The second depthwise convolution has the stride, or the first if there is no second.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the depthwise kernel on the expanded channels, in pixels; 0 for none.
         stride: Stride of the block, in pixels; one number, or one for each spatial dimension.
-        expansion_ratio: Expanded channels over those of the input.
+        expansion_ratio: Ratio of the expanded channels to the input channels.
         start_kernel_size: Size of the depthwise kernel before the expansion, in pixels; 0 for none.
         rounding: Called with the expanded channels; returns a whole number of channels, as ``round_channels`` does.
-        dilation: Distance between the pixels that the depthwise kernels see.
-        se_layer: Called with the expanded channels and ``spatial_dims``, for what comes before the projection; None
-            for nothing.
-        squeeze_ratio: Channels of the block's input over those that ``se_layer`` squeezes to; by default it decides,
-            from the expanded channels.
-        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that has the stride
-            instead of the convolution: ``BlurPool``, ``average_blur``. None for none.
-        shortcut: Whether the input is added where it can be.
-        drop_path_rate: Fraction of the examples for which training leaves the branch out, if there is a sum.
+        dilation: Spacing between the pixels of the depthwise kernels.
+        se_layer: Called with the expanded channels and ``spatial_dims``; returns the attention before the projection.
+            None for no attention.
+        squeeze_ratio: Ratio of the block's input channels to the squeezed channels of ``se_layer``; by default
+            ``se_layer`` determines them from the expanded channels.
+        anti_aliasing: Called with the channels, the stride and ``spatial_dims``; returns a layer that replaces the
+            stride of the convolution and follows it: ``BlurPool`` or ``average_blur``. None to keep the stride in the
+            convolution.
+        shortcut: Whether the input is added to the output if both have the same shape.
+        drop_path_rate: Probability that training drops the branch, for each example, if the block has a shortcut.
         norm_layer: Called with the channels; None for no norms.
         activation: Called without arguments, after the expansion and the depthwise convolution that follows it; None
-            for none.
-        conv_layer: Called as ``nn.Conv2d`` is; a class of torch.nn is replaced by its sibling for ``spatial_dims``.
-        spatial_dims: 1, 2 or 3.
+            for no activations.
+        conv_layer: Called like ``nn.Conv2d``; a class of torch.nn is replaced by its version for ``spatial_dims``.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
 
     Shape:
         - Input: ``(N, in_channels, *spatial)``
         - Output: ``(N, out_channels, *ceil(spatial / stride))``
 
     Raises:
-        ValueError: If a number is not positive, a kernel is even, or there is a step but no depthwise convolution.
+        ValueError: If a number is not positive, a kernel is even, or there is a stride but no depthwise convolution.
 
     Source:
         Qin et al. 2024, figure 4, https://arxiv.org/abs/2404.10518.
@@ -141,7 +142,7 @@ class UniversalInvertedBottleneck(LinearResidual):
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyUniversalInvertedBottleneck(LazyConvInChannelModule, UniversalInvertedBottleneck):
-    """A ``UniversalInvertedBottleneck`` that infers its input channels, and 1-D, 2-D or 3-D, from its first input.
+    """A ``UniversalInvertedBottleneck`` that infers its input channels and spatial dimensions from its first input.
 
     Example:
         >>> import torch
