@@ -27,3 +27,7 @@ __all__ = [
     "summary",
 ]
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -165,3 +165,7 @@ __all__ = [
 
 # None of them reads the values of parameters while it constructs.
 known.update([*(globals()[name] for name in __all__), NamedSequential])
+
+
+def __dir__() -> list[str]:
+    return __all__
