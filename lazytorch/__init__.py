@@ -26,4 +26,8 @@ __all__ = [
     "models",
     "summary",
 ]
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

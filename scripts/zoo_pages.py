@@ -31,11 +31,17 @@ from scripts.zoo_pictures import Point, chart, logarithmic, percent
 from scripts.zoo_weights import published
 
 DOCS = Path(__file__).parent.parent / "docs"
+API = DOCS / "api"
 PARITY = DOCS / "parity.json"
 WEIGHTS = DOCS / "zoo_weights.json"
 NUM_CLASSES = 1000
 IMAGE = (1, 3, 224, 224)
 PACKAGES = ("lazytorch", "torch", "torchvision", "timm")
+INTRODUCTION = """\
+Functions of `lazytorch.models`. Each takes the options of the class that it returns, except those that define the
+model. The [table of the zoo](../zoo.md#every-model) lists sizes, accuracies and weights."""
+STAGES_INTRODUCTION = """\
+Each is a tuple in `lazytorch.models`, the `stages` of a [MobileNet](models.md#lazytorch.models.MobileNet)."""
 
 
 class Family(NamedTuple):
@@ -241,7 +247,7 @@ def table(rows: Iterable[Model]) -> str:
         top1 = recommended(row).get("top1")
         lines.append(
             (
-                f"[{row.name}](api_zoo.md#lazytorch.models.{row.name})",
+                f"[{row.name}](api/{page_of(row.family)}#lazytorch.models.{row.name})",
                 row.family.name,
                 f"{row.parameters / 1e6:,.2f}",
                 f"{row.macs / 1e6:,.0f}",
@@ -338,30 +344,27 @@ def charts(rows: Sequence[Model]) -> str:
     return "\n".join([*lines, '<ul class="zoo-legend" markdown="0">', *kinds, "</ul>", "", "</div>"]) + "\n"
 
 
-def builders() -> str:
-    """The reference of every model and every table of stages, in Markdown."""
-    builds = [getattr(lazytorch.models, name) for name in list_models()]
-    kinds = sorted({inspect.signature(build).return_annotation.__name__ for build in builds})
-    lines = [
-        "---",
-        "hide: [toc]",
-        "---",
-        "",
-        "# Every model of the zoo",
-        "",
-        "Each is a function of `lazytorch.models`. Besides those that make the model what it is, its options are",
-        f"those of its class: {', '.join(f'[{kind}](api.md#lazytorch.models.{kind})' for kind in kinds)}.",
-    ]
-    for each in FAMILIES:
+def builders() -> dict[Path, str]:
+    """The reference of every model and every table of stages, in Markdown: a page for each kind of network."""
+    names: dict[str, list[str]] = {}  # by family
+    for name in list_models():
+        names.setdefault(family(name).name, []).append(name)
+    written: dict[Path, list[str]] = {}
+    for each in sorted(FAMILIES, key=lambda each: each.name != each.kind):  # the family that names the page first
+        lines = written.setdefault(API / page_of(each), [f"# {each.kind} models", "", INTRODUCTION])
         lines += ["", f"## {each.name}", "", f"[{each.paper}](https://arxiv.org/abs/{each.identifier})."]
-        for name in list_models():
-            if family(name) is each:
-                lines += entry(name)
-    lines += ["", "## Tables of stages"]
+        for name in names[each.name]:
+            lines += entry(name)
+    lines = written.setdefault(API / "zoo_stages.md", ["# Tables of stages", "", STAGES_INTRODUCTION])
     for name in sorted(set(lazytorch.models.__all__)):
         if isinstance(getattr(lazytorch.models, name), (list, tuple)):
             lines += table_entry(name)
-    return "\n".join(lines) + "\n"
+    return {path: "\n".join(lines) + "\n" for path, lines in written.items()}
+
+
+def page_of(each: Family) -> str:
+    """The name of the page with the builders of a family."""
+    return f"zoo_{re.sub('[^a-z0-9]+', '_', each.kind.lower())}.md"
 
 
 def entry(name: str) -> list[str]:
@@ -372,7 +375,12 @@ def entry(name: str) -> list[str]:
         raise ValueError(f"The docstring of {name} has no example.")
     code = [line.removeprefix("    ") for line in example[1].splitlines()]
     kind = inspect.signature(build).return_annotation.__name__
-    what = f"A `{kind}`; the {name} of {' and '.join(references(name))}."
+    equals = " and ".join(
+        f"`{called}` of {' and '.join(zoo for zoo, other in references(name).items() if other == called)}"
+        for called in dict.fromkeys(references(name).values())
+    )
+    article = "an" if kind[0] in "AEIOU" else "a"
+    what = f"Returns {article} [{kind}](models.md#lazytorch.models.{kind}) equal to {equals}."
     return ["", f"### {name} {{ #lazytorch.models.{name} }}", "", what, "", "```python", *code, "", "```"]
 
 
@@ -385,8 +393,8 @@ def table_entry(name: str) -> list[str]:
         f">>> MobileNet(10, stages={name}).feature_info.channels()[-1]",
         str(lazytorch.models.MobileNet(10, stages=rows).feature_info.channels()[-1]),
     ]
-    what = f"{len(rows)} stages, of {', '.join(f'{each:g}' for each in channels)} channels."
-    return ["", f"### {name} {{ #lazytorch.models.{name} }}", "", what, "", "```python", *code, "", "```"]
+    what = f"{len(rows)} stages with {', '.join(f'{each:g}' for each in channels)} output channels."
+    return ["", f"## {name} {{ #lazytorch.models.{name} }}", "", what, "", "```python", *code, "", "```"]
 
 
 def as_lines(found: Iterable[Any]) -> str:
@@ -405,7 +413,7 @@ def pages(found: Sequence[dict[str, Any]], stated: Mapping[str, Any]) -> dict[Pa
         DOCS / "zoo_run.md": run_of(found),
         DOCS / "zoo_charts.md": charts(rows),
         DOCS / "zoo.svg": picture(rows),
-        DOCS / "api_zoo.md": builders(),
+        **builders(),
     }
 
 

@@ -25,7 +25,7 @@ def test_every_public_name_has_an_entry_in_the_site(tmp_path):
         command, capture_output=True, text=True, cwd=DOCS.parent, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     )
     assert built.returncode == 0, built.stderr
-    pages = [tmp_path / page / "index.html" for page in ("api", "api_zoo")]
+    pages = sorted(tmp_path.glob("api/**/index.html"))
     entries = {name for page in pages for name in re.findall(r'id="(lazytorch[\w.]*)"', page.read_text())}
     # A function that has its module's name is entered by both.
     wanted = {f"{where}.{name}": f"{where}.{name}.{name}" for where, name in NAMES}
@@ -36,8 +36,8 @@ def test_every_public_name_has_an_entry_in_the_site(tmp_path):
 def test_its_example_runs(where, name):
     value = getattr(MODULES[where], name)
     if isinstance(value, tuple):  # a table of stages has no docstring
-        page = (DOCS / "api_zoo.md").read_text()
-        text = page.partition(f"#lazytorch.models.{name} }}")[2].partition("###")[0]
+        page = (DOCS / "api" / "zoo_stages.md").read_text()
+        text = page.partition(f"#lazytorch.models.{name} }}")[2].partition("##")[0]
     else:
         text = inspect.getdoc(value) or ""
     test = doctest.DocTestParser().get_doctest(text.replace("```", ""), {}, name, None, None)

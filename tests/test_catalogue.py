@@ -50,6 +50,12 @@ def test_every_name_of_the_contract_is_public():
         assert all(hasattr(module, name) for name in module.__all__)
 
 
+def test_dir_shows_the_public_names_only():
+    assert dir(lazytorch) == sorted([*lazytorch.__all__, "__version__"])
+    for module in (layers, models):
+        assert set(dir(module)) == set(module.__all__)
+
+
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.lazy_class.__name__)
 def test_two_dimensional_layers_have_a_twin_of_any_rank(layer):
     name = layer.lazy_class.__name__

@@ -1,6 +1,7 @@
 """The examples in the README and the documentation run as they stand."""
 
 import doctest
+import re
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,20 @@ def test_every_python_block_is_a_doctest():
     for page in PAGES:
         for block in page.read_text().split("```python\n")[1:]:
             assert block.lstrip(" ").startswith(">>> "), f"{page.name}: a block that no test runs"
+
+
+def test_files_that_contributing_and_readme_link_to_exist():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
+        assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
+def test_contributing_tells_in_ten_lines_with_an_example_where_each_kind_of_code_goes():
+    """Of the kinds that the package is extended by."""
+    sections = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where new code goes")[2].partition("\n## ")[0]
+    kinds = dict(section.split("\n", 1) for section in sections.split("\n### ")[1:])
+    assert set(kinds) == {"A layer", "A block", "A family", "A rule of names", "A shape rule", "An option"}
+    for text in kinds.values():
+        lines = [line for line in text.splitlines() if line]
+        assert len(lines) <= 10
+        assert re.match(r"Example: .*\]\(\S+\.py\)", lines[0])

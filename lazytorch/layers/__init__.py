@@ -165,3 +165,7 @@ __all__ = [
 
 # Their constructors do not read the values of parameters.
 known.update([*(globals()[name] for name in __all__), NamedSequential])
+
+
+def __dir__() -> list[str]:
+    return __all__

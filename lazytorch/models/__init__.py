@@ -109,3 +109,7 @@ __all__ += shufflenet_v2.__all__
 __all__ += squeezenet.__all__
 __all__ += resnets_v2.__all__
 __all__ += vgg.__all__
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -180,4 +180,11 @@ def test_the_page_is_complete_without_its_script(rows):
     page = (zoo_pages.DOCS / "zoo.md").read_text()
     assert 'lazytorch.models.get_model("resnet50", num_classes=10)' in page
     table = (zoo_pages.DOCS / "zoo_table.md").read_text()
-    assert all(f"[{name}](api_zoo.md#lazytorch.models.{name}) |" in table for name in rows)
+    for name, row in rows.items():
+        page = zoo_pages.page_of(row.family)
+        assert f"[{name}](api/{page}#lazytorch.models.{name}) |" in table
+        assert f"### {name} {{ #lazytorch.models.{name} }}" in (zoo_pages.API / page).read_text()
+
+
+def test_every_group_of_families_has_a_page_and_no_old_page_remains():
+    assert set(zoo_pages.API.glob("zoo_*.md")) == set(zoo_pages.builders())
