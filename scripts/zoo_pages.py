@@ -39,7 +39,7 @@ IMAGE = (1, 3, 224, 224)
 PACKAGES = ("lazytorch", "torch", "torchvision", "timm")
 INTRODUCTION = """\
 Functions of `lazytorch.models`. Each takes the options of the class that it returns, except those that define the
-model. The [table of the zoo](../zoo.md#every-model) lists sizes, accuracies and weights."""
+model. The [table of the zoo](../zoo.md#table-of-all-models) lists sizes, accuracies and weights."""
 STAGES_INTRODUCTION = """\
 Each is a tuple in `lazytorch.models`, the `stages` of a [MobileNet](models.md#lazytorch.models.MobileNet)."""
 
