@@ -183,7 +183,7 @@ def closing(summary: dict[str, Any]) -> str:
 
 
 def sizes(data: Data, *, training: bool = True) -> str:
-    """How many images each split has, for a message."""
+    """How many samples each split has, for a message."""
     splits = [(data.train, "training")] if training else []
     splits += [(data.val, "validation"), *([(data.test, "test")] if data.test is not None else [])]
     texts = [f"{len(source.labels)} {name}" for source, name in splits]
