@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lazytorch.layers.anti_aliasing import average_window
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, divides, flag, largest, odd, positive, positive_whole
+from lazytorch.layers.checks import Sizes, along, divides, flag, largest, odd, positive, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import of_rank
@@ -201,7 +201,7 @@ class SelectiveKernelConv(nn.Module):
         divides(self, in_channels, groups, 1 + split_input)
         self.split_input = split_input
         squeezed = round_channels(out_channels / reduction_ratio, divisor)
-        wider = 2 * dilation if isinstance(dilation, int) else tuple(2 * spacing for spacing in dilation)
+        wider = [2 * spacing for spacing in along(self, "dilation", dilation, spatial_dims)]
         layer = {"conv_layer": conv_layer, "spatial_dims": spatial_dims}
         normed = {"norm_layer": norm_layer, "activation": activation, **layer}
         window = {"kernel_size": kernel_size, "stride": stride, "groups": groups}
