@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["LazySelectiveKernelConv", "LazySplitAttentionConv", "SelectiveKernelConv", "SplitAttentionConv"]
 
 
+def parts(x: Tensor, count: int) -> list[Tensor]:
+    """The parts of the channels; ``torch.fx`` traces indices, and no loop over what ``chunk`` returns."""
+    chunks = x.chunk(count, 1)
+    return [chunks[index] for index in range(count)]
+
+
 def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: int = 1) -> Tensor:
     """The sum of ``outputs``, each channel weighed by a softmax over them; by a sigmoid if there is one.
 
@@ -31,11 +37,10 @@ def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: 
     """
     scores = gate(reduce(add, outputs))
     # In this order, rounding errors are timm's. A norm over few values, as gates have, makes them large.
-    grouped = scores.view(scores.size(0), groups, len(outputs), -1).movedim(2, 1)
+    grouped = scores.unflatten(1, (groups, len(outputs), -1)).movedim(2, 1)
     weights = grouped.softmax(1) if len(outputs) > 1 else torch.sigmoid(grouped)
-    ones = [1] * (scores.dim() - 2)
-    factors = (each.flatten(1).view(scores.size(0), -1, *ones) for each in weights.chunk(len(outputs), 1))
-    return reduce(add, (each * factor for each, factor in zip(outputs, factors, strict=True)))
+    factors = parts(weights.flatten(2, 3), len(outputs))
+    return reduce(add, (each * factor.flatten(1, 2) for each, factor in zip(outputs, factors, strict=True)))
 
 
 @checked(
@@ -115,7 +120,7 @@ class SplitAttentionConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        outputs = self.conv(self.before(x)).chunk(self.radix, 1)
+        outputs = parts(self.conv(self.before(x)), self.radix)
         return self.after(select(outputs, self.gate, self.groups))
 
 
@@ -216,7 +221,7 @@ class SelectiveKernelConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        first, second = x.chunk(2, 1) if self.split_input else (x, x)
+        first, second = parts(x, 2) if self.split_input else (x, x)
         return select([self.narrow(first), self.wide(second)], self.gate)
 
 
