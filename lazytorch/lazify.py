@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -16,6 +16,7 @@ __all__ = ["first_tensor", "lazify"]
 
 P = ParamSpec("P")
 T = TypeVar("T", bound=nn.Module)
+T_co = TypeVar("T_co", bound=nn.Module, covariant=True)
 Rule = int | Callable[[tuple[Any, ...]], Any]
 
 if TYPE_CHECKING:
@@ -25,22 +26,43 @@ if TYPE_CHECKING:
 
         def __call__(cls, *args: P.args, **kwargs: P.kwargs) -> T: ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    class FirstParameter(TypedDict, total=False):
-        """Common names of a constructor's first parameter in torch.nn and most other libraries."""
+    # Classes by the name of the first parameter of their constructor, as it is in torch.nn and most other libraries.
+    class OfInChannels(Protocol[P, T_co]):
+        def __call__(self, in_channels: Any, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
 
-        in_channels: Rule
-        in_features: Rule
-        num_features: Rule
-        channels: Rule
-        input_size: Rule
-        embed_dim: Rule
-        dim: Rule
+    class OfInFeatures(Protocol[P, T_co]):
+        def __call__(self, in_features: Any, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+
+    class OfNumFeatures(Protocol[P, T_co]):
+        def __call__(self, num_features: Any, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+
+    class OfChannels(Protocol[P, T_co]):
+        def __call__(self, channels: Any, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+
+    class OfInputSize(Protocol[P, T_co]):
+        def __call__(self, input_size: Any, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+
+    class OfEmbedDim(Protocol[P, T_co]):
+        def __call__(self, embed_dim: Any, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+
+    class OfDim(Protocol[P, T_co]):
+        def __call__(self, dim: Any, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
 
 
 @overload
-def lazify(
-    module_cls: Callable[Concatenate[Any, P], T], /, **inferred: Unpack["FirstParameter"]
-) -> "LazyClass[P, T]": ...
+def lazify(module_cls: "OfInChannels[P, T]", /, *, in_channels: Rule) -> "LazyClass[P, T]": ...
+@overload
+def lazify(module_cls: "OfInFeatures[P, T]", /, *, in_features: Rule) -> "LazyClass[P, T]": ...
+@overload
+def lazify(module_cls: "OfNumFeatures[P, T]", /, *, num_features: Rule) -> "LazyClass[P, T]": ...
+@overload
+def lazify(module_cls: "OfChannels[P, T]", /, *, channels: Rule) -> "LazyClass[P, T]": ...
+@overload
+def lazify(module_cls: "OfInputSize[P, T]", /, *, input_size: Rule) -> "LazyClass[P, T]": ...
+@overload
+def lazify(module_cls: "OfEmbedDim[P, T]", /, *, embed_dim: Rule) -> "LazyClass[P, T]": ...
+@overload
+def lazify(module_cls: "OfDim[P, T]", /, *, dim: Rule) -> "LazyClass[P, T]": ...
 @overload
 def lazify(module_cls: Callable[..., T], /, **inferred: Rule) -> "LazyClass[..., T]": ...
 def lazify(module_cls: Any, /, **inferred: Any) -> Any:

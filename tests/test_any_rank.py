@@ -152,11 +152,18 @@ def test_reduction_undoes_inflation():
     torch.testing.assert_close(reduce_state_dict(repeated), signals)
 
 
-@pytest.mark.parametrize("source", ["torchvision", "timm"])
-def test_weights_of_other_zoos_are_inflated_under_their_names(source):
-    flat = materialize(get_model("resnet18", num_classes=5), (1, 3, 64, 64)).eval()
+@pytest.mark.parametrize(
+    ("name", "source"),
+    # The classifiers of the last two are 1x1 convolutions there.
+    [("resnet18", "torchvision"), ("resnet18", "timm"), ("squeezenet1_1", "torchvision"), ("resnetv2_18", "timm")],
+)
+def test_weights_of_other_zoos_are_inflated_under_their_names(name, source):
+    flat = materialize(get_model(name, num_classes=5), (1, 3, 64, 64)).eval()
     randomize(flat)
-    model = get_model("resnet18", num_classes=5)
-    load_reference_state_dict(model, inflate_state_dict(reference_state_dict(flat, source)), source)
+    model = get_model(name, num_classes=5)
+    weights = inflate_state_dict(reference_state_dict(flat, source))
+    load_reference_state_dict(model, weights, source)
     assert isinstance(model.stem.conv, nn.Conv3d)
     torch.testing.assert_close(model.stem.conv.weight.sum(2), flat.stem.conv.weight)
+    torch.testing.assert_close(model.head.classifier.weight, flat.head.classifier.weight)
+    assert get_model(name, weights=weights).num_classes == 5

@@ -1,10 +1,13 @@
 """padding, padding_mode, bias, dilation and groups of every convolution layer, and the order of the first lazytorch."""
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lazytorch import layers, materialize, summary
+from lazytorch import layers, materialize, models, summary
 from lazytorch.layers import (
     ConvNormActivation,
     DepthSepConv,
@@ -124,6 +127,25 @@ def test_a_function_as_convolution_needs_no_option_that_has_no_effect():
         return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
 
     assert ConvNormActivation(3, 8, conv_layer=conv)(torch.zeros(1, 3, 8, 8)).shape == (1, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (layers.ConvNormActivation, {}),
+        (layers.MixedConv, {"padding": 1}),
+        (layers.MultiBranchConv, {}),
+        (layers.SelectiveKernelConv, {"dilation": np.int64(2)}),
+        (layers.SplitAttentionConv, {}),
+        (partial(layers.BottleneckBlock, CHANNELS, splits=2), {}),
+        (lambda *_, kernel_size, stride: models.ResNet(8, stem_stride=stride, stem_kernel_size=kernel_size), {}),
+        (lambda *_, kernel_size, stride: models.MobileNet(8, stages=[models.Stage(8, 1, stride, kernel_size)]), {}),
+    ],
+)
+def test_whole_numbers_of_numpy_are_sizes(make, options):
+    x = torch.zeros(2, CHANNELS, 16, 16)
+    layer = make(CHANNELS, 8, kernel_size=np.int64(3), stride=np.int64(2), **options)
+    assert layer(x).shape[:2] == (2, 8)
 
 
 def test_code_of_the_first_lazytorch_runs():

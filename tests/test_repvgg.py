@@ -10,7 +10,7 @@ from timm.utils.model import reparameterize_model
 from torch import nn
 
 from lazytorch import materialize
-from lazytorch.layers import LazyMultiBranchConv, MultiBranchConv, SameConv2d, SqueezeExcitation
+from lazytorch.layers import ConvNormActivation, LazyMultiBranchConv, MultiBranchConv, SameConv2d, SqueezeExcitation
 from lazytorch.layers.multi_branch_conv import Branches
 from lazytorch.models import (
     Features,
@@ -130,6 +130,10 @@ def another_branch(layer):
     layer.conv["0"] = nn.Conv2d(8, 8, 5, padding=2)
 
 
+def further_branch(layer):
+    layer.conv["last"] = ConvNormActivation(8, 8, 1, activation=None)
+
+
 def of_another_size(layer):
     layer.conv["0"].conv = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
 
@@ -147,6 +151,7 @@ def parametrized(layer):
         another_norm_of_a_convolution,
         norm_without_statistics,
         another_branch,
+        further_branch,
         of_another_size,
         parametrized,
     ],

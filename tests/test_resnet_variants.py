@@ -178,7 +178,7 @@ def test_gradient_checkpointing_computes_the_same(options):
 
 
 @every_block
-def test_exported_and_folded_networks_compute_the_same(options):
+def test_exported_traced_and_folded_networks_compute_the_same(options):
     model = small(options).eval()
     x = torch.randn(2, 3, 64, 64)
     folded = optimize_for_inference(model)
@@ -188,6 +188,7 @@ def test_exported_and_folded_networks_compute_the_same(options):
     with torch.no_grad():
         expected = model(x)
         torch.testing.assert_close(program(x), expected)
+        torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)
         torch.testing.assert_close(folded(x), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 

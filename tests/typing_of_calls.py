@@ -36,6 +36,13 @@ class Own(nn.Module):
         super().__init__()
 
 
+class Second(nn.Module):
+    """A module whose first parameter is another one."""
+
+    def __init__(self, heads: int, dim: int, channels: int = 4) -> None:
+        super().__init__()
+
+
 def builders(x: Tensor) -> None:
     resnet: ResNet = resnet50d(10, output_stride=8, weights="timm")
     assert_type(resnet(x), Tensor)
@@ -74,6 +81,9 @@ def lazified_classes() -> None:
     assert_type(lazy_conv(8, kernel_size=3), nn.Conv2d)
     assert_type(lazify(Own, dim=1)(8, deep=True), Own)
     assert_type(lazify(Own, width=1)(8), Own)
+    assert_type(lazify(Second, dim=1)(heads=8, channels=2), Second)
+    assert_type(lazify(Own, dim=1, width=1)(deep=True), Own)
+    lazify(Second, channels=1, dim=-1)(8)
     lazify(nn.LSTM, input_size=-1)(8, num_layers=2)
     lazify(nn.GroupNorm, num_channels=1)(num_groups=4)
     lazify(nn.BatchNorm2d, num_features=lambda inputs: inputs[0].size(1))(eps=1e-3)

@@ -1,5 +1,6 @@
 """Anti-aliasing: blur feature maps before they are subsampled."""
 
+from collections.abc import Sequence
 from functools import reduce
 from math import comb
 from typing import TYPE_CHECKING, Any
@@ -133,5 +134,5 @@ def average_blur(in_channels: int, stride: Sizes = 2, *, ceil_mode: bool = True,
 
 def average_window(kernel_size: Sizes, stride: Sizes, spatial_dims: int) -> nn.Module:
     """An average pooling with the window of a convolution; zeros of the padding are included in the average."""
-    pad = kernel_size // 2 if isinstance(kernel_size, int) else tuple(side // 2 for side in kernel_size)
+    pad = tuple(side // 2 for side in kernel_size) if isinstance(kernel_size, Sequence) else kernel_size // 2
     return of_rank(nn.AvgPool2d, spatial_dims)(kernel_size, stride, pad)

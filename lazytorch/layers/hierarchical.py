@@ -35,8 +35,8 @@ class HierarchicalConv(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in torch.nn
         """Shape: ``(N, channels, *spatial)`` to ``(N, channels, *ceil(spatial / stride))``."""
         *convs, last = self
-        *splits, end = input.chunk(len(self), 1)
+        splits = input.chunk(len(self), 1)
         outputs: list[Tensor] = []
-        for conv, split in zip(convs, splits, strict=True):
-            outputs.append(conv(split + outputs[-1] if self.chained and outputs else split))
-        return torch.cat([*outputs, last(end)], 1)
+        for index, conv in enumerate(convs):  # torch.fx traces indices, and no loop over what chunk returns
+            outputs.append(conv(splits[index] + outputs[-1] if self.chained and outputs else splits[index]))
+        return torch.cat([*outputs, last(splits[len(convs)])], 1)

@@ -1,6 +1,6 @@
 """Mixed convolutions: the channels are split into parts, each with its own kernel size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ class MixedConv(nn.Module):
         if groups not in (1, in_channels):
             raise ValueError(f"MixedConv: groups must be 1 or in_channels={in_channels}, got {groups}.")
         self.splits = in_parts(in_channels, parts)
-        dims = spatial_dims or (2 if isinstance(kernel_size, int) else len(kernel_size))
+        dims = spatial_dims or (len(kernel_size) if isinstance(kernel_size, Sequence) else 2)
         kernel, spacing = along(self, "kernel_size", kernel_size, dims), along(self, "dilation", dilation, dims)
         pads = along(self, "padding", 0 if isinstance(padding, str) else padding, dims)
         for index, (inputs, outputs) in enumerate(zip(self.splits, in_parts(out_channels, parts), strict=True)):

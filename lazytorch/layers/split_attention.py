@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lazytorch.layers.anti_aliasing import average_window
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, divides, flag, largest, odd, positive, positive_whole
+from lazytorch.layers.checks import Sizes, along, divides, flag, largest, odd, positive, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import of_rank
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["LazySelectiveKernelConv", "LazySplitAttentionConv", "SelectiveKernelConv", "SplitAttentionConv"]
 
 
+def parts(x: Tensor, count: int) -> list[Tensor]:
+    """The parts of the channels; ``torch.fx`` traces indices, and no loop over what ``chunk`` returns."""
+    chunks = x.chunk(count, 1)
+    return [chunks[index] for index in range(count)]
+
+
 def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: int = 1) -> Tensor:
     """The weighted sum of ``outputs``: for each channel, a softmax over the outputs, or a sigmoid if there is only one.
 
@@ -31,11 +37,10 @@ def select(outputs: Sequence[Tensor], gate: Callable[[Tensor], Tensor], groups: 
     """
     scores = gate(reduce(add, outputs))
     # The order of operations is timm's, for equal rounding errors: norms over few values, as in gates, amplify them.
-    grouped = scores.view(scores.size(0), groups, len(outputs), -1).movedim(2, 1)
+    grouped = scores.unflatten(1, (groups, len(outputs), -1)).movedim(2, 1)
     weights = grouped.softmax(1) if len(outputs) > 1 else torch.sigmoid(grouped)
-    ones = [1] * (scores.dim() - 2)
-    factors = (each.flatten(1).view(scores.size(0), -1, *ones) for each in weights.chunk(len(outputs), 1))
-    return reduce(add, (each * factor for each, factor in zip(outputs, factors, strict=True)))
+    factors = parts(weights.flatten(2, 3), len(outputs))
+    return reduce(add, (each * factor.flatten(1, 2) for each, factor in zip(outputs, factors, strict=True)))
 
 
 @checked(
@@ -116,7 +121,7 @@ class SplitAttentionConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        outputs = self.conv(self.before(x)).chunk(self.radix, 1)
+        outputs = parts(self.conv(self.before(x)), self.radix)
         return self.after(select(outputs, self.gate, self.groups))
 
 
@@ -202,7 +207,7 @@ class SelectiveKernelConv(nn.Module):
         divides(self, in_channels, groups, 1 + split_input)
         self.split_input = split_input
         squeezed = round_channels(out_channels / reduction_ratio, divisor)
-        wider = 2 * dilation if isinstance(dilation, int) else tuple(2 * spacing for spacing in dilation)
+        wider = [2 * spacing for spacing in along(self, "dilation", dilation, spatial_dims)]
         layer = {"conv_layer": conv_layer, "spatial_dims": spatial_dims}
         normed = {"norm_layer": norm_layer, "activation": activation, **layer}
         window = {"kernel_size": kernel_size, "stride": stride, "groups": groups}
@@ -217,7 +222,7 @@ class SelectiveKernelConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        first, second = x.chunk(2, 1) if self.split_input else (x, x)
+        first, second = parts(x, 2) if self.split_input else (x, x)
         return select([self.narrow(first), self.wide(second)], self.gate)
 
 

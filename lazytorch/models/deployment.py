@@ -96,7 +96,8 @@ def sum_of_branches(branches: Branches) -> nn.Module | None:
     for each in (total, *convs):
         centered = tuple(space * (size - 1) // 2 for size, space in zip(each.kernel_size, each.dilation, strict=True))
         kinds = {(conv.stride, conv.dilation, conv.groups, conv.padding_mode) for conv in (each, total)}
-        if len(kinds) > 1 or each.padding != centered or each.bias is None:
+        wider = any(own > size for own, size in zip(each.kernel_size, total.kernel_size, strict=True))
+        if len(kinds) > 1 or wider or each.padding != centered or each.bias is None:
             return None
     if identity is not None:
         conv = copy.deepcopy(total)

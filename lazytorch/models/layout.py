@@ -50,13 +50,13 @@ def places(
     Raises:
         ValueError: If the strides are for different numbers of dimensions.
     """
-    lengths = {len(value) for value in (stem_reduction, *strides) if not isinstance(value, int)}
+    lengths = {len(value) for value in (stem_reduction, *strides) if isinstance(value, Sequence)}
     if len(lengths) > 1:
         raise ValueError(f"Backbone: strides must be for one number of dimensions, got {[stem_reduction, *strides]}.")
     if not lengths:
         return along_one_dimension(strides, repeats, stem_reduction, output_stride)
     (dims,) = lengths
-    columns = [each(value) * (dims if isinstance(value, int) else 1) for value in (stem_reduction, *strides)]
+    columns = [each(value) * (1 if isinstance(value, Sequence) else dims) for value in (stem_reduction, *strides)]
     along = [
         along_one_dimension(column[1:], repeats, column[0], output_stride) for column in zip(*columns, strict=True)
     ]

@@ -82,7 +82,7 @@ PREACTIVATED = Rules("""
 
 def twice(stride: Sizes) -> Sizes:
     """The reduction after a layer with ``stride`` and a pooling with a stride of 2."""
-    return 2 * stride if isinstance(stride, int) else tuple(2 * each for each in stride)
+    return tuple(2 * each for each in stride) if isinstance(stride, Sequence) else 2 * stride
 
 
 @known_function

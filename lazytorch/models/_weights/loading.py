@@ -276,7 +276,10 @@ def checked(
             value = torch.zeros((), dtype=torch.int64, device="cpu")
         if value is None:
             missing.append(name)
-        elif value.shape != (shape := layout.shape(model, key, own)):
+        elif value.shape != (shape := layout.shape(model, key, own)) and not (
+            # The 1x1 convolution there of a linear layer here, of weights for more dimensions.
+            len(shape) > own.dim() and value.shape == (*shape, *[1] * (value.dim() - len(shape)))
+        ):
             misshaped.append(f"{name} is {tuple(value.shape)}, must be {shape}")
         else:
             state[key] = value.reshape(own.shape).to(own.device, own.dtype)
