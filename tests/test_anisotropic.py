@@ -132,7 +132,7 @@ def test_a_resnet(stem):
     assert [info.reduction for info in dilated.stage_info] == [(2, 4, 4), (2, 8, 8), (4, 8, 8)]
     unpooled = ResNet(3, **options, stem_stride=(1, 4, 4), stem_pool=None, output_stride=8)
     assert [info.reduction for info in unpooled.stage_info] == [(1, 4, 4), (1, 8, 8), (2, 8, 8)]
-    with pytest.raises(ValueError, match="depths and strides must be as many, got 3 and 2"):
+    with pytest.raises(ValueError, match="depths and strides must have the same length, got 3 and 2"):
         ResNet(3, **options | {"strides": (1, 2)})
 
 

@@ -123,7 +123,7 @@ WRONG_VALUES = [
         r"ResNet: depths must be a sequence of at least one value, such as \(3, 4, 6, 3\), got 3",
     ),
     (lambda: ConvNeXt(depths=3), "ConvNeXt: depths must be a sequence of at least one value, .*, got 3"),
-    (lambda: models.resnet18(depths=(2, 2, 2)), "ResNet: depths and widths must be as many, got 3 and 4"),
+    (lambda: models.resnet18(depths=(2, 2, 2)), "ResNet: depths and widths must have the same length, got 3 and 4"),
     (lambda: models.resnet18(depths=(2, 2, 2, 0)), rf"ResNet: depths\[3\] {WHOLE}, got 0"),
     (lambda: MobileNet(stages=Stage(16)), r"MobileNet: stages must be a sequence of .* got Stage\(16, 1, 1"),
     (lambda: MobileNet(stages=[(16, 1, 1)]), r"stages\[0\] must be a Stage, or a .* got \(16, 1, 1\). Write Stage"),

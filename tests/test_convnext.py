@@ -300,7 +300,7 @@ def test_blocks_in_a_network_of_another_stem():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (1, 1)}, "depths and widths must be as many, got 2 and 3"),
+        ({"depths": (1, 1)}, "depths and widths must have the same length, got 2 and 3"),
         ({"depths": (), "widths": ()}, "depths must be a sequence of at least one value"),
         ({"widths": (8, 0, 8)}, r"widths\[1\] must be a positive whole number, got 0"),
         ({"depths": (1, 0, 1)}, r"depths\[1\] must be a positive whole number, got 0"),

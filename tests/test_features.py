@@ -58,10 +58,12 @@ def test_feature_maps_are_those_of_timm(name, options):
 def test_an_index_that_is_not_there_is_an_error():
     for wrong in ((5,), (-6,), (1, 7), ()):
         with pytest.raises(
-            ValueError, match=r"feature maps must be of the 5 there are, of reductions \[2, 4, 8, 16, 32\]"
+            ValueError, match=r"indices must be those of the 5 feature maps with reductions \[2, 4, 8, 16, 32\]"
         ):
             get_model("resnet18", features_only=True, out_indices=wrong)
-    with pytest.raises(TypeError, match=r"out_indices are of feature maps, got \(1,\)\. Pass features_only=True"):
+    with pytest.raises(
+        TypeError, match=r"out_indices must be None without features_only, got \(1,\)\. Pass features_only=True"
+    ):
         get_model("resnet18", out_indices=(1,))
 
 
@@ -157,7 +159,7 @@ def test_frozen_stages_do_not_train(built):
     model.freeze_stages(None)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(module.training for module in model.modules())
-    with pytest.raises(ValueError, match="there are 4 stages to freeze, got 5"):
+    with pytest.raises(ValueError, match="count must be at most the 4 stages, got 5"):
         model.freeze_stages(5)
     with pytest.raises(ValueError, match="count must be a whole number of at least 0, got -1"):
         model.freeze_stages(-1)

@@ -308,7 +308,7 @@ def test_features_and_their_backbone_are_frozen_together(frozen_by, first):
     features.freeze_stages(None)
     assert all(each.training for each in backbone.train().modules())
     assert frozen(backbone) == set()
-    with pytest.raises(ValueError, match="Features: there are 4 stages to freeze, got 5"):
+    with pytest.raises(ValueError, match="Features: count must be at most the 4 stages, got 5"):
         features.freeze_stages(5)
 
 

@@ -390,8 +390,8 @@ def test_branched_and_folded_networks_are_exported(variant, counts):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RepVGG(depths=(1, 2), widths=(8,)), "depths and widths must be as many, got 2 and 1"),
-        (lambda: RepVGG(**SMALL, se_blocks=(1,)), "depths and se_blocks must be as many, got 2 and 1"),
+        (lambda: RepVGG(depths=(1, 2), widths=(8,)), "depths and widths must have the same length, got 2 and 1"),
+        (lambda: RepVGG(**SMALL, se_blocks=(1,)), "depths and se_blocks must have the same length, got 2 and 1"),
         (lambda: RepVGG(**SMALL, se_blocks=(1, -1)), r"se_blocks\[1\] must be a whole number of at least 0, got -1"),
         (lambda: RepVGG(**SMALL, branches=0), "RepVGG: branches must be a positive whole number, got 0"),
         (lambda: RepVGG(**SMALL, groups=3), "groups must divide the channels, got 3 for 8"),

@@ -137,7 +137,7 @@ def test_takes_any_channels_and_rank(name, shape):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (1, 1)}, "depths and widths must be as many, got 2 and 4"),
+        ({"depths": (1, 1)}, "depths and widths must have the same length, got 2 and 4"),
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"num_classes": -1}, "num_classes must be a whole number of at least 0, got -1"),
         ({"global_pool": None, "num_classes": 10}, "num_classes must be 0 without pooling, .* got 10"),

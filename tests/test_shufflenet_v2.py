@@ -160,7 +160,7 @@ def test_export_and_optimization_keep_the_outputs():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (1, 1)}, "ShuffleNetV2: depths and widths must be as many, got 2 and 3"),
+        ({"depths": (1, 1)}, "ShuffleNetV2: depths and widths must have the same length, got 2 and 3"),
         ({"depths": (1, 0, 1)}, r"ShuffleNetV2: depths\[1\] must be a positive whole number, got 0"),
         ({"widths": (16, 31, 48)}, "out_channels must be even, as each of two branches has half, got 31"),
         ({"widths": 16}, r"widths must be a sequence of at least one value, such as \(116, 232, 464\), got 16"),

@@ -174,10 +174,10 @@ def test_what_does_not_fit_is_named(features):
 )
 def test_attributes_of_other_libraries_are_refused_with_the_way_that_works(make, name, replace):
     model = make(num_classes=3)
-    with pytest.raises(AttributeError, match=f"no {name!r}, as other libraries' have. Use .*{replace}"):
+    with pytest.raises(AttributeError, match=f"no {name!r}, unlike networks of other libraries. Use .*{replace}"):
         setattr(model, name, nn.Identity())
     assert name not in dict(model.named_children())
-    with pytest.raises(AttributeError, match=f"no {name!r}, as other libraries' have. Use .*{replace}"):
+    with pytest.raises(AttributeError, match=f"no {name!r}, unlike networks of other libraries. Use .*{replace}"):
         getattr(model, name)
     assert not hasattr(model, name)
 

@@ -227,7 +227,7 @@ def test_summary_needs_no_memory_for_weights():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (1, 1)}, "VGG: depths and widths must be as many, got 2 and 5"),
+        ({"depths": (1, 1)}, "VGG: depths and widths must have the same length, got 2 and 5"),
         ({"depths": (), "widths": ()}, "VGG: depths must be a sequence of at least one value"),
         ({"depths": (0, 1, 1, 1, 1)}, r"VGG: depths\[0\] must be a positive whole number, got 0"),
         ({"depths": (1, 1, 0, 1, 1)}, r"VGG: depths\[2\] must be a positive whole number, got 0"),

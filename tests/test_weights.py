@@ -313,7 +313,7 @@ def test_what_cannot_be_loaded_is_an_error(tmp_path):
         resnet18(weights="nowhere.pt")
     trace = tmp_path / "trace"
     torch.save({"fc.bias": Trap(str(trace))}, tmp_path / "trap.pt")
-    with pytest.raises(ValueError, match=r"trap\.pt: a file of weights must hold tensors alone"):
+    with pytest.raises(ValueError, match=r"trap\.pt: a file of weights must contain only tensors"):
         resnet18(weights=tmp_path / "trap.pt")
     assert not trace.exists()
     torch.save([1, 2], tmp_path / "list.pt")
@@ -321,13 +321,13 @@ def test_what_cannot_be_loaded_is_an_error(tmp_path):
         resnet18(weights=tmp_path / "list.pt")
     for name in ("broken.pt", "broken.safetensors"):
         (tmp_path / name).write_bytes(b"\x00broken")
-        with pytest.raises(ValueError, match=rf"{name}: a file of weights must hold tensors alone"):
+        with pytest.raises(ValueError, match=rf"{name}: a file of weights must contain only tensors"):
             resnet18(weights=tmp_path / name)
     with pytest.raises(RuntimeError, match=r"weights '.*weights\.pt': every entry must fit the model, .* missing: "):
         resnet10t(weights=written(tmp_path, of_torchvision().state_dict(), ".pt"))
     with pytest.raises(ValueError, match="resnet10t: torchvision has no model of that name"):
         resnet10t(weights="torchvision")
-    with pytest.raises(ValueError, match="a model with a name has"):
+    with pytest.raises(ValueError, match="for a model with a name, 'torchvision' or 'timm'"):
         ResNet(depths=(1, 1, 1, 1), block=LazyBasicBlock, expansion=1, weights="timm")
 
 

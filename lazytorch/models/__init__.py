@@ -1,4 +1,4 @@
-"""Networks made of lazy layers, each equal to its reference.
+"""Networks of lazy layers. Networks with names compute the same as those of torchvision and timm.
 
 Example:
     >>> import torch, lazytorch

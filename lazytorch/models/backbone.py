@@ -29,7 +29,7 @@ from lazytorch.models.trunk import Blocks, Trunk, called_with_input
 
 __all__ = ["OPTIONS", "Backbone"]
 
-# The rules of the options that every network has.
+# The rules for the options of every network.
 OPTIONS: dict[str, Rule] = {
     "num_classes": whole,
     "dropout": fraction,
@@ -42,7 +42,7 @@ PARTS = ("stem_pool", "final", "pooled", "hidden")
 
 
 def stages_of_modules(name: str, value: object, owner: object) -> None:
-    """The rule of the stages of a backbone: modules, or the blocks of each."""
+    """The rule of the stages of a backbone: a module, or a sequence of blocks, for each stage."""
     stages = value if isinstance(value, Sequence) else [value]
     if not isinstance(value, Iterable) or not all(isinstance(each, (nn.Module, Iterable)) for each in stages):
         raise TypeError(f"{who(owner)}: {name} must be modules, or the blocks of each stage, got {show(value)}.")
@@ -52,28 +52,29 @@ def stages_of_modules(name: str, value: object, owner: object) -> None:
 class Backbone(Trunk):
     """A convolutional network: a stem, stages of blocks, and a head that classifies.
 
-    If its parts are lazy, it takes any number of input channels, and signals, images or volumes.
+    If its parts are lazy, the first input determines the input channels and the number of spatial dimensions.
 
     Args:
         stem: The first layer.
-        stem_pool: The pooling that follows it, if there is one.
-        stages: The blocks of each stage, or a module for it.
-        final: The layer between the last stage and the pooling, if there is one.
+        stem_pool: The pooling after the stem; None for no pooling.
+        stages: For each stage, its blocks or one module.
+        final: The layer between the last stage and the pooling; None for no layer.
         pool_size: Size of the pooling's output along each dimension, in pixels.
-        pooled: The layer after the pooling, if there is one.
-        hidden: The layer after that, on vectors, if there is one.
-        num_classes: Number of classes; 0 for no classifier; by default 1000, or 0 without pooling.
-        dropout: Fraction of the pooled features that training sets to zero.
-        global_pool: Called with ``pool_size``; None for no pooling, and so no classifier.
-        gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
+        pooled: The layer after the pooling, on feature maps; None for no layer.
+        hidden: The layer after ``pooled``, on flattened vectors; None for no layer.
+        num_classes: Number of classes; 0 for no classifier. By default 1000, or 0 without pooling.
+        dropout: Dropout probability of the pooled features.
+        global_pool: Called with ``pool_size``; None for no pooling, and therefore no classifier.
+        gradient_checkpointing: Whether the backward pass recomputes the activations of each block, instead of storing
             them.
-        spatial_dims: 1, 2 or 3: other inputs are an error; by default the first input decides.
+        spatial_dims: Number of spatial dimensions of the input: 1, 2 or 3. Other inputs raise an error. By default it
+            is inferred from the first input.
         initialize: Applied to every module when it is built, to initialize its weights.
-        reference_names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
+        reference_names: Rules for the names of the weights in ``"torchvision"`` and ``"timm"``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``; without classes ``(N, hidden_channels)``, and ``(N, num_features, *reduced)``
+        - Output: ``(N, num_classes)``; ``(N, hidden_channels)`` without a classifier; ``(N, num_features, *reduced)``
           without pooling
 
     Raises:
@@ -142,12 +143,12 @@ class Backbone(Trunk):
 
     @property
     def num_features(self) -> int:
-        """The channels that are pooled, computed from the network as it is; it may be lazy."""
+        """The channels of the pooling's input, computed from the current modules, which may be lazy."""
         return self.output_shapes(self.final)[-1][1]
 
     @property
     def hidden_channels(self) -> int:
-        """The channels of the classifier's input, computed likewise."""
+        """The channels of the classifier's input, computed from the current modules, which may be lazy."""
         return self.output_shapes(self.final, self.head[:-1])[-1][1]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -161,10 +162,12 @@ class Backbone(Trunk):
         return super().__getattr__(name)
 
     def _refuse_name(self, name: str) -> None:
-        """Refuse a name that other libraries' networks have; a class of a user's may have a module of that name."""
+        """Raise an error for an attribute of other libraries' networks, unless a user's class has such a module."""
         way = replacement_of(name) if type(self) in known else None
         if way is not None:
-            raise AttributeError(f"{type(self).__name__} has no {name!r}, as other libraries' have. Use {way}.")
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}, unlike networks of other libraries. Use {way}."
+            )
 
     if TYPE_CHECKING:
 
@@ -199,12 +202,12 @@ class Backbone(Trunk):
 
         Args:
             x: The input.
-            indices: The indices of the feature maps in ``feature_info``, which may be negative; a number for that many
-                of the last ones; by default all.
-            norm: An option of timm's without effect here, as it has none in timm's networks of these families.
-            stop_early: Whether to leave out the stages after the last of these feature maps, and the final layer.
-            output_fmt: ``"NCHW"``: channels come first, for any number of spatial dimensions.
-            intermediates_only: Whether to return the feature maps alone.
+            indices: The indices of the feature maps in ``feature_info``, which may be negative; or a number ``n`` for
+                the last ``n`` feature maps. By default all.
+            norm: Has no effect, as in timm's networks of these families.
+            stop_early: Whether to skip the stages after the last of these feature maps, and the final layer.
+            output_fmt: Must be ``"NCHW"``: channels come before all spatial dimensions.
+            intermediates_only: Whether to return only the feature maps.
 
         Shape: ``(N, C, *spatial)`` to ``(N, info.channels, *spatial / info.reduction)`` for each.
 
@@ -220,29 +223,29 @@ class Backbone(Trunk):
         return (x if stop_early else self.final(x)), maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool and classify; or, with ``pre_logits``, stop before the classifier.
+        """Apply the head; with ``pre_logits``, without the classifier.
 
         Shape: ``(N, num_features, *reduced)`` to ``(N, num_classes)``, or ``(N, hidden_channels)`` with ``pre_logits``.
         """
         return self.head[:-1](x) if pre_logits else self.head(x)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As ``nn.Module.load_state_dict``. A network that was never called is built for the weights.
+        """Load a state dict, as ``nn.Module.load_state_dict`` does. A lazy network is built for the weights first.
 
-        The weight of the stem's first convolution has the input channels and the number of spatial dimensions. To fit
-        weights to another input, pass ``weights=`` when the network is constructed.
+        The shape of the first convolution's weight determines the input channels and the number of spatial dimensions.
+        To use the weights for an input with other channels, pass ``weights=`` to the constructor instead.
 
         Raises:
-            RuntimeError: If the entries do not fit, as in PyTorch. A network that was lazy then stays lazy.
+            RuntimeError: If the entries do not fit, as in PyTorch. A lazy network then stays lazy.
         """
         try:
             with built_for_weights(self, state_dict.get, state_dict.__contains__, needs_stem=not strict):
                 return super().load_state_dict(state_dict, strict=strict, assign=assign)
-        except NoStemWeightError:  # its lazy parts list what is missing
+        except NoStemWeightError:  # the lazy modules list the missing entries
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As ``nn.Module.compile``; a network that was never called is compiled at its second call."""
+        """Compile the network, as ``nn.Module.compile`` does. A lazy network is compiled at its second call."""
         first_call = waiting(self)
         if first_call is None:
             super().compile(*args, **kwargs)
@@ -250,11 +253,11 @@ class Backbone(Trunk):
             first_call.compile = args, kwargs
 
     def init_weights(self) -> None:
-        """Initialize the weights again: for a model that was built on the meta device, after ``to_empty``.
+        """Initialize the weights again. Call this after ``to_empty`` if the model was built on the meta device.
 
-        Running statistics and constants get their initial values as well. A ``state_dict`` does not contain constants,
-        so call this before loading one, too. Of sharded parameters, each process keeps its shard of the values that the
-        first process draws.
+        Running statistics and constants also get their initial values. A ``state_dict`` does not contain constants, so
+        also call this before loading one. If parameters are sharded, each process gets its shard of the values that
+        the first process computes.
 
         Raises:
             UninitializedModuleError: If the model is lazy: its weights are initialized when it is built.
@@ -266,8 +269,8 @@ class Backbone(Trunk):
         silent = without_initial_values(self)
         if silent:
             raise TypeError(
-                f"{kind}.init_weights: a module with parameters or buffers must have reset_parameters(), to give them "
-                f"their values, got none in {listed(silent)}."
+                f"{kind}.init_weights: a module with parameters or buffers must have reset_parameters(), which "
+                f"initializes them, got none in {listed(silent)}."
             )
         for part in (
             self.stem,
@@ -275,21 +278,21 @@ class Backbone(Trunk):
             *self.stages,
             self.final,
             self.head,
-        ):  # one by one: each is whole for a while
+        ):  # one by one, because each part is unsharded while it is initialized
             initialize_again(part, self.initialize)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Regular expressions that group parameters by depth, for timm's layer-wise decay of the learning rate.
+        """Regular expressions that group parameters by depth, for timm's layer-wise learning rate decay.
 
         Args:
             coarse: Whether to group by stages instead of blocks.
         """
-        # timm's 99999 is for the group before; what nothing matches, here the head, is the last group.
+        # In timm, 99999 means the previous group. Parameters that match nothing, here the head, are the last group.
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return {"stem": r"^stem", "blocks": [(blocks, None), (r"^final", (99999,))]}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay, besides norms and biases: none."""
+        """Names of parameters without weight decay other than norms and biases; there are none."""
         return set()
 
     def get_classifier(self) -> nn.Module:
@@ -299,18 +302,18 @@ class Backbone(Trunk):
     def reset_classifier(
         self, num_classes: int, global_pool: Callable[[int], nn.Module] | Literal[""] | None = None
     ) -> None:
-        """Replace the classifier by a new one, on the model's device; 0 classes for none, which leaves pooled features.
+        """Replace the classifier by a new one on the model's device. With 0 classes, the output is the pooled features.
 
-        In a built model, the new one is built as well if the old one has ``in_features``.
+        In a built model, the new classifier is built if the old one has ``in_features``.
 
         Args:
             num_classes: Number of classes.
             global_pool: Called with 1; returns the layer that replaces the pooling. ``""``, as in timm, removes the
-                pooling, and a hidden layer on vectors after it. By default it stays.
+                pooling, and the hidden layer on vectors if there is one. By default the pooling is not changed.
 
         Raises:
             ValueError: If ``num_classes`` is not a whole number of at least 0, or not 0 without pooling.
-            TypeError: If ``global_pool`` is something else.
+            TypeError: If ``global_pool`` is neither a class or function nor ``""``.
         """
         whole("num_classes", num_classes, self)
         kind = type(self).__name__

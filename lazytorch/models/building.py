@@ -1,4 +1,4 @@
-"""Build a network for the weights that it is to load."""
+"""Build a lazy network before weights are loaded into it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ class NoStemWeightError(Exception):
 
 
 class OtherInputError(Exception):
-    """The weights are for an input of another number of channels or dimensions."""
+    """The weights are for an input with another number of channels or spatial dimensions."""
 
 
 @contextlib.contextmanager
@@ -33,14 +33,15 @@ def built_for_weights(
     *,
     needs_stem: bool = False,
 ) -> Iterator[None]:
-    """Build ``model`` if it is lazy, for the input of weights that are loaded in this block; all or nothing.
+    """Build ``model``, if it is lazy, for weights that are loaded in this block. If the block fails, it stays lazy.
 
-    The first convolution's weight has the input channels and the number of spatial dimensions.
+    The shape of the first convolution's weight determines the input channels and the number of spatial dimensions.
 
     Args:
         model: A network with a ``stem``.
-        entry: Called with the name of a parameter; returns its value in the weights, None if they have none.
-        is_covered: Called with the name of a parameter; whether the load replaces it. Others are initialized.
+        entry: Called with the name of a parameter; returns its value in the weights, or None if they do not contain it.
+        is_covered: Called with the name of a parameter; returns whether the load replaces it. Other parameters are
+            initialized.
         needs_stem: Whether to raise ``NoStemWeightError`` if the weights have no entry for the stem.
     """
     if not is_lazy(model):
@@ -61,9 +62,10 @@ def built_for_weights(
 def build_lazy_stem(
     model: nn.Module, entry: Callable[[str], Tensor | None], needs_stem: bool, postponed: list[Initialization]
 ) -> None:
-    """Build ``model`` for images, and again if the weights are for another input: only a built stem names its weight.
+    """Build ``model`` for images, and build it again if the weights are for another input.
 
-    A network that images do not fit, as some numbers are given for each dimension, is built for volumes or signals.
+    The name of the stem's weight is known only after the build. If the model does not accept images, because some of
+    its options have one number for each dimension, it is built for volumes or signals.
     """
     refused: ValueError | None = None
     for example in EXAMPLES:
@@ -104,14 +106,14 @@ def stem_weight(model: nn.Module) -> tuple[str, Tensor | None]:
 
 
 def example_for(weight: Tensor | None) -> tuple[int, ...]:
-    """The shape of an input for a network whose first convolution has that weight."""
+    """The shape of an input for a network whose first convolution has the given weight."""
     if weight is None or not 3 <= weight.dim() <= 5 or weight.size(1) == 0:
         return EXAMPLE
     return (1, weight.size(1), *EXAMPLE[2:3] * (weight.dim() - 2))
 
 
 def examples_for(module: nn.Module, side: int) -> list[tuple[int, ...]]:
-    """Shapes of inputs of ``side`` pixels to try with ``module``: first that of its first convolution, if it is built.
+    """Shapes of inputs to try with ``module``; the first has the channels of its first convolution, if that is built.
 
     Args:
         module: The module.

@@ -1,4 +1,4 @@
-"""GENet, ResNet-TS and timm's RegNetZ: each a table of residual blocks with a stem of small kernels.
+"""GENet, ResNet-TS and timm's RegNetZ: networks of residual blocks by a table, with a stem of small kernels.
 
 - GENet: Lin et al. 2020, "Neural Architecture Design for GPU-Efficient Networks", https://arxiv.org/abs/2006.14090:
   basic blocks (XX), bottlenecks to a quarter (BL), and depthwise blocks of three times the channels (DW).
@@ -8,10 +8,10 @@
 - RegNetZ with letters: timm's networks of the blocks of Dollár et al. 2021, https://arxiv.org/abs/2103.06877. Those of
   RegNet's rule for widths are in ``regnets.py``.
 
-Each name equals timm's, with two departures. Stochastic depth leaves out branches with a shortcut only; timm's RegNetZ
-with letters also zeroes the output of blocks without one. Where dilation replaces strides, the last stage of a GENet
-has the weights of the strided network and dilates from its first block on; in timm its first block has a projection
-and does not dilate.
+Each network equals timm's of the same name, with two departures. Stochastic depth drops only branches with a shortcut;
+timm's RegNetZ with letters also sets the output of blocks without a shortcut to zero. If dilation replaces strides, the
+last stage of a GENet has the same weights as with strides, and all its blocks dilate; in timm its first block has a
+projection and does not dilate.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,28 +91,28 @@ NAMES = Rules("""
 
 
 def final_convolution(*, stride: int, dilation: int, input_dilation: int, **options: Any) -> nn.Module:
-    """A 1x1 convolution as the last block, which has no use for a place."""
+    """A 1x1 convolution as the last block, which ignores stride and dilation."""
     return LazyPointwiseConv(**options)
 
 
 @family
 class ByobNet(Network):
-    """A network of any blocks by a table, with a stem of 3x3 convolutions: timm's "bring your own blocks".
+    """A network of any blocks that a table lists, with a stem of 3x3 convolutions: timm's "bring your own blocks".
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         stages: The table, one row for each stage.
-        stem: Channels of the first convolutions, of 3x3 pixels. The first has a stride of 2; so has the last of
-            several if no pooling follows.
+        stem: Channels of the first convolutions, of 3x3 pixels. The first convolution has a stride of 2. If there are
+            several and no pooling follows, the last one also has a stride of 2.
         stem_pool: Called with the stem's channels, ``norm_layer``, ``activation`` and ``conv_layer``; returns the layer
-            with a stride of 2 that follows the stem's convolutions; None for none.
-        final_channels: Channels of a 1x1 convolution, the last block of the last stage; None for none.
-        zero_init: Whether the last norm of every branch with a shortcut starts with weight 0, and so every such block
-            as its shortcut.
-        options: Those of every network; see ``NetworkOptions``.
+            with a stride of 2 that follows the stem's convolutions. None for no layer.
+        final_channels: Channels of a 1x1 convolution, the last block of the last stage; None for no convolution.
+        zero_init: Whether the weight of the last norm of every branch with a shortcut is initialized to 0, so that
+            these blocks start as their shortcuts.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -177,13 +177,13 @@ class ByobNet(Network):
 
 @known_function
 def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
-    """He normal by outputs of each group for convolutions; with ``zero_init``, 0 for the last norm of every branch."""
+    """He normal, fan-out of each group, for convolutions; with ``zero_init``, 0 for the last norm of every branch."""
     fills = fan_out_normal(module, per_group=True, linear=small_normal)
-    if isinstance(module, EfficientChannelAttention):  # whose convolution along the channels timm leaves as it is
+    if isinstance(module, EfficientChannelAttention):  # timm keeps the default of its convolution
         fills["conv.weight"] = default_fills(module.conv)["weight"]
     if isinstance(module, GlobalContext):
         fills["attend.weight"] = Normal(sqrt(2 / module.get_parameter("attend.weight").size(1)))
-        if module.gate is None:  # it adds nothing at first
+        if module.gate is None:  # it adds 0 before training
             fills["transform.expand.weight"] = Constant(0)
     return fills | zero_last_norm(module) if zero_init else fills
 
@@ -196,21 +196,21 @@ def basic(channels: int, repeats: int, stride: int) -> Row:
 def bottleneck(
     channels: int, repeats: int, stride: int, *, ratio: float = 1 / 4, group_size: int | None = None, **options: Any
 ) -> Row:
-    """A row of bottlenecks, with ``ratio`` times the channels of the output in the middle."""
+    """A row of bottlenecks, whose middle convolution has ``ratio`` times the output channels."""
     middle = round(channels * ratio)
     groups = 1 if group_size is None else middle // group_size
     return Row(partial(LazyBottleneckBlock, middle, groups=groups, se_last=False, **options), channels, repeats, stride)
 
 
 def inverted(channels: int, repeats: int, stride: int, *, ratio: int = 4, group_size: int) -> Row:
-    """A row of RegNetZ, whose squeeze-excitation counts from the expanded channels."""
+    """A row of RegNetZ, whose squeezed channels are a fraction of the expanded channels."""
     block = partial(LazyInvertedBottleneck, expansion_ratio=ratio, group_size=group_size)
     squeeze = partial(SqueezeExcitation, squeeze_channels=quarter)
     return Row(partial(block, se_layer=squeeze), channels, repeats, stride)
 
 
 def row(name: str, block: Callable[..., Row], depths: Sequence[int], widths: Sequence[int], **config: Any):
-    """Enter a network of one kind of block in the registry; a stem of several convolutions has reduced by 4."""
+    """Register a network of one kind of block; if the stem has several convolutions, its reduction is 4."""
     strides = (1 if "stem" in config and len(config["stem"]) > 1 else 2, 2, 2, 2)
     stages = [block(*columns) for columns in zip(widths, depths, strides, strict=True)]
     config = {"activation": partial(nn.SiLU, inplace=True)} | config

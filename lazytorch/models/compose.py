@@ -1,4 +1,4 @@
-"""Network: a stem, rows of blocks and a head become a backbone; the base class of every family."""
+"""Network: a backbone made of a stem, rows of blocks and a head; the base class of every family."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,28 +39,30 @@ F = TypeVar("F", bound="type[Network]")
 
 
 class NetworkOptions(TypedDict, total=False):
-    """The options that every network takes, besides those of its family. Their defaults are those of ``Network``.
+    """The options of every network, in addition to those of its family. ``Network`` defines their default values.
 
     Attributes:
-        dropout: Fraction of the pooled features that training sets to zero before the classifier.
-        drop_path_rate: Stochastic depth: the fraction of the examples for which training leaves out the branch of the
-            last block; it grows linearly from 0 at the first block.
+        dropout: Dropout probability of the pooled features, before the classifier.
+        drop_path_rate: Stochastic depth: the probability that training drops the branch of the last block, for each
+            example. It grows linearly from 0 at the first block.
         norm_layer: Called with the channels, after each convolution; None for no norms. A class of torch.nn is replaced
-            by its sibling for the number of spatial dimensions.
-        activation: Called without arguments, where the family does not decide; None for no activations.
-        conv_layer: Called as ``nn.Conv2d`` is, for the convolutions of blocks, stem and final layer, such as
-            ``SameConv2d``; replaced likewise.
-        output_stride: Input size over the size of the last stage's output: 8, 16 or 32. Strides that would reduce
-            further are replaced by dilation.
-        global_pool: Called with the size of its output, 1 in most families; None for no pooling, and so no classifier.
-        gradient_checkpointing: Whether the backward pass computes each block's activations again, instead of keeping
+            by its version for the number of spatial dimensions.
+        activation: Called without arguments, for activations that the family does not fix; None for no activations.
+        conv_layer: Called like ``nn.Conv2d``, for the convolutions of blocks, stem and final layer: ``nn.Conv2d``,
+            ``SameConv2d`` or another one. A class of torch.nn is replaced by its version for the number of spatial
+            dimensions.
+        output_stride: Ratio of the input size to the size of the last stage's output: 8, 16 or 32. Strides that would
+            exceed it are replaced by dilation.
+        global_pool: Called with the size of its output, 1 in most families; None for no pooling, and therefore no
+            classifier.
+        gradient_checkpointing: Whether the backward pass recomputes the activations of each block, instead of storing
             them.
-        spatial_dims: 1 for signals, 2 for images, 3 for volumes: other inputs are an error. By default the first input
-            decides.
-        weights: ``"torchvision"`` or ``"timm"`` for the weights that this zoo recommends for the model of this name,
-            also with a tag (``"timm:a1_in1k"``); one of torchvision's enums of weights; or a ``.safetensors``, ``.pt``
-            or ``.pth`` file, or a state dict, with the names of either zoo or of this one. The stem is fitted to other
-            input channels.
+        spatial_dims: Number of spatial dimensions of the input: 1 for signals, 2 for images, 3 for volumes. Other
+            inputs raise an error. By default it is inferred from the first input.
+        weights: ``"torchvision"`` or ``"timm"`` for the weights that this zoo recommends for the model of this name, or
+            with a tag (``"timm:a1_in1k"``) for others; one of torchvision's enums of weights; or a ``.safetensors``,
+            ``.pt`` or ``.pth`` file or a state dict, with the names of torchvision, timm or lazytorch. The weight of
+            the stem is converted if the input has other channels.
 
     Example:
         >>> from torch import nn
@@ -86,14 +88,13 @@ class Row(NamedTuple):
     """A row of a network's table: ``repeats`` blocks, the first of them with ``stride``.
 
     Attributes:
-        block: Called by keyword with ``out_channels``, with its place (``stride``, ``dilation``, and
-            ``input_dilation``, the dilation of the block before), and with the network's ``norm_layer``,
-            ``activation``, ``conv_layer`` and, if it is ``residual``, ``drop_path_rate``. A ``functools.partial``
-            contains the rest.
+        block: Called with the keyword arguments ``out_channels``, ``stride``, ``dilation``, ``input_dilation`` (the
+            dilation of the previous block), ``norm_layer``, ``activation``, ``conv_layer`` and, if it is ``residual``,
+            ``drop_path_rate``. Pass a ``functools.partial`` to set other arguments.
         out_channels: Channels of the blocks' output.
         repeats: Number of blocks.
         stride: Stride of the first block, in pixels; one number, or one for each spatial dimension.
-        residual: Whether the block has a branch that stochastic depth can leave out.
+        residual: Whether the block has a branch that stochastic depth can drop.
 
     Example:
         >>> from functools import partial
@@ -125,23 +126,24 @@ class Row(NamedTuple):
 class Network(Backbone):
     """A backbone made of a stem, rows of blocks and a head.
 
-    The classes of the families derive from it; it takes what they decide, and the options of every network.
+    It is the base class of the families, which pass it their own choices and the options of every network.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         stem: Called with ``norm_layer``, ``activation`` and ``conv_layer``; returns the stem.
-        stem_pool: Called likewise; returns the pooling that follows the stem; None for none.
-        stem_reduction: Input size over the size of the first stage's input.
+        stem_pool: Called with the same arguments; returns the pooling after the stem. None for no pooling.
+        stem_reduction: Ratio of the input size to the size of the first stage's input.
         stages: The rows of each stage.
-        final: Called likewise; returns what follows the last stage; None for nothing.
+        final: Called with the same arguments as ``stem``; returns the layer after the last stage. None for no layer.
         pool_size: Size of the pooling's output along each dimension, in pixels.
-        hidden: Called likewise; returns ``{"pooled": layer}``, which follows the pooling, or ``{"hidden":
-            layer}``, which follows it on vectors.
-        rates_end: Whether the last block has ``drop_path_rate`` itself, or one step less.
-        initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's.
-        names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
-        dropout: This and the others: see ``NetworkOptions``.
+        hidden: Called with the same arguments as ``stem``; returns ``{"pooled": layer}`` for a layer after the pooling,
+            or ``{"hidden": layer}`` for a layer on the flattened vectors.
+        rates_end: Whether the rate of the last block is ``drop_path_rate``; otherwise it is one step smaller.
+        initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's default
+            initialization.
+        names: Rules for the names of the weights in ``"torchvision"`` and ``"timm"``.
+        dropout: See ``NetworkOptions``, also for the other parameters.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -166,11 +168,11 @@ class Network(Backbone):
         [2, 4]
     """
 
-    # The rules of a family's own options, where those of ``RULES`` are not right.
+    # Rules for a family's own options, which replace those of ``RULES``.
     rules: ClassVar[ValueRules] = {}
-    # A family's defaults of the options of every network, where they differ; its constructor passes them on.
+    # A family's default values for options of every network, if they differ; its constructor passes them on.
     defaults: ClassVar[NetworkOptions] = {}
-    # What to do about weights with other entries; the error ends with it.
+    # The last sentence of the error for weights with other entries: how to load them.
     remedy: ClassVar[str] = ""
 
     def __init__(
@@ -249,13 +251,13 @@ class Network(Backbone):
 
 
 def family(cls: F) -> F:
-    """The decorator of a family's class: its signature and docstring contain the options of ``NetworkOptions``."""
+    """Decorator that adds the options of ``NetworkOptions`` to the signature and docstring of a family's class."""
     network, own = signature(Network.__init__).parameters, signature(cls.__init__)
     parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
     shared = [network[name] for name in get_type_hints(NetworkOptions)]
     shared = [each.replace(default=cls.defaults.get(each.name, each.default)) for each in shared]
     before, _, after = (cls.__doc__ or "").partition(
-        "        options: Those of every network; see ``NetworkOptions``.\n"
+        "        options: The options of every network; see ``NetworkOptions``.\n"
     )
     entries = (NetworkOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n    Example:")[0]
     cls.__doc__ = f"{before}{entries}\n{after}" if after else before

@@ -1,10 +1,10 @@
 """ConvNeXt V1 and V2: Liu et al. 2022, "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 
-V2: Woo et al. 2023, https://arxiv.org/abs/2301.00808, with global response normalization in place of the factors of
-blocks (section 4). Tiny to xlarge are those of the first paper (section 3), atto to huge of V2, without small, those of
-the second (appendix A); the others are timm's.
+V2: Woo et al. 2023, https://arxiv.org/abs/2301.00808, with global response normalization in place of LayerScale
+(section 4). V1 from tiny to xlarge is from the first paper (section 3), V2 from atto to huge, except small, from the
+second (appendix A); the others are from timm.
 
-The linear layers in blocks of the references are 1x1 convolutions here, which take the same weights.
+Linear layers in the blocks of torchvision and timm are 1x1 convolutions here, with the same weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ __all__ = [
     "convnextv2_tiny",
 ]
 
-# timm's names, of models whose blocks have 1x1 convolutions there.
+# timm's names, for models whose blocks have 1x1 convolutions in timm.
 CONVOLUTIONS = """
     stem.conv1.conv                   stem.0
     stem.conv2.conv                   stem.1
@@ -94,14 +94,14 @@ NAMES = {
 
 @known_function
 def initial_values(module: nn.Module) -> dict[str, Fill]:
-    """A normal distribution, which the references cut off at 100 standard deviations; biases of 0."""
+    """Normal distribution, biases of 0. torchvision and timm truncate it at 100 standard deviations, with no effect."""
     if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
         return {}
     return {"weight": Normal(0.02), **({} if module.bias is None else {"bias": Constant(0)})}
 
 
 def stem_of(width: int, overlap_channels: int | None, **layer: Any) -> nn.Module:
-    """Patches of 4x4 pixels; or two convolutions of 3x3 pixels with ``overlap_channels`` between them."""
+    """A convolution of 4x4 pixels, or two convolutions of 3x3 pixels with ``overlap_channels`` between them."""
     layer["activation"] = None
     if overlap_channels is None:
         return LazyConvNormActivation(width, 4, 4, padding=0, bias=True, **layer)
@@ -115,7 +115,7 @@ def norm_of(*, norm_layer: Callable[[int], nn.Module] | None, **_: Any) -> nn.Mo
 
 
 def after_pooling(norm: bool, hidden_channels: int | None, **layer: Any) -> dict[str, nn.Module]:
-    """The norm at one pixel, and the hidden layer on vectors."""
+    """The norm of the pooled features, and the hidden layer on vectors."""
     parts = {"pooled": norm_of(**layer)} if norm else {}
     return parts | ({} if hidden_channels is None else linear(hidden_channels, **layer))
 
@@ -124,23 +124,23 @@ def after_pooling(norm: bool, hidden_channels: int | None, **layer: Any) -> dict
 class ConvNeXt(Network):
     """A network of ConvNeXt blocks.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         depths: Number of blocks of each stage.
         widths: Channels of each stage; every stage but the first has a stride of 2.
         kernel_size: Size of the depthwise kernels, in pixels; one number, or one for each spatial dimension.
-        overlap_channels: Channels between the two 3x3 convolutions of a stem whose patches overlap; None for one 4x4
-            convolution, whose patches do not.
-        layer_scale: Initial value of the factor of each channel of a block's branch; None for no factors.
+        overlap_channels: Channels between the two 3x3 convolutions of a stem with overlapping patches; None for a stem
+            of one 4x4 convolution, whose patches do not overlap.
+        layer_scale: Initial value of the ``LayerScale`` at the end of a block's branch; None for no ``LayerScale``.
         hidden_norm: Called with the channels; returns the norm of the expanded channels of a block: ``ResponseNorm``,
-            for ConvNeXt V2. None for none.
-        norm_first: Whether the last norm precedes the pooling, and does not follow it.
-        hidden_channels: Channels of a layer between the pooling and the classifier; None for none.
-        names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
-        options: Those of every network; see ``NetworkOptions``.
+            for ConvNeXt V2. None for no norm.
+        norm_first: Whether the last norm precedes the pooling; otherwise it follows the pooling.
+        hidden_channels: Channels of a layer between the pooling and the classifier; None for no layer.
+        names: Rules for the names of the weights in ``"torchvision"`` and ``"timm"``.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -209,7 +209,7 @@ class ConvNeXt(Network):
 
 
 def row(name: str, depths: tuple[int, ...], width: int, *options: dict[str, Any], both: bool = False):
-    """Enter a model in the registry. The columns are the blocks of each stage and the channels of the first."""
+    """Register a model. The columns are the number of blocks of each stage and the channels of the first stage."""
     config = {key: value for each in options for key, value in each.items()}
     widths = tuple(width << index for index in range(len(depths)))
     return model(name, ConvNeXt, ["torchvision", "timm"] if both else ["timm"], depths=depths, widths=widths, **config)

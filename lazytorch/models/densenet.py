@@ -1,8 +1,9 @@
 """DenseNet: Huang et al. 2017, "Densely Connected Convolutional Networks", https://arxiv.org/abs/1608.06993.
 
-Table 1 has those of 121, 169, 201 and 264 layers with a growth rate of 32; that of 161 has 48. Those that end with d
-have a stem of three convolutions, and blur an anti-aliased pooling (Zhang 2019, https://arxiv.org/abs/1904.11486); they
-are timm's. All are of the kind BC: with 1x1 convolutions in the layers, and transitions to half of the channels.
+Table 1 lists networks of 121, 169, 201 and 264 layers with a growth rate of 32; that of 161 layers has 48. Names that
+end with d are timm's: a stem of three convolutions, and, if blur is in the name, an anti-aliased pooling (Zhang 2019,
+https://arxiv.org/abs/1904.11486). All are DenseNet-BC: 1x1 convolutions in the layers, and transitions that halve the
+channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ __all__ = [
     "densenetblur121d",
 ]
 
-# The names in torchvision and timm, which agree where both have a module. The first block of a stage has no number.
+# The names in torchvision and timm, which are equal for modules that both have. A stage's first block has no number.
 NAMES = Rules("""
     stem.conv                             features.conv0
     stem.norm                             features.norm0
@@ -56,7 +57,7 @@ Layer = Callable[..., nn.Module] | None
 
 
 def transition(out_channels: int, *, stride: int, **options: Any) -> nn.Module:
-    """The first block of a stage; where the network dilates instead, the pooling is of single pixels."""
+    """The first block of a stage; if dilation replaces its stride, the pooling has a kernel of one pixel."""
     norm, activation, conv = (options[name] for name in ("norm_layer", "activation", "conv_layer"))
     return NamedSequential(
         preactivation=LazyNormActivation(norm_layer=norm, activation=activation),
@@ -68,29 +69,29 @@ def transition(out_channels: int, *, stride: int, **options: Any) -> nn.Module:
 
 
 def last_norm(*, norm_layer: Layer, activation: Layer, **_: Any) -> nn.Module:
-    """The last block, which the last feature map contains."""
+    """The last block, whose output is the last feature map."""
     return LazyNormActivation(norm_layer=norm_layer, activation=activation)
 
 
 @family
 class DenseNet(Network):
-    """A network whose layers add channels to their input, so that each has the output of all layers before it.
+    """A network whose layers add channels to their input, so that it contains the outputs of all previous layers.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them. The first block
-    of each stage halves the size: the pooling after the stem, or a transition. The last block of the last stage is a
-    norm with an activation.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes). The
+    first block of each stage halves the size: the pooling after the stem, or a transition. The last block of the last
+    stage is a norm with an activation.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         depths: Number of layers of each stage.
         growth_rate: Channels that each layer adds.
         stem: Channels of the first convolutions: one of 7x7 pixels, or several of 3x3.
-        stem_pool: Called by keyword with ``out_channels``; returns the first block of the first stage, which has a
+        stem_pool: Called with the keyword argument ``out_channels``; returns the first block of the first stage, with a
             stride of 2.
-        expansion_ratio: Channels between the two convolutions of a layer over those that it adds.
-        layer_dropout: Fraction of each layer's new values that training sets to zero.
-        options: Those of every network; see ``NetworkOptions``.
+        expansion_ratio: Ratio of the channels between the two convolutions of a layer to the channels that it adds.
+        layer_dropout: Dropout probability of each layer's new values.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -162,14 +163,14 @@ class DenseNet(Network):
 
 @known_function
 def initial_values(module: nn.Module) -> dict[str, Fill]:
-    """He normal by inputs for convolutions, https://arxiv.org/abs/1502.01852; a bias of 0 for the classifier."""
+    """He normal, fan-in, for convolutions, https://arxiv.org/abs/1502.01852; a bias of 0 for the classifier."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return {"weight": Normal(sqrt(2 / module.weight[0].numel()))}
     return {"bias": Constant(0)} if isinstance(module, nn.Linear) else {}
 
 
 def row(name: str, depths: Sequence[int], growth_rate: int = 32, torchvision: bool = True, **config: Any):
-    """Enter a model in the registry."""
+    """Register a model."""
     sources = ["torchvision", "timm"] if torchvision else ["timm"]
     config = {"stem": (2 * growth_rate,)} | config
     return model(name, DenseNet, sources, depths=depths, growth_rate=growth_rate, **config)

@@ -1,4 +1,4 @@
-"""Deployment: a trained model as fast as it can be without another runtime."""
+"""Deployment: make a trained model faster without another runtime."""
 
 import copy
 from typing import Any, TypeVar
@@ -21,14 +21,14 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def optimize_for_inference(model: M) -> M:
-    """A copy of ``model`` for evaluation: every BatchNorm folded into its convolution, channels last in memory.
+    """A copy of ``model`` for evaluation, with BatchNorm folded into convolutions, in channels-last memory format.
 
-    The branches of every ``MultiBranchConv`` become one convolution. The outputs are the same, but for rounding. The
-    copy has no use for training: its norms are gone. Inputs may be of any memory format.
+    The branches of every ``MultiBranchConv`` become one convolution. The outputs are the same, except for rounding. The
+    copy cannot be trained, because it has no norms. Inputs may be of any memory format.
 
     Args:
-        model: A built model. Every ``ConvNormActivation`` in it is folded that is a plain convolution and a BatchNorm
-            with statistics; one with hooks or parametrizations, or with parts of another kind, stays as it is.
+        model: A built model. Every ``ConvNormActivation`` of a plain convolution and a BatchNorm with running
+            statistics is folded. One with hooks, parametrizations or other parts is not changed.
 
     Raises:
         UninitializedModuleError: If the model is lazy.
@@ -48,7 +48,7 @@ def optimize_for_inference(model: M) -> M:
             f"{type(model).__name__} has no weights to fold yet: they are built from its first input. "
             "Call lazytorch.materialize(model, (1, 3, 224, 224)) before optimize_for_inference."
         )
-    # Pruning and weight_norm set tensors that they compute as attributes, which deepcopy refuses.
+    # Pruning and weight_norm set computed tensors as attributes, which deepcopy cannot copy.
     attributes = [value for each in model.modules() for value in vars(each).values() if isinstance(value, torch.Tensor)]
     folded = copy.deepcopy(model, {id(each): each.detach().clone() for each in attributes if not each.is_leaf}).eval()
     for layer in list(folded.modules()):
@@ -66,23 +66,25 @@ def optimize_for_inference(model: M) -> M:
 
 
 def can_be_folded(layer: ConvNormActivation) -> bool:
-    """Whether nothing but the convolution's and the norm's own arithmetic stands between input and activation."""
+    """Whether only a plain convolution and a norm are between the input and the activation."""
     parts = list(layer._modules.items())
     if [name for name, _ in parts[:2]] != ["conv", "norm"] or type(layer).forward is not ConvNormActivation.forward:
         return False
     (_, conv), (_, norm) = parts[:2]
-    if type(conv) not in CONVOLUTIONS or type(norm) not in NORMS:  # subclasses, parametrized ones too, may compute more
+    if (
+        type(conv) not in CONVOLUTIONS or type(norm) not in NORMS
+    ):  # subclasses, such as parametrized layers, may compute more
         return False
     hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (conv, norm))
     return not hooked and norm.running_mean is not None
 
 
 def sum_of_branches(branches: Branches) -> nn.Module | None:
-    """The convolution that computes the sum of ``branches``, whose norms are folded; None if none does.
+    """The convolution that computes the sum of ``branches``, whose norms are folded; None if there is none.
 
     Source:
-        Ding et al. 2021, section 3.3, https://arxiv.org/abs/2101.03697: the input is a 1x1 convolution by the identity
-        matrix, and a 1x1 kernel is the center of a larger one.
+        Ding et al. 2021, section 3.3, https://arxiv.org/abs/2101.03697: the identity branch is a 1x1 convolution with
+        the identity matrix, and a 1x1 kernel is added to the center of a larger one.
     """
     identity: Any = branches._modules.get("identity")
     layers = branches.convolutions()
@@ -92,7 +94,7 @@ def sum_of_branches(branches: Branches) -> nn.Module | None:
     ):
         return None
     convs: list[Any] = [each.conv for each in layers]
-    total = copy.deepcopy(convs.pop())  # a 1x1 one precedes those of the kernel's size
+    total = copy.deepcopy(convs.pop())  # the last has the full kernel size; a 1x1 convolution comes first
     for each in (total, *convs):
         centered = tuple(space * (size - 1) // 2 for size, space in zip(each.kernel_size, each.dilation, strict=True))
         kinds = {(conv.stride, conv.dilation, conv.groups, conv.padding_mode) for conv in (each, total)}

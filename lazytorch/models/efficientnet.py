@@ -1,11 +1,11 @@
-"""EfficientNet and what was made from it.
+"""EfficientNet and networks derived from it.
 
 - EfficientNet: Tan & Le 2019, table 1, https://arxiv.org/abs/1905.11946; the widths and depths of B1 to B8 and L2 are
-  those of the authors' code. Lite leaves out the squeeze-excitation; ES, EM and EL are for edge TPUs.
+  those of the authors' code. Lite has no squeeze-excitation; ES, EM and EL are for edge TPUs.
 - TinyNet: Han et al. 2020, table 4, https://arxiv.org/abs/2010.14819.
 
-``efficientnet_b0`` to ``b7`` are torchvision's, with its rates of dropout and stochastic depth; b0 to b4 equal timm's
-given the same rates. The others are timm's; those that begin with tf have TensorFlow's padding and eps.
+``efficientnet_b0`` to ``b7`` are torchvision's, with its rates of dropout and stochastic depth; b0 to b4 also equal
+timm's with the same rates. The others are timm's. Names that begin with tf have TensorFlow's padding and eps.
 """
 
 from functools import partial

@@ -1,7 +1,7 @@
 """EfficientNetV2: Tan & Le 2021, table 4, https://arxiv.org/abs/2104.00298.
 
 ``efficientnet_v2_s``, ``_m`` and ``_l`` are torchvision's, with its rates of dropout and stochastic depth and an eps of
-0.001; the others are timm's, those with rw its own.
+0.001; the others are timm's, and names with rw were designed for timm.
 """
 
 from functools import partial
@@ -57,7 +57,7 @@ def fused(out_channels: int, repeats: int, stride: int, expansion_ratio: int) ->
 
 
 def squeezed(out_channels: int, repeats: int, stride: int, expansion_ratio: int) -> Stage:
-    """A row of MBConv with squeeze-excitation to a quarter of the block's input."""
+    """A row of MBConv with squeeze-excitation to a quarter of the block's input channels."""
     block = partial(LazyInvertedBottleneck, squeeze_ratio=4)
     se_layer = partial(SqueezeExcitation, activation=SILU)
     return Stage(out_channels, repeats, stride, 3, expansion_ratio, se_layer=se_layer, block=block)
@@ -99,7 +99,7 @@ EFFICIENTNET_V2_XL = (
     squeezed(512, 32, 2, 6),
     squeezed(640, 8, 1, 6),
 )
-# The authors' smaller networks, which scale as EfficientNet does.
+# The authors' smaller networks, scaled as in EfficientNet.
 EFFICIENTNET_V2_BASE = (
     fused(16, 1, 1, 1),
     fused(32, 2, 2, 4),
@@ -108,7 +108,7 @@ EFFICIENTNET_V2_BASE = (
     squeezed(112, 5, 1, 6),
     squeezed(192, 8, 2, 6),
 )
-# timm's first reading of the paper: a projection also where nothing is expanded, and a wider last stage.
+# timm's first version: a projection even at an expansion ratio of 1, and a wider last stage.
 EFFICIENTNET_V2_RW = (
     EFFICIENTNET_V2_S[0]._replace(block=partial(LazyFusedInvertedBottleneck, project_always=True)),
     *EFFICIENTNET_V2_S[1:-1],

@@ -1,10 +1,10 @@
-"""The attributes that torchvision's and timm's networks have, and how to replace them here."""
+"""Attributes of torchvision's and timm's networks, and what to use instead."""
 
 import re
 
 __all__ = ["replacement_of"]
 
-# Patterns of names there; what to do here to replace the module.
+# Patterns of attribute names in torchvision and timm, and what to use in lazytorch instead.
 REPLACEMENTS = {
     "fc|classifier|last_linear": "reset_classifier(num_classes), or assign model.head.classifier",
     "conv1|bn1|act1|relu|conv_stem": "model.stem",
@@ -17,7 +17,7 @@ REPLACEMENTS = {
 
 
 def replacement_of(name: str) -> str | None:
-    """How to replace here what ``name`` is in torchvision or timm; None if it is nothing there."""
+    """What to use instead of the attribute ``name`` of networks in torchvision or timm; None if they have none."""
     for pattern, way in REPLACEMENTS.items():
         match = re.fullmatch(pattern, name)
         if match is not None:

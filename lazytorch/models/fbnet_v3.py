@@ -32,7 +32,7 @@ def plain(out_channels: int, repeats: int, kernel_size: int, expansion_ratio: fl
 
 
 def squeezed(out_channels: int, repeats: int, kernel_size: int, expansion_ratio: float, stride: int = 1) -> Stage:
-    """A row of inverted bottlenecks with squeeze-excitation to a quarter of the block's input."""
+    """A row of inverted bottlenecks with squeeze-excitation to a quarter of the block's input channels."""
     row = plain(out_channels, repeats, kernel_size, expansion_ratio, stride)
     return row._replace(se_layer=squeeze_excitation, block=partial(LazyInvertedBottleneck, squeeze_ratio=4))
 

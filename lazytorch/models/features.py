@@ -17,9 +17,9 @@ __all__ = ["Features"]
 
 
 class Features(Trunk):
-    """The feature maps of a backbone: its stem and the stages that they need, under the same names.
+    """Computes feature maps of a backbone with its stem and the stages that they need, under the same names.
 
-    The modules are shared with the backbone, not copied; what one of them freezes is frozen in both.
+    The modules are shared with the backbone, not copied: a stage that is frozen in one of them is frozen in both.
 
     Args:
         backbone: The backbone.
@@ -61,7 +61,7 @@ class Features(Trunk):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """The feature maps, computed from the network as it is; it may be lazy."""
+        """The feature maps, computed from the current modules, which may be lazy."""
         return FeatureInfo(info for info in self.outputs() if info.module in self.names)
 
     if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""FirstCall: the first call of a network builds all of it, or nothing."""
+"""FirstCall: the first call of a network builds all its lazy modules; if it fails, none is built."""
 
 import contextlib
 import threading
@@ -18,23 +18,23 @@ __all__ = ["FirstCall", "building"]
 
 
 class FirstCall:
-    """Is the ``forward`` of a network until its first call, which builds all lazy modules in it, or none.
+    """Replaces the ``forward`` of a network until its first call, which builds all lazy modules in it, or none.
 
-    If no other code than lazytorch's and torch.nn's runs in the network, it is built from the shape of the input, and
-    then called. Otherwise its parts build themselves while it is called.
+    If the network runs only code of lazytorch and torch.nn, it is built from the shape of the input and then called.
+    Otherwise its lazy modules are built during the call.
 
     Args:
         module: The network.
 
     Attributes:
-        compile: The arguments of ``compile``, if it was called before.
+        compile: The arguments of ``compile``, if it was called before the first call.
         shape: The shape of the last call's input.
     """
 
     runs_forward_of_class = True
 
     def __init__(self, module: nn.Module) -> None:
-        self.reference = weakref.ref(module)  # the module refers to this
+        self.reference = weakref.ref(module)  # weak, because the module refers to this object
         self.compile: tuple[Any, Any] | None = None
         self.shape: tuple[int, ...] | None = None
         self.lock = threading.RLock()
@@ -60,10 +60,10 @@ class FirstCall:
         """Build the network, and call a method of its class.
 
         Args:
-            method: The method, which is called with the network first.
-            args: Its positional arguments.
-            kwargs: Its keyword arguments.
-            forward_args: Those of the network's ``forward``, from which it is built.
+            method: The method, which is called with the network as the first argument.
+            args: The other positional arguments of the method.
+            kwargs: The keyword arguments of the method.
+            forward_args: The arguments of the network's ``forward``, from which it is built.
         """
         module = self.module
         if torch.compiler.is_compiling():
@@ -79,14 +79,14 @@ class FirstCall:
             return method(module, *args, **kwargs)
 
     def build(self, args: Any, kwargs: Any) -> None:
-        """Build the network from the shape of the input, if no other code than lazytorch's and torch.nn's runs."""
-        with self.lock:  # so no user's code could wait for another thread's first call
+        """Build the network from the shape of the input, if it runs only code of lazytorch and torch.nn."""
+        with self.lock:  # user code never runs in this block, so it cannot cause a deadlock
             surveyed = survey(self.module)
             if surveyed.lazy and not surveyed.lazy_of_torch and runs_known_code(surveyed):
                 run_on_shapes(self.module, surveyed, args, kwargs, ShapeMode(type(self.module).__name__))
 
     def undo(self) -> None:
-        """The first call failed: this stays the ``forward``."""
+        """Do nothing: after a failed first call, this object remains the ``forward``."""
 
     def keep(self) -> None:
         if waiting(self.module) is self and not is_lazy(self.module):
@@ -107,7 +107,7 @@ def waiting(module: nn.Module) -> FirstCall | None:
 
 @contextlib.contextmanager
 def building(module: nn.Module) -> Iterator[None]:
-    """Build and load ``module`` in this block, all or nothing, while other threads wait with their first call."""
+    """Build and load ``module`` in this block, or nothing if it fails; first calls by other threads wait."""
     first_call = waiting(module)
     with contextlib.nullcontext() if first_call is None else first_call.lock, all_or_nothing():
         yield

@@ -1,4 +1,4 @@
-"""Freezing: parts of a network without gradients and in evaluation."""
+"""Freezing: keep parts of a network without gradients and in evaluation mode."""
 
 from collections.abc import Iterable
 
@@ -12,11 +12,11 @@ __all__ = ["Freezing"]
 
 
 class Freezing:
-    """The parts of a network that are frozen, and what to undo.
+    """The frozen parts of a network, and the parameters to unfreeze later.
 
     Attributes:
         parts: The frozen modules.
-        changed: The parameters that had gradients before: their modules and names.
+        changed: The modules and names of parameters that required gradients before they were frozen.
     """
 
     def __init__(self) -> None:
@@ -24,10 +24,10 @@ class Freezing:
         self.changed: list[tuple[nn.Module, str]] = []
 
     def freeze(self, parts: Iterable[nn.Module]) -> None:
-        """Freeze these parts, and no others."""
+        """Freeze these parts, and unfreeze all others."""
         self.name_built()
         for module, name in self.changed:
-            moved = (f"{name}_", f"parametrizations.{name}.")  # by pruning, weight_norm and parametrizations
+            moved = (f"{name}_", f"parametrizations.{name}.")  # renamed by pruning, weight_norm or parametrizations
             for each, parameter in module.named_parameters():
                 if each == name or each.startswith(moved):
                     parameter.requires_grad_(True)
@@ -39,7 +39,7 @@ class Freezing:
                     parameter.requires_grad_(False)
 
     def name_built(self) -> None:
-        """Replace the placeholder of a module that was lazy by the parameters that it has now."""
+        """Replace the placeholders of modules that have been built by their parameters."""
         named: list[tuple[nn.Module, str]] = []
         for module, name in self.changed:
             if name != PLACEHOLDER or isinstance(module, LazyModule):
@@ -51,7 +51,7 @@ class Freezing:
         self.changed = named
 
     def evaluate(self) -> None:
-        """Set the frozen parts to evaluation."""
+        """Set the frozen parts to evaluation mode."""
         for part in self.parts:
             part.eval()
 

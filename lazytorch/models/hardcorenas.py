@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-# Of every network: the output channels, stride and activation of its stages; the others have hard swish.
+# Output channels, stride and activation of the stages of every network; stages without one have hard swish.
 STAGES: tuple[dict[str, Any], ...] = (
     {"out_channels": 24, "stride": 2, "activation": RELU},
     {"out_channels": 40, "stride": 2, "activation": RELU},
@@ -36,7 +36,7 @@ STAGES: tuple[dict[str, Any], ...] = (
 
 
 def table(*stages: Sequence[tuple[Any, ...]]) -> tuple[Stage | tuple[Stage, ...], ...]:
-    """The table of a network. Each block is its kernel size, expansion ratio and squeeze-excitation, if it has one."""
+    """The table of a network. Each block is given by kernel size, expansion ratio and, if any, squeeze-excitation."""
     searched = []
     for stage, blocks in zip(STAGES, stages, strict=True):
         rows = [Stage(kernel_size=side, expansion_ratio=ratio, **stage) for side, ratio, *_ in blocks]

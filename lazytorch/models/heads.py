@@ -13,7 +13,7 @@ __all__ = ["linear", "pointwise"]
 def pointwise(
     channels: int, *, bias: bool = True, norm: bool = False, **layer: Callable[..., nn.Module] | None
 ) -> dict[str, nn.Module]:
-    """The hidden layer after the pooling as a 1x1 convolution, as timm has it."""
+    """The hidden layer after the pooling as a 1x1 convolution, as in timm."""
     norm_layer = layer["norm_layer"] if norm else None
     conv = LazyConvNormActivation(
         channels,
@@ -27,6 +27,6 @@ def pointwise(
 
 
 def linear(channels: int, **layer: Callable[..., nn.Module] | None) -> dict[str, nn.Module]:
-    """The hidden layer after the pooling as a linear one, as torchvision has it."""
+    """The hidden layer after the pooling as a linear layer, as in torchvision."""
     activation = layer["activation"] or nn.Identity
     return {"hidden": NamedSequential(linear=LazyLinear(channels), activation=activation())}

@@ -1,4 +1,4 @@
-"""Initial weights: the init functions of families; and initialization of a model that was built on the meta device."""
+"""Initial weights: init functions of the families, and initialization of a model that was built on the meta device."""
 
 import contextlib
 import math
@@ -44,7 +44,7 @@ def without_initial_values(module: nn.Module) -> list[str]:
 
 
 def initialize_again(module: nn.Module, initialize: Callable[[nn.Module], None] | None) -> None:
-    """Give all parameters and buffers of ``module`` the values that construction and then ``initialize`` give."""
+    """Set all parameters and buffers of ``module`` to initial values, as its construction and ``initialize`` do."""
     with whole(module):
         fills: dict[str, tuple[Tensor, Fill]] = {}
         for name, each in module.named_modules():
@@ -62,9 +62,9 @@ def initialize_again(module: nn.Module, initialize: Callable[[nn.Module], None] 
 
 @contextlib.contextmanager
 def whole(module: nn.Module) -> Iterator[None]:
-    """Put whole parameters in place of sharded ones for the duration of the block, and then distribute their values.
+    """Replace sharded parameters by whole ones in this block, and then distribute their values.
 
-    If each process initialized its own shard, processes with the same seed would draw the same values for different
+    If each process initialized its own shard, processes with the same seed would compute the same values for different
     channels.
     """
     places = [
@@ -93,12 +93,12 @@ def whole(module: nn.Module) -> Iterator[None]:
 
 
 def fan_out_normal(module: nn.Module, *, per_group: bool, linear: Callable[[nn.Linear], Fill]) -> dict[str, Fill]:
-    """He normal by outputs for convolutions, biases of 0: He et al. 2015, https://arxiv.org/abs/1502.01852.
+    """He normal, fan-out, for convolutions, and biases of 0: He et al. 2015, https://arxiv.org/abs/1502.01852.
 
     Args:
         module: A module of the network.
-        per_group: Whether the outputs are counted for each group, as TensorFlow's networks of these families do.
-        linear: Called with a linear layer; returns the values of its weight.
+        per_group: Whether the number of outputs is that of one group, as in TensorFlow's networks of these families.
+        linear: Called with a linear layer; returns the function that fills its weight.
     """
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         fan_out = module.out_channels * math.prod(module.kernel_size) / (module.groups if per_group else 1)
@@ -111,11 +111,11 @@ def fan_out_normal(module: nn.Module, *, per_group: bool, linear: Callable[[nn.L
 
 
 def zero_last_norm(module: nn.Module) -> dict[str, Fill]:
-    """Weight 0 for the last norm of a branch with a shortcut, so that the block starts as its shortcut."""
+    """A weight of 0 for the last norm of a branch with a shortcut, so that the block starts as its shortcut."""
     if not isinstance(module, ResidualBlock) and not (isinstance(module, LinearResidual) and module.has_shortcut):
         return {}
     last = [name for name, each in module.layers.named_children() if isinstance(each, ConvNormActivation)][-1:]
-    weights = [f"layers.{name}.norm.weight" for name in last]  # which a network without norms does not have
+    weights = [f"layers.{name}.norm.weight" for name in last]  # a network without norms has none
     return {name: Constant(0) for name, _ in module.named_parameters() if name in weights}
 
 
@@ -124,12 +124,12 @@ def small_normal(module: nn.Linear) -> Fill:
 
 
 def uniform(module: nn.Linear) -> Fill:
-    """Uniform by the outputs: up to 1 over their root."""
+    """Uniform up to ``1 / sqrt(out_features)``."""
     return Uniform(1 / math.sqrt(module.out_features))
 
 
 def wide_uniform(module: nn.Linear) -> Fill:
-    """Uniform by the outputs: up to the root of 3 over theirs, a variance of 1 over their number."""
+    """Uniform up to ``sqrt(3 / out_features)``, for a variance of ``1 / out_features``."""
     return Uniform(math.sqrt(3 / module.out_features))
 
 

@@ -1,4 +1,4 @@
-"""The places of blocks in a network: their strides, dilations and rates of stochastic depth."""
+"""Strides, dilations and stochastic depth rates of the blocks of a network."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -11,7 +11,7 @@ __all__ = ["Place", "branch_rates", "places"]
 
 
 def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
-    """The stochastic depth of each block, in proportion to its place, up to ``drop_path_rate`` at the place ``last``.
+    """The stochastic depth rate of each block, proportional to its index: ``drop_path_rate`` at the index ``last``.
 
     Source:
         Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
@@ -20,12 +20,12 @@ def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
 
 
 class Place(NamedTuple):
-    """The place of a block in its network.
+    """The stride and dilation of a block.
 
     Attributes:
         stride: The block's stride, in pixels.
         dilation: Spacing between the pixels of its kernels.
-        input_dilation: That of the block before.
+        input_dilation: The dilation of the previous block.
     """
 
     stride: Sizes
@@ -36,15 +36,15 @@ class Place(NamedTuple):
 def places(
     strides: Sequence[Sizes], repeats: Sequence[int], *, stem_reduction: Sizes, output_stride: int
 ) -> list[list[Place]]:
-    """The places of the blocks of each stage.
+    """Strides and dilations of the blocks of each stage.
 
-    A stride that would reduce by more than ``output_stride`` is replaced by dilation of the kernels that follow, which
-    then see the same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
+    A stride that would exceed ``output_stride`` is replaced by dilation of the kernels that follow, which then read the
+    same input pixels (Yu et al. 2017, https://arxiv.org/abs/1705.09914).
 
     Args:
         strides: The stride of the first block of each stage, in pixels; one number, or one for each dimension.
         repeats: The number of blocks of each stage.
-        stem_reduction: Input size over the size of the stem's output; likewise.
+        stem_reduction: Ratio of the input size to the size of the stem's output; one number, or one for each dimension.
         output_stride: The largest reduction: 8, 16 or 32.
 
     Raises:
@@ -68,7 +68,7 @@ def places(
 def along_one_dimension(
     strides: Sequence[Any], repeats: Sequence[int], stem_reduction: Any, output_stride: int
 ) -> list[list[Place]]:
-    """What ``places`` returns, for strides of one number each."""
+    """The result of ``places`` for strides of one number each."""
     wanted = list(accumulate(strides, mul, initial=stem_reduction))
     stages = []
     for index, count in enumerate(repeats):

@@ -1,4 +1,4 @@
-"""The sizes of what the parts of a network return, computed on shapes, with a large image as the input."""
+"""Output sizes of the parts of a network, computed from the shape of a large image."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,16 +11,16 @@ from lazytorch.summary import output_shapes
 
 __all__ = ["has_stride", "is_dilated", "is_plain", "reduction_of", "shapes_of"]
 
-SIDE = 3840  # pixels: whole after strides of 2, 3 and 5, and so large that padding does not change a ratio
+SIDE = 3840  # pixels: divisible by strides of 2, 3 and 5, and so large that padding does not change a ratio
 
 
 def shapes_of(modules: Sequence[nn.Module], built_from: tuple[int, ...] | None) -> list[tuple[int, ...]]:
-    """The shapes of an input, and of the outputs of modules that are called one after the other.
+    """The shapes of an input and of the outputs of modules that are called in sequence.
 
     Args:
         modules: The modules; they may be lazy.
-        built_from: The shape of an input that they accept, if one is known. Others are tried before: a large one shows
-            every stride.
+        built_from: The shape of an input that they accept, if it is known. Larger shapes are tried first, because a
+            large input has the exact ratio of every stride.
     """
     parts = Parts(modules)
     examples = examples_for(parts, SIDE)
@@ -32,13 +32,13 @@ def shapes_of(modules: Sequence[nn.Module], built_from: tuple[int, ...] | None) 
             refused = refused or error
     assert refused is not None
     refused.add_note("while the stem and stages ran on the shape of an image")
-    if isinstance(refused, AttributeError):  # which a property would hide
+    if isinstance(refused, AttributeError):  # in a property, Python would call __getattr__ and hide this error
         raise RuntimeError(str(refused)) from refused
     raise refused
 
 
 class Parts(nn.Module):
-    """Calls modules one after the other, and returns the output of each."""
+    """Calls modules in sequence, and returns the output of each."""
 
     def __init__(self, parts: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -66,11 +66,11 @@ def has_stride(part: nn.Module | None) -> bool:
 
 
 def is_plain(value: object) -> bool:
-    """Whether an attribute may be a stride or the like."""
+    """Whether an attribute may be a stride, a padding or a similar number."""
     return type(value) in (int, float, tuple)
 
 
 def reduction_of(before: Sequence[int], after: Sequence[int]) -> Sizes:
-    """The sizes of the input over those of an output; one number if they are equal."""
+    """The ratios of input sizes to output sizes; one number if all are equal."""
     ratios = [max(1, round(size / reduced)) for size, reduced in zip(before, after, strict=True)]
     return tuple(ratios) if len({*ratios}) > 1 else ratios[0]

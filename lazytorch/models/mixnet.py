@@ -1,7 +1,7 @@
 """MixNet: Tan & Le 2019, "MixConv: Mixed Depthwise Convolutional Kernels", figure 5, https://arxiv.org/abs/1907.09595.
 
-The names are timm's, whose mixnet_xl and mixnet_xxl are wider and deeper than the paper's; the grouped 1x1
-convolutions are those of the authors' code. The names that begin with tf have TensorFlow's padding and eps.
+The names are timm's; its mixnet_xl and mixnet_xxl are wider and deeper than the networks of the paper. Grouped 1x1
+convolutions are as in the authors' code. Names that begin with tf have TensorFlow's padding and eps.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ SILU = partial(nn.SiLU, inplace=True)
 
 
 def mixed(*parts: int, conv_layer: Callable[..., nn.Module], **options: Any) -> nn.Module:
-    """An inverted bottleneck; ``parts`` are those of its convolutions: that expands, depthwise, and that projects."""
+    """An inverted bottleneck; ``parts`` are the number of parts of its expansion, depthwise and projection layers."""
     layers = {
         name: partial(MixedConv, parts=count, conv_layer=conv_layer)
         for name, count in zip(("expand", "depthwise", "project"), parts, strict=True)

@@ -4,7 +4,8 @@
 - FBNet-C: Wu et al. 2019, table 3, https://arxiv.org/abs/1812.03443.
 - Single-Path NAS: Stamoulis et al. 2019, figure 5, https://arxiv.org/abs/1904.02877.
 
-``mnasnet0_5`` to ``mnasnet1_3`` are torchvision's, with the paper's momentum; the others are timm's. semnasnet is A1.
+``mnasnet0_5`` to ``mnasnet1_3`` are torchvision's, with the momentum of the paper; the others are timm's. ``semnasnet``
+is A1.
 """
 
 from functools import partial

@@ -1,6 +1,6 @@
-"""MobileNet: the networks of inverted bottlenecks, from MobileNetV1 to EfficientNetV2, each a table of stages.
+"""MobileNet: networks of inverted bottlenecks by a table of stages, from MobileNetV1 to EfficientNetV2.
 
-The tables stand in a file for each family; what the families share is here.
+Each family has a file with its tables. This file contains the code that they share.
 """
 
 import math
@@ -45,7 +45,7 @@ def rounded_quarter(channels: int) -> int:
 # The squeeze-excitation of MobileNetV3.
 SE_V3 = partial(SqueezeExcitation, squeeze_channels=rounded_quarter, gate=nn.Hardsigmoid)
 
-# timm's names of EfficientNet and MobileNetV3, and so of most networks here.
+# timm's names for EfficientNet and MobileNetV3, and therefore for most of these networks.
 TIMM = Rules("""
     stem.conv                         conv_stem
     stem.norm                         bn1
@@ -69,9 +69,9 @@ TIMM = Rules("""
     stages.S.B.layers.conv.conv       blocks.{S}.{B}.conv_exp         if=project
     stages.S.B.layers.conv.conv       blocks.{S}.{B}.conv
 """)
-# What timm's models with weights from TensorFlow have besides: padding that depends on the input, and its eps.
+# Options of timm's models with weights from TensorFlow: TensorFlow's padding, which depends on the input, and its eps.
 TENSORFLOW = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3), "conv_layer": SameConv2d}
-# torchvision's names of EfficientNet.
+# torchvision's names for EfficientNet.
 TORCHVISION = Rules("""
     stem.conv                         features.0.0
     stem.norm                         features.0.1
@@ -90,15 +90,15 @@ class Stage(NamedTuple):
     """A row of a network's table: ``repeats`` blocks, the first of them with ``stride``.
 
     Attributes:
-        out_channels: Channels produced, before the network's width is applied and they are rounded.
-        repeats: Blocks, before the network's depth is applied.
+        out_channels: Output channels, before they are multiplied by the network's width and rounded.
+        repeats: Number of blocks, before it is multiplied by the network's depth.
         stride: Stride of the first block, in pixels; one number, or one for each spatial dimension.
-        kernel_size: Size of the kernel, in pixels; likewise.
-        expansion_ratio: Expanded channels over those of the block's input.
-        se_layer: Squeeze-excitation or the like of each block; None for none.
-        activation: Called without arguments; None for the network's.
+        kernel_size: Size of the kernel, in pixels; one number, or one for each spatial dimension.
+        expansion_ratio: Ratio of the expanded channels to the block's input channels.
+        se_layer: The attention of each block, such as ``SqueezeExcitation``; None for no attention.
+        activation: Called without arguments; None for the network's activation.
         block: ``LazyInvertedBottleneck``, ``LazyFusedInvertedBottleneck``, ``LazyUniversalInvertedBottleneck``, a
-            ``functools.partial`` of one, or the like.
+            ``functools.partial`` of one, or a similar block.
 
     Example:
         >>> from lazytorch.models import MobileNet, Stage
@@ -119,55 +119,58 @@ class Stage(NamedTuple):
 
 
 def ceil(blocks: float) -> int:
-    """Whole blocks, as the EfficientNet papers count them: any more than a whole number is one more."""
+    """Round a number of blocks up, as in the EfficientNet papers."""
     return math.ceil(blocks)
 
 
 def as_stated(channels: int, width: float) -> int:
-    """Channels that the network's width does not change."""
+    """Return ``channels`` without applying the network's width."""
     return channels
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels by the network's width, a multiple of 8."""
+    """Multiply ``channels`` by the network's width, rounded to a multiple of 8."""
     return round_channels(channels * width)
 
 
 def scaled_up(channels: int, width: float) -> int:
-    """Channels by the network's width if that is above 1."""
+    """Multiply ``channels`` by the network's width if the width is above 1."""
     return max(channels, round_channels(channels * width))
 
 
 @family
 class MobileNet(Network):
-    """A network of inverted bottlenecks by a table.
+    """A network of inverted bottlenecks that a table lists.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
-        stages: The table, one row for each stage; or several rows, for a stage of different blocks.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
+        stages: The table, one row for each stage; or several rows for a stage with different blocks.
         width: Factor of the channels of all stages.
         depth: Factor of the number of blocks of all stages, or one for each stage.
         rounding: Called with the channels of a stage times ``width``, and with the expanded channels of a block;
-            returns whole channels.
+            returns a whole number of channels.
         round_depth: Called with the number of blocks of a stage times ``depth``; returns a whole number.
-        fixed_ends: Whether ``depth`` leaves the first and the last stage as they are.
+        fixed_ends: Whether ``depth`` is not applied to the first and the last stage.
         stem_channels: Channels of the first convolution.
-        stem_kernel_size: Size of its kernel, in pixels; one number, or one for each spatial dimension.
-        stem_stride: Its stride, in pixels; likewise.
-        stem_width: Called with ``stem_channels`` and ``width``; returns its channels.
-        final_channels: Channels of a 1x1 convolution before the pooling; None for none.
-        final_width: Called with ``final_channels`` and ``width``; returns its channels.
-        hidden_channels: Channels of a layer between the pooling and the classifier; None for none.
-        hidden: Called with ``hidden_channels``, ``norm_layer`` and ``activation``; returns that layer: ``pointwise`` or
-            ``linear`` of ``lazytorch.models.heads``, or a ``functools.partial`` of one.
-        anti_aliasing: Replaces the stride of a block's convolution; see the block.
-        rates_end: Whether the last block has ``drop_path_rate`` itself, or one step less.
-        initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's.
-        names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights.
-        options: Those of every network; see ``NetworkOptions``.
+        stem_kernel_size: Size of the first convolution's kernel, in pixels; one number, or one for each spatial
+            dimension.
+        stem_stride: Stride of the first convolution, in pixels; one number, or one for each spatial dimension.
+        stem_width: Called with ``stem_channels`` and ``width``; returns the channels of the first convolution.
+        final_channels: Channels of a 1x1 convolution before the pooling; None for no convolution.
+        final_width: Called with ``final_channels`` and ``width``; returns the channels of the final convolution.
+        hidden_channels: Channels of a layer between the pooling and the classifier; None for no layer.
+        hidden: Called with ``hidden_channels``, ``norm_layer`` and ``activation``; returns the layer between the
+            pooling and the classifier: ``pointwise`` or ``linear`` of ``lazytorch.models.heads``, or a
+            ``functools.partial`` of one.
+        anti_aliasing: The layer that replaces the stride of a block's convolution; see the block.
+        rates_end: Whether the rate of the last block is ``drop_path_rate``; otherwise it is one step smaller.
+        initialize: Applied to every module when it is built, to initialize its weights; None for PyTorch's default
+            initialization.
+        names: Rules for the names of the weights in ``"torchvision"`` and ``"timm"``.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -178,7 +181,7 @@ class MobileNet(Network):
         RuntimeError: If the weights do not fit the model.
 
     Source:
-        The paper of each family, in its file.
+        The paper of each family is named in the file of the family.
 
     Example:
         >>> import torch
@@ -224,7 +227,7 @@ class MobileNet(Network):
         names: Mapping[str, Rules] | None = None,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        self.rules["stages"]("stages", stages, self)  # also the default, which is no table
+        self.rules["stages"]("stages", stages, self)  # also raises an error if no table was given
         table = blocks(stages, width, depth, rounding, round_depth, fixed_ends)
         stem = stem_width(stem_channels, width)
         final = None if final_channels is None else final_width(final_channels, width)
@@ -254,7 +257,7 @@ def block(
     input_dilation: int,
     **options: Any,
 ) -> nn.Module:
-    """A block of a row. Its only kernel is that with the stride, and so has the dilation of the block before."""
+    """A block of a row. Its dilation is that of the previous block, because its only larger kernel has the stride."""
     return lazy_twin(row.block)(
         kernel_size=row.kernel_size,
         expansion_ratio=row.expansion_ratio,
@@ -273,7 +276,7 @@ def blocks(
     round_depth: Callable[[float], int],
     fixed_ends: bool,
 ) -> list[list[Stage]]:
-    """The table with one row for each block, in each stage, of the channels and blocks that they have."""
+    """The rows of the blocks of each stage: one row for each block, with the width and the depth applied."""
     groups = [[each] if isinstance(each, Stage) else list(each) for each in stages]
     depths = list(depth) if isinstance(depth, Sequence) else [depth] * len(groups)
     if len(depths) != len(groups):
@@ -284,7 +287,7 @@ def blocks(
     for rows, factor in zip(groups, depths, strict=True):
         counts = [row.repeats for row in rows]
         left, wanted = sum(counts), max(1, round_depth(sum(counts) * factor))
-        # The last rows take their share first: so the first, which differs most often, is repeated least.
+        # Blocks are assigned from the last row on, so that the first row, which often differs, is repeated least.
         for index in reversed(range(len(rows))):
             share = max(1, round(counts[index] / left * wanted))
             left, wanted, counts[index] = left - counts[index], wanted - share, share

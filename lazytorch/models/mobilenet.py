@@ -4,7 +4,7 @@
 - MobileNetV2: Sandler et al. 2018, "Inverted Residuals and Linear Bottlenecks", table 2,
   https://arxiv.org/abs/1801.04381.
 
-``mobilenet_v2`` is torchvision's, in its initial weights as well; the others are timm's.
+``mobilenet_v2`` is torchvision's, also in its initial weights; the others are timm's.
 """
 
 from functools import partial

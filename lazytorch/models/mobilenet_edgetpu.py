@@ -1,7 +1,7 @@
-"""MobileNets for edge TPUs: fused inverted bottlenecks first, as these compute dense convolutions fast.
+"""MobileNets for edge TPUs: the first blocks are fused, because edge TPUs compute dense convolutions fast.
 
-Gupta & Akin 2020, https://arxiv.org/abs/2003.02838; the tables, and all of the second version, are from the TensorFlow
-models' edgetpu/vision, as in timm, which all names are of.
+Gupta & Akin 2020, https://arxiv.org/abs/2003.02838; the tables, and all of the second version, are from edgetpu/vision
+of the TensorFlow models, as in timm. All names are timm's.
 """
 
 from functools import partial
@@ -40,7 +40,7 @@ MOBILENET_EDGETPU = (
 
 
 def version_2(*channels: int, group_size: int = 64) -> tuple[Stage | tuple[Stage, ...], ...]:
-    """The table of the second version, which differs between its sizes in channels and in the size of groups alone."""
+    """The table of the second version; its sizes differ only in channels and in the size of groups."""
     first, second, third, fourth, fifth, sixth, last = channels
     grouped = partial(LazyFusedInvertedBottleneck, group_size=group_size)
     return (

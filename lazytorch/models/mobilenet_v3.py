@@ -3,8 +3,9 @@
 - MobileNetV3: Howard et al. 2019, "Searching for MobileNetV3", tables 1 and 2, https://arxiv.org/abs/1905.02244.
 - PP-LCNet: Cui et al. 2021, table 1, https://arxiv.org/abs/2109.15099.
 
-``mobilenet_v3_large`` and ``_small`` are torchvision's: the hidden layer after the pooling is linear, the constants of
-BatchNorm are TensorFlow's. The others are timm's: a 1x1 convolution, and PyTorch's. Weights go from each to the other.
+``mobilenet_v3_large`` and ``_small`` are torchvision's: the hidden layer after the pooling is linear, and BatchNorm has
+TensorFlow's constants. The others are timm's: the hidden layer is a 1x1 convolution, and BatchNorm has PyTorch's
+constants. Weights of one kind can be loaded into the other.
 """
 
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def quarter(channels: int) -> int:
     return round(channels / 4)
 
 
-# Where a row says ReLU, the paper has RE; the others have HS.
+# ReLU is RE in the paper's tables; rows without it are HS (hard swish).
 MOBILENET_V3_LARGE = (
     Stage(16, activation=RELU),
     (Stage(24, stride=2, expansion_ratio=4, activation=RELU), Stage(24, expansion_ratio=3, activation=RELU)),
@@ -109,7 +110,7 @@ LCNET = (
 
 
 def squeezed_as_activated(row: Stage) -> Stage:
-    """With squeeze-excitation of the row's own activation, and as many channels in between as a quarter rounds to."""
+    """Add squeeze-excitation with the row's activation and a quarter of the channels, rounded, between its layers."""
     if row.se_layer is None:
         return row
     activation = row.activation or HARD_SWISH
@@ -135,7 +136,7 @@ NAMES = Rules("""
 
 
 def minimal(table: Sequence[Stage | tuple[Stage, ...]]) -> list[list[Stage]]:
-    """The table without squeeze-excitation, hard swish and larger kernels."""
+    """The table without squeeze-excitation, hard swish and kernels larger than 3x3."""
     stages = [[each] if isinstance(each, Stage) else each for each in table]
     return [
         [row._replace(kernel_size=min(largest(row.kernel_size), 3), se_layer=None, activation=None) for row in rows]

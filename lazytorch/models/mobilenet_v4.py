@@ -1,6 +1,6 @@
 """MobileNetV4, without attention: Qin et al. 2024, tables 8 to 10, https://arxiv.org/abs/2404.10518.
 
-All are timm's, those with anti-aliasing (aa: averaged, blur: blurred) its own.
+All are timm's. Networks with anti-aliasing (aa: average pooling, blur: blur pooling) are not in the paper.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ __all__ = [
 def uib(
     out_channels: int, start: int, kernel_size: int, expansion_ratio: float, *, stride: int = 1, repeats: int = 1
 ) -> Stage:
-    """A row of universal inverted bottlenecks, as the paper's tables have them: the side of each kernel, 0 for none."""
+    """A row of universal inverted bottlenecks, with the kernel sizes of the paper's tables; 0 for no convolution."""
     block = partial(LazyUniversalInvertedBottleneck, start_kernel_size=start)
     return Stage(out_channels, repeats, stride, kernel_size, expansion_ratio, block=block)
 

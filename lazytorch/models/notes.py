@@ -1,4 +1,4 @@
-"""Notes of errors in a network: the module that raised it, and the input that the network was built from."""
+"""Notes on errors in a network: the module that raised the error, and the input that the network was built from."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["note_call"]
 
 
 def note_call(model: "Trunk", error: Exception, x: Any) -> None:
-    """Add notes to ``error``: the module of ``model`` that raised it, and what ``model`` was built from."""
+    """Add notes to ``error``: the module of ``model`` that raised it, and the input that ``model`` was built from."""
     note_path(model, error)
     shape = list(getattr(x, "shape", ()))
     if any("was built from" in note for note in getattr(error, "__notes__", ())):

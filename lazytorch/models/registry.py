@@ -21,7 +21,7 @@ N = TypeVar("N", bound=Backbone)
 
 
 class Entry(NamedTuple):
-    """A model of the zoo, and what it is called elsewhere."""
+    """The builder of a model, and the names of the model in torchvision and timm."""
 
     build: Callable[..., Backbone]
     references: dict[str, str]
@@ -37,13 +37,13 @@ def model(
     /,
     **config: Any,
 ) -> Callable[P, N]:
-    """The builder of one model: its family's, with other defaults; entered in the registry.
+    """Register a model, and return its builder: the constructor of the family, with other default values.
 
     Args:
-        name: The model's, which is also what its references call it.
-        family: The class of the network; the parameters of its constructor are the builder's.
+        name: The name of the model, also in torchvision and timm.
+        family: The class of the network; the builder has the parameters of its constructor.
         sources: The zoos that have a model of that name.
-        config: What makes this model of the family.
+        config: The options that define this model.
     """
     signature, sections = about(family)
     references = dict.fromkeys(sources, name)
@@ -78,17 +78,17 @@ def model(
 
 @functools.cache
 def about(family: Callable[..., Backbone]) -> tuple[inspect.Signature, str]:
-    """The signature of a family, and what its docstring says of arguments, shapes, errors and source."""
+    """The signature of a family, and the sections of its docstring."""
     return inspect.signature(family), (inspect.getdoc(family) or "").partition("\n\n")[2].partition("Example:")[0]
 
 
 def list_models(include: str | Iterable[str] | None = None, exclude: str | Iterable[str] | None = None) -> list[str]:
-    """The names of the zoo's models, in alphabetical order with numbers by size.
+    """The names of the zoo's models, in alphabetical order, with numbers in numerical order.
 
     Args:
-        include: A pattern with the wildcards ``*``, ``?`` and ``[...]``, or several; a name that fits one is listed. By
-            default, and if there is no pattern, all are.
-        exclude: Likewise; a name that fits one is not.
+        include: A pattern with the wildcards ``*``, ``?`` and ``[...]``, or several patterns; names that match one of
+            them are listed. By default, or if the list of patterns is empty, all names are listed.
+        exclude: A pattern or several patterns; names that match one of them are not listed.
 
     Example:
         >>> from lazytorch.models import list_models
@@ -123,19 +123,19 @@ def get_model(
 def get_model(
     name: str, *, features_only: bool = False, out_indices: Sequence[int] | None = None, **config: Any
 ) -> Backbone | Features:
-    """Build the model of that name.
+    """Construct the model of that name.
 
     Args:
         name: One of ``list_models()``.
-        features_only: Whether to return its feature maps, as a ``Features``, in place of its classes.
-        out_indices: Which of them, by their places in the model's ``feature_info``, negative ones from its end; by
-            default all.
+        features_only: Whether to return a ``Features``, which computes feature maps instead of classes.
+        out_indices: The indices of the feature maps in the model's ``feature_info``, which may be negative. By default
+            all.
         config: The options of the function of that name in ``lazytorch.models``, such as ``num_classes`` and
             ``weights``.
 
     Raises:
         ValueError: If no model has that name, or there is no such feature map.
-        TypeError: If the model has no option of a name in ``config``, or there are ``out_indices`` of no features.
+        TypeError: If the model has no option of a name in ``config``, or ``out_indices`` are given without ``features_only``.
 
     Example:
         >>> import torch
@@ -149,13 +149,15 @@ def get_model(
     """
     flag("features_only", features_only, "get_model")
     if out_indices is not None and not features_only:
-        raise TypeError(f"get_model: out_indices are of feature maps, got {out_indices!r}. Pass features_only=True.")
+        raise TypeError(
+            f"get_model: out_indices must be None without features_only, got {out_indices!r}. Pass features_only=True."
+        )
     backbone = entry(name, "get_model").build(**config)
     return Features(backbone, out_indices) if features_only else backbone
 
 
 def references(name: str) -> dict[str, str]:
-    """The models of torchvision and timm that the model of that name equals, by source.
+    """The models of torchvision and timm that compute the same as the model of that name, by zoo.
 
     Raises:
         ValueError: If no model has that name.

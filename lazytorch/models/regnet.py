@@ -1,4 +1,4 @@
-"""RegNet V, X, Y and Z, by four numbers. Those that have a name are in ``regnets.py``.
+"""RegNet V, X, Y and Z: networks defined by four numbers. The networks with names are in ``regnets.py``.
 
 Radosavovic et al. 2020, "Designing Network Design Spaces", https://arxiv.org/abs/2003.13678. The widths of all blocks
 follow from four numbers (section 3.3): ``width(j) = first_width + slope * j`` of block ``j``, to the nearest power of
@@ -84,7 +84,7 @@ PREACTIVATED = {
 
 
 def activated(*, activation: Callable[[], nn.Module] | None, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """The end of a network whose last block has none; it leaves the last feature map as it is."""
+    """The activation after the last stage, if its blocks have none at the end; it does not change the feature map."""
     after: Any = nn.Identity() if activation is None else activation()
     if hasattr(after, "inplace"):
         after.inplace = False
@@ -97,38 +97,42 @@ def nearest(width: int, group_size: int) -> int:
 
 
 def not_both(owner: object, inverted: bool, preactivation: bool) -> None:
-    """The rule of the two kinds of blocks."""
+    """The rule of ``inverted`` and ``preactivation``, which exclude each other."""
     if inverted and preactivation:
         raise ValueError(f"{who(owner)}: inverted and preactivation are two kinds of blocks, got both. Choose one.")
 
 
 @family
 class RegNet(Network):
-    """A network of bottleneck blocks without a bottleneck, or inverted ones, whose widths grow by a rule.
+    """A network of bottleneck blocks, or inverted bottlenecks, whose widths follow from four numbers.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         depth: Number of blocks of all stages.
         first_width: Channels of the first block.
-        slope: Channels by which each block is wider than the one before, before rounding.
+        slope: Difference between the channels of a block and those of the previous block, before rounding.
         factor: Ratio of the widths of two stages, before rounding.
-        group_size: Channels of each group of a block's convolution; all channels where they are fewer.
-        rounding: Called with the width of a stage and the size of its groups; returns a width that they divide.
+        group_size: Channels of each group of a block's convolution; if a block has fewer channels, it has one group.
+        rounding: Called with the width of a stage and the size of its groups; returns a width that is a multiple of
+            this size.
         stem_channels: Channels of the first convolution, which has a stride of 2.
-        expansion_ratio: Channels of a block's convolution over those of its output.
-        inverted: Whether blocks end without an activation, and have a shortcut only where it is the identity, as in
+        expansion_ratio: Ratio of the channels of a block's convolution to its output channels.
+        inverted: Whether blocks end without an activation, and have a shortcut only if it can be the identity, as in
             RegNetZ.
         preactivation: Whether blocks begin with a norm and an activation, as in RegNetV.
-        shortcut: Applied to a block's input where the identity does not fit, unless ``inverted``; see the block.
-        final_channels: Channels of a 1x1 convolution before the pooling; None for none.
-        squeeze_ratio: Channels of a block's input over those of its squeeze-excitation; None for none.
-        zero_init: Whether a norm at the end of a branch starts with weight 0, and so the block as its shortcut.
-        fan_per_group: Whether initialization counts the outputs of each group of a convolution alone, and sets all
+        shortcut: Called to construct a block's shortcut if it cannot be the identity, unless ``inverted``; see the
+            block.
+        final_channels: Channels of a 1x1 convolution before the pooling; None for no convolution.
+        squeeze_ratio: Ratio of a block's input channels to the channels of its squeeze-excitation; None for no
+            squeeze-excitation.
+        zero_init: Whether the weight of a norm at the end of a branch is initialized to 0, so that the block starts as
+            its shortcut.
+        fan_per_group: Whether initialization divides the number of outputs of a convolution by its groups, and sets all
             biases to 0.
-        options: Those of every network; see ``NetworkOptions``.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -222,14 +226,14 @@ class RegNet(Network):
 
 
 def widths(depth: int, first_width: int, slope: float, factor: float) -> list[int]:
-    """The channels of each block: equations 2 to 4 of the paper, and then multiples of 8."""
+    """The channels of each block, by equations 2 to 4 of the paper, rounded to multiples of 8."""
     exponents = (round(math.log(1 + slope * index / first_width) / math.log(factor)) for index in range(depth))
     return [round(first_width * factor**exponent / 8) * 8 for exponent in exponents]
 
 
 @known_function
 def initial_values(module: nn.Module, *, zero_init: bool, fan_per_group: bool) -> dict[str, Fill]:
-    """He normal by outputs for convolutions; with ``zero_init``, weight 0 for the last norm of every branch."""
+    """He normal, fan-out, for convolutions; with ``zero_init``, weight 0 for the last norm of every branch."""
     fills = fan_out_normal(module, per_group=fan_per_group, linear=small_normal)
     if not fan_per_group and not isinstance(module, nn.Linear):
         fills.pop("bias", None)

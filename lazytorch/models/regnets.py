@@ -1,7 +1,7 @@
-"""The RegNets that have a name, one row each.
+"""The RegNets with names, one row each.
 
 - X and Y: Radosavovic et al. 2020, appendix, https://arxiv.org/abs/2003.13678. Names with mf and gf are torchvision's,
-  all others timm's; those that end with tv have torchvision's rule for widths that groups do not divide.
+  all others timm's. Names that end with tv use torchvision's rule for widths that are not a multiple of the group size.
 - V: timm's Y with the blocks of ResNetV2, He et al. 2016, https://arxiv.org/abs/1603.05027.
 - Z: the blocks of Dollár et al. 2021, https://arxiv.org/abs/2103.06877, with the numbers of timm; h has a final
   convolution.
@@ -76,7 +76,7 @@ __all__ = [
 def row(
     name: str, depth: int, first_width: int, slope: float, factor: float, group_size: int, *options: dict[str, Any]
 ):
-    """Enter a model in the registry. The columns are those of the paper's tables: d, w_0, w_a, w_m, g."""
+    """Register a model. The columns are those of the paper's tables: d, w_0, w_a, w_m, g."""
     config = {key: value for each in options for key, value in each.items()}
     source = config.pop("source", "timm")
     return model(
@@ -94,7 +94,7 @@ def row(
 
 @known_function
 def averaged(*places: Any, dilation: int, input_dilation: int, **options: Any) -> nn.Module:
-    """The shortcut of timm's RegNet: where dilation replaces a stride, it averages only if the input is dilated."""
+    """The shortcut of timm's RegNet. If dilation replaces a stride, it has a pooling only if its input is dilated."""
     return pooled_projection(*places, dilation=input_dilation, **options)
 
 

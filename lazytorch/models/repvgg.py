@@ -1,11 +1,11 @@
 """RepVGG and MobileOne: convolutions with parallel branches in training, plain ones in inference.
 
 Ding et al. 2021, "RepVGG: Making VGG-style ConvNets Great Again", tables 2 and 3, https://arxiv.org/abs/2101.03697;
-D2se is of the authors' code. Vasu et al. 2023, "MobileOne: An Improved One Millisecond Mobile Backbone", section 3.3,
+D2se is from the authors' code. Vasu et al. 2023, "MobileOne: An Improved One Millisecond Mobile Backbone", section 3.3,
 https://arxiv.org/abs/2206.04040.
 
-Each name equals timm's, with one departure: where dilation replaces strides, the kernels of MobileOne dilate; those of
-timm do not.
+Each network equals timm's of the same name, with one departure: if dilation replaces strides, the kernels of MobileOne
+are dilated; those of timm's are not.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ __all__ = [
 
 
 def names(convolution: str, pointwise: str) -> Rules:
-    """The names in timm, with those of the branches; ``conv`` itself is the convolution in place of branches."""
+    """The names in timm. The last name of ``conv`` is that of the convolution that replaces the branches."""
     rules = """
         {ours}.conv.identity        {theirs}.identity
         {ours}.conv.pointwise.conv  {theirs}.{pointwise}.conv
@@ -69,25 +69,26 @@ OF_REPVGG, OF_MOBILEONE = names("conv_kxk", "conv_1x1"), names("conv_kxk.*", "co
 
 @family
 class RepVGG(Network):
-    """A network of 3x3 convolutions with parallel branches, one after the other.
+    """A sequence of 3x3 convolutions with parallel branches.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
     ``optimize_for_inference`` replaces the branches of a trained network by single convolutions. Its weights, and those
     of timm's ``reparameterize_model``, fit the same network with ``reparameterized=True``.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         depths: Number of blocks of each stage, the first of which has a stride of 2.
-        widths: Channels of each stage. The stem has those of the first one, but at most 64.
-        separable: Whether a depthwise and a 1x1 convolution, each with its branches, are in place of each 3x3
-            convolution, as in MobileOne.
+        widths: Channels of each stage. The stem has as many as the first stage, but at most 64.
+        separable: Whether each 3x3 convolution is replaced by a depthwise and a 1x1 convolution, each with branches, as
+            in MobileOne.
         groups: Number of groups of every second 3x3 convolution of a stage, if they are not ``separable``.
-        branches: Number of parallel convolutions of one size in each block; the stem has one.
-        se_layer: The attention of blocks; see ``MultiBranchConv``. None for none.
-        se_blocks: Number of the last blocks of each stage that have it; by default all blocks and the stem.
-        reparameterized: Whether to construct single convolutions in place of the branches.
-        options: Those of every network; see ``NetworkOptions``.
+        branches: Number of parallel convolutions with the same kernel size in each block; the stem has one.
+        se_layer: The attention of blocks; see ``MultiBranchConv``. None for no attention.
+        se_blocks: For each stage, the number of its last blocks that have the attention. By default all blocks and the
+            stem have it.
+        reparameterized: Whether to construct single convolutions instead of branches.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -142,7 +143,9 @@ class RepVGG(Network):
         stem = partial(make, min(64, widths[0]), stride=2, se_layer=se_layer if se_blocks is None else None)
         se_blocks = depths if se_blocks is None else se_blocks
         if len(se_blocks) != len(depths):
-            raise ValueError(f"RepVGG: depths and se_blocks must be as many, got {len(depths)} and {len(se_blocks)}.")
+            raise ValueError(
+                f"RepVGG: depths and se_blocks must have the same length, got {len(depths)} and {len(se_blocks)}."
+            )
         width, residual, stages = min(64, widths[0]), not reparameterized, []
         for depth, out_channels, last in zip(depths, widths, se_blocks, strict=True):
             rows: list[Row] = []
@@ -170,14 +173,14 @@ class RepVGG(Network):
 
 @known_function
 def initial_values(module: nn.Module, *, small_norms: bool) -> dict[str, Fill]:
-    """He normal by outputs of each group for convolutions; with ``small_norms``, norms begin around 0.1, as timm's."""
+    """He normal, fan-out of each group, for convolutions; with ``small_norms``, norms start around 0.1, as in timm."""
     if small_norms and isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and module.affine:
         return {"weight": Normal(0.1, mean=0.1), "bias": Normal(0.1)}
     return fan_out_normal(module, per_group=True, linear=small_normal)
 
 
 def row(name: str, depths: Sequence[int], factors: Sequence[float], **config: Any):
-    """Enter a network in the registry, with ``factors`` of the widths."""
+    """Register a network, with ``factors`` by which the widths are multiplied."""
     widths = [int(base * factor) for base, factor in zip((64, 128, 256, 512), factors, strict=True)]
     return model(name, RepVGG, ["timm"], depths=depths, widths=widths, **config)
 

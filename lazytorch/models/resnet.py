@@ -32,7 +32,7 @@ from lazytorch.models.tables import a_stride_each, as_many
 
 __all__ = ["ResNet"]
 
-# The names in torchvision and timm, which agree where both have a module.
+# The names in torchvision and timm, which are equal for modules that both have.
 NAMES = Rules("""
     stem.conv                           conv1
     stem.norm                           bn1
@@ -45,7 +45,7 @@ NAMES = Rules("""
     stem_pool.conv                      maxpool.0
     stem_pool.norm                      maxpool.1
     head.classifier                     fc
-    # In a pooled shortcut the pool counts, also where there is none.
+    # In a pooled shortcut, index 0 is the pooling, even if there is none.
     stages.S.B.shortcut.conv            layer{S+1}.{B}.downsample.0
     stages.S.B.shortcut.norm            layer{S+1}.{B}.downsample.1
     stages.S.B.shortcut.project.conv    layer{S+1}.{B}.downsample.1
@@ -65,7 +65,7 @@ NAMES = Rules("""
     stages.S.B.layers.*.norm            layer{S+1}.{B}.bn{C+1}
 """)
 
-# timm's names of ResNetV2.
+# timm's names for ResNetV2.
 PREACTIVATED = Rules("""
     stem.conv1.norm                  stem.norm1
     stem.conv2.norm                  stem.norm2
@@ -99,33 +99,35 @@ def quarter(channels: int) -> int:
 class ResNet(Network):
     """A network of residual blocks.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         depths: Number of blocks of each stage.
         widths: Channels of each stage, before ``expansion``.
         strides: Stride of each stage, in pixels; one number, or one for each spatial dimension. By default 1 for the
             first stage and 2 for the others.
-        block: ``LazyBottleneckBlock``, ``LazyBasicBlock``, a ``functools.partial`` of one, or the like; called by
-            keyword.
-        expansion: Channels of a block's output over the width of its stage.
+        block: ``LazyBottleneckBlock``, ``LazyBasicBlock``, a ``functools.partial`` of one, or a similar block; called
+            with keyword arguments.
+        expansion: Ratio of a block's output channels to the width of its stage.
         cardinality: Number of groups of a block's convolution.
         base_width: Channels of each group, in a stage of width 64.
-        stem: Channels of the first convolutions: one of ``stem_kernel_size`` pixels, or several of 3x3.
-        stem_kernel_size: Size of the only convolution's kernel, in pixels; one number, or one for each dimension.
-        stem_stride: Stride of the first convolution, in pixels; likewise.
+        stem: Channels of the first convolutions: one convolution of ``stem_kernel_size`` pixels, or several of 3x3.
+        stem_kernel_size: Kernel size of a stem of one convolution, in pixels; one number, or one for each spatial
+            dimension.
+        stem_stride: Stride of the first convolution, in pixels; one number, or one for each spatial dimension.
         stem_pool: Called with the stem's channels, ``norm_layer`` and ``activation``; returns the layer with a stride
-            of 2 that follows the stem's convolutions; None for none.
-        shortcut: Applied to a block's input where the identity does not fit; see the block.
+            of 2 that follows the stem's convolutions. None for no layer.
+        shortcut: Called to construct a block's shortcut if it cannot be the identity; see the block.
         se_layer: The attention at the end of a block's branch; see the block.
-        anti_aliasing: Replaces the stride of a block's convolution; see the block.
-        preactivation: Whether the stem ends with a convolution and the last stage with a norm and an activation, for
-            blocks such as ``LazyPreActivationBlock``, as in ResNetV2.
-        zero_init: Whether a norm at the end of a branch starts with weight 0, and so the block as its shortcut.
-        names: Rules of the names that ``"torchvision"`` and ``"timm"`` have for the weights, by default for ResNets.
-        options: Those of every network; see ``NetworkOptions``.
+        anti_aliasing: The layer that replaces the stride of a block's convolution; see the block.
+        preactivation: Whether a norm and an activation follow the last stage instead of the stem, for blocks such as
+            ``LazyPreActivationBlock``, as in ResNetV2.
+        zero_init: Whether the weight of a norm at the end of a branch is initialized to 0, so that the block starts as
+            its shortcut.
+        names: Rules for the names of the weights in ``"torchvision"`` and ``"timm"``; by default those of ResNets.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``
@@ -221,9 +223,9 @@ def norm_activation(*, norm_layer: Any, activation: Any, conv_layer: Any) -> nn.
 
 
 def initial_values(module: nn.Module, *, zero_init: bool, preactivation: bool = False) -> dict[str, Fill]:
-    """He normal by outputs for convolutions, as both zoos do: He et al. 2015, https://arxiv.org/abs/1502.01852.
+    """He normal, fan-out, for convolutions, as in both zoos: He et al. 2015, https://arxiv.org/abs/1502.01852.
 
-    With ``zero_init``, weight 0 for the last norm of every branch; with ``preactivation``, a small classifier.
+    With ``zero_init``, weight 0 for the last norm of every branch; with ``preactivation``, small classifier weights.
     """
     fills: dict[str, Fill] = {}
     if preactivation and isinstance(module, nn.Linear):

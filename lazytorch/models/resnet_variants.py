@@ -8,8 +8,8 @@
 - SENet: Hu et al. 2018, table 1, https://arxiv.org/abs/1709.01507, as its authors trained it with Caffe: with the
   stride in the first convolution of a SE-ResNet's block, and dropout.
 
-Each name equals timm's, with one departure: stochastic depth leaves out the branch of a ResNeSt's block, where timm
-leaves out the input of the projections.
+Each network equals timm's of the same name, with one departure: stochastic depth drops the branch of a ResNeSt's block;
+timm drops the input of the projection.
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ R26, R50, R101, R152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3) 
 
 
 def row(name: str, depths: Sequence[int], *options: dict[str, Any], **config: Any):
-    """Enter a model in the registry: ``depths``, and what else it is made of."""
+    """Register a model, with ``depths`` and its other options."""
     config |= {key: value for each in options for key, value in each.items()}
     return model(name, ResNet, ["timm"], depths=depths, **config)
 

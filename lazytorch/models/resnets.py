@@ -1,7 +1,7 @@
-"""The ResNets that have a name, one row each.
+"""The ResNets with names, one row each.
 
 - ResNet: He et al. 2015, "Deep Residual Learning for Image Recognition", table 1, https://arxiv.org/abs/1512.03385.
-  Those of 10, 14, 26 and 200 layers, and the stems s and t, are timm's.
+  Networks of 10, 14, 26 and 200 layers, and the stems s and t, are timm's.
 - ResNeXt: Xie et al. 2017, table 1, https://arxiv.org/abs/1611.05431. Wide ResNet: Zagoruyko & Komodakis 2016,
   https://arxiv.org/abs/1605.07146.
 - ResNet-C and -D: He et al. 2018, figure 2, https://arxiv.org/abs/1812.01187.
@@ -11,8 +11,9 @@
 - ResNet-RS: Bello et al. 2021, https://arxiv.org/abs/2103.07579. Group normalisation: Wu & He 2018,
   https://arxiv.org/abs/1803.08494.
 
-Each name equals that of torchvision and of timm, where they have it. Initial weights are torchvision's where it has the
-name; timm's start every residual branch at zero (Goyal et al. 2017, section 5.1, https://arxiv.org/abs/1706.02677).
+Each network equals those of the same name in torchvision and timm. Initial weights are torchvision's if it has the
+name; otherwise timm's, which initialize every residual branch to zero (Goyal et al. 2017, section 5.1,
+https://arxiv.org/abs/1706.02677).
 """
 
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ __all__ = [
 
 
 def row(name: str, depths: Sequence[int], *options: dict[str, Any], torchvision: bool = False, **config: Any):
-    """Enter a model in the registry: ``depths``, and what else it is made of."""
+    """Register a model, with ``depths`` and its other options."""
     config |= {key: value for each in options for key, value in each.items()}
     sources = ["torchvision", "timm"] if torchvision else ["timm"]
     return model(name, ResNet, sources, depths=depths, zero_init=not torchvision, **config)

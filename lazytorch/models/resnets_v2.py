@@ -1,11 +1,11 @@
-"""The ResNetV2s that have a name, one row each: ResNets of pre-activation blocks.
+"""The ResNetV2s with names, one row each: ResNets of pre-activation blocks.
 
 - ResNetV2: He et al. 2016, "Identity Mappings in Deep Residual Networks", https://arxiv.org/abs/1603.05027. The stride
   of a bottleneck is in its 3x3 convolution; the stems d and t are those of ``resnets.py``.
 - BiT: Kolesnikov et al. 2020, "Big Transfer", section 2.1, https://arxiv.org/abs/1912.11370: group norms, standardized
   weights, and a width factor.
 
-Each name equals timm's, but for the classifier, a 1x1 convolution there, and a linear layer here.
+Each network equals timm's of the same name, except that the classifier is a linear layer; timm's is a 1x1 convolution.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ GN = {"norm_layer": partial(nn.GroupNorm, 32)}
 
 
 def row(name: str, depths: Sequence[int], *options: dict[str, Any]):
-    """Enter a model in the registry: ``depths``, and what else it is made of."""
+    """Register a model, with ``depths`` and its other options."""
     config = {key: value for each in ({"block": LazyPreActivationBlock}, *options) for key, value in each.items()}
     return model(name, ResNet, ["timm"], depths=depths, preactivation=True, **config)
 

@@ -1,8 +1,8 @@
 """ReXNet: Han et al. 2021, "Rethinking Channel Dimensions for Efficient Model Design",
 https://arxiv.org/abs/2007.00992, section 4.
 
-The names are timm's; those that begin with rexnetr round channels to multiples of 8, or of 16 at a width of 3. Every
-block has 180 / 16 more channels than the one before, and is added to the first of them.
+The names are timm's. Names that begin with rexnetr have channels that are multiples of 8, or of 16 at a width of 3.
+Every block has 180 / 16 more channels than the previous one; its input is added to the first channels of its output.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ NAMES = Rules("""
 
 @known_function
 def multiple(channels: float, width: float = 1.0, *, divisor: int = 1) -> int:
-    """The multiple of ``divisor`` nearest to whole ``channels`` times ``width``."""
+    """The multiple of ``divisor`` nearest to ``channels`` times ``width``, which is rounded to a whole number first."""
     return round_channels(round(channels * width), divisor)
 
 
@@ -62,7 +62,7 @@ def twelfth(channels: int, rounding: Callable[[float], int]) -> int:
 
 @known_function
 def activated(channels: int, *, attention: Callable[..., nn.Module], spatial_dims: int) -> nn.Module:
-    """The squeeze-excitation of a block, and then its ReLU6."""
+    """The squeeze-excitation of a block, followed by ReLU6."""
     return NamedSequential(attention=attention(channels, spatial_dims=spatial_dims), activation=nn.ReLU6())
 
 
@@ -88,7 +88,7 @@ def widening(
 
 
 def stage(first: int, depth: int, stride: int, **options: Any) -> list[Stage]:
-    """The blocks of a stage from that of number ``first``. One with a stride has no sum, also if it dilates instead."""
+    """The blocks of a stage from index ``first``. A block with a stride has no shortcut, even if it dilates instead."""
     return [
         Stage(
             16 + 180 / 16 * index,
@@ -122,7 +122,7 @@ COMMON = {
 
 
 def row(name: str, width: float, divisor: int = 1):
-    """Enter a network in the registry, whose channels are multiples of ``divisor``."""
+    """Register a network whose channels are multiples of ``divisor``."""
     rounding = dict.fromkeys(("rounding", "stem_width", "final_width"), partial(multiple, divisor=divisor))
     return model(name, MobileNet, ["timm"], **COMMON, **rounding, width=width)
 

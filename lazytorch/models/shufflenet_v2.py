@@ -38,19 +38,19 @@ NAMES = Rules("""
 
 @family
 class ShuffleNetV2(Network):
-    """A network of blocks of two branches, whose channels alternate after each block.
+    """A network of blocks of two branches, whose output channels are interleaved.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them. The first stage
-    is the pooling after the stem. Its blocks have no sum that stochastic depth could leave out.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes). The
+    first stage is the pooling after the stem. Its blocks have no residual branch that stochastic depth could drop.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         depths: Number of blocks of each stage after the pooling.
-        widths: Their channels, even numbers.
+        widths: Channels of each of these stages, even numbers.
         stem_channels: Channels of the first convolution.
         final_channels: Channels of the 1x1 convolution before the pooling of the head.
-        options: Those of every network; see ``NetworkOptions``.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``

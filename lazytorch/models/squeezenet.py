@@ -1,7 +1,7 @@
 """SqueezeNet: Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", table 1.
 
-https://arxiv.org/abs/1602.07360. Version 1.1 is of the authors' repository, https://github.com/forresti/SqueezeNet: a
-smaller stem and earlier poolings. Both equal torchvision's. The classifier of the paper is a 1x1 convolution, here a
+https://arxiv.org/abs/1602.07360. Version 1.1 is from the authors' repository, https://github.com/forresti/SqueezeNet: a
+smaller stem and earlier poolings. Both equal torchvision's. The paper's classifier is a 1x1 convolution; here it is a
 linear layer that is applied to every pixel.
 """
 
@@ -35,7 +35,7 @@ NAMES = Rules("""
 
 
 class PixelHead(NamedSequential):
-    """The parts of every head, of which the classifier precedes the pooling: the scores of all pixels are pooled."""
+    """A head whose classifier precedes the pooling: it computes scores for every pixel, which are then pooled."""
 
     pool: nn.Module
     flatten: nn.Module
@@ -58,19 +58,19 @@ def fire(out_channels: int, reduction_ratio: float) -> Callable[..., nn.Module]:
 class SqueezeNet(Network):
     """A network of fire modules, which classifies every pixel and pools the scores.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them. Each stage
-    begins with a max-pooling. The classifier is a linear layer that is applied to every pixel of the dropped-out
-    features; the pooling follows it, after a ReLU, so no score is negative. With ``num_classes=0``, and before the
-    classifier (``pre_logits``), the output is pooled features.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes). Each
+    stage begins with a max-pooling. The classifier is a linear layer that is applied to every pixel after dropout. A
+    ReLU and the pooling follow it, so no score is negative. With ``num_classes=0`` or ``pre_logits``, the output is the
+    pooled features.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves pooled features; by default as many as
-            ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
+            number of classes of ``weights``, or 1000.
         stages: Channels of the fire modules of each stage.
         stem_channels: Channels of the first convolution, which has a stride of 2.
-        stem_kernel_size: Size of its kernel, in pixels.
-        reduction_ratio: Channels of a fire module's output over those of its first convolution.
-        options: Those of every network; see ``NetworkOptions``.
+        stem_kernel_size: Size of the first convolution's kernel, in pixels.
+        reduction_ratio: Ratio of a fire module's output channels to those of its first convolution.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``, at least 21 pixels along a side
@@ -133,7 +133,7 @@ class SqueezeNet(Network):
 
 @known_function
 def initial_values(module: nn.Module) -> dict[str, Fill]:
-    """He uniform by inputs for convolutions, https://arxiv.org/abs/1502.01852; small for the classifier; no biases."""
+    """He uniform, fan-in, for convolutions, https://arxiv.org/abs/1502.01852; small classifier weights; biases of 0."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         fills: dict[str, Fill] = {"weight": Uniform(sqrt(6 / module.weight[0].numel()))}
     elif isinstance(module, nn.Linear):

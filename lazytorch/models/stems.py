@@ -1,4 +1,4 @@
-"""Stems: the convolutions of ResNet and DenseNet before the first stage, and the poolings of these and others."""
+"""Stems: the convolutions of ResNet and DenseNet before the first stage, and poolings of stems and stages."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,32 +23,32 @@ __all__ = [
 
 
 def max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """The paper's pooling of the stem."""
+    """The pooling after the stem in the paper."""
     return LazyMaxPool(3, stride=2, padding=1)
 
 
 def ceil_max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """Caffe's pooling of the stem: nothing is added but what the last maximum needs."""
+    """The pooling after the stem in Caffe: padding is added only at the end, for the last window."""
     return LazyMaxPool(3, stride=2, ceil_mode=True)
 
 
 def unpadded_max_pool(*, stride: int, ceil_mode: bool = False, **_: Callable[..., nn.Module] | int | None) -> nn.Module:
-    """The first block of a stage of AlexNet or SqueezeNet; where the network dilates instead, it keeps the size."""
+    """The first block of a stage of AlexNet or SqueezeNet; if dilation replaces its stride, it keeps the size."""
     return LazyMaxPool(3, stride, padding=int(stride == 1), ceil_mode=ceil_mode)
 
 
 def zero_padded_max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """BiT's pooling: zeros around the image are values like others."""
+    """BiT's pooling: zeros of the padding are included in the maximum."""
     return NamedSequential(pad=LazyZeroPad(1), max=LazyMaxPool(3, stride=2))
 
 
 def average_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """Averages in place of maxima."""
+    """An average pooling in place of the max-pooling."""
     return LazyAvgPool(2)
 
 
 def blurred_max_pool(out_channels: int, **_: Callable[..., nn.Module] | None) -> nn.Module:
-    """Zhang 2019, section 3.2: the maximum at every pixel, then a blur with the stride."""
+    """Zhang 2019, section 3.2: a max-pooling with a stride of 1, then a blur with the stride."""
     return NamedSequential(max=LazyMaxPool(3, stride=1, padding=1), blur=LazyBlurPool())
 
 
@@ -67,7 +67,7 @@ def convolutions(
 ) -> nn.Module:
     """The stem: one convolution, by default of 7x7 pixels, or several of 3x3; the first has the stride.
 
-    With ``preactivation``, the first block has the norm and the activation after the last convolution.
+    With ``preactivation``, no norm and no activation follow the last convolution: the first block begins with them.
     """
     last = layer
     if preactivation:

@@ -1,4 +1,4 @@
-"""Rules for the arguments of networks that are tables: rows, and one number for each stage."""
+"""Rules for arguments of networks that have one entry for each stage: tables of rows, and sequences of numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ def table_of(row: type, *, several_rows: bool = False) -> Rule:
 
     Args:
         row: The class of its rows.
-        several_rows: Whether several rows may stand in place of one.
+        several_rows: Whether a sequence of rows is allowed in place of a row.
     """
     name = row.__name__
     what = f"a {name}, or a sequence of them" if several_rows else f"a {name}"
@@ -40,12 +40,16 @@ def one_or_several(rule: Rule) -> Rule:
 
 
 def a_stride_each(owner: object, depths: Sequence[int], strides: Sequence[Sizes] | None) -> None:
-    """The rule of depths and strides together."""
+    """The rule of ``depths`` and ``strides``, which must have the same length."""
     if strides is not None and len(depths) != len(strides):
-        raise ValueError(f"{who(owner)}: depths and strides must be as many, got {len(depths)} and {len(strides)}.")
+        raise ValueError(
+            f"{who(owner)}: depths and strides must have the same length, got {len(depths)} and {len(strides)}."
+        )
 
 
 def as_many(owner: object, depths: Sequence[int], widths: Sequence[int]) -> None:
-    """The rule of depths and widths together."""
+    """The rule of ``depths`` and ``widths``, which must have the same length."""
     if len(depths) != len(widths):
-        raise ValueError(f"{who(owner)}: depths and widths must be as many, got {len(depths)} and {len(widths)}.")
+        raise ValueError(
+            f"{who(owner)}: depths and widths must have the same length, got {len(depths)} and {len(widths)}."
+        )

@@ -1,4 +1,4 @@
-"""Trunk: a stem and stages, which are called one after the other; the base class of Backbone and Features."""
+"""Trunk: a stem and stages, which are called in sequence; the base class of Backbone and Features."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Blocks(nn.Sequential):
-    """A stage: blocks that are called one after the other.
+    """A stage: blocks that are called in sequence.
 
     Attributes:
         dilated: Whether dilation replaced the stage's stride.
@@ -40,7 +40,7 @@ class Blocks(nn.Sequential):
 
         Args:
             x: The input.
-            checkpointing: Whether the backward pass computes each block's activations again.
+            checkpointing: Whether the backward pass recomputes the activations of each block.
         """
         for block in self:
             x = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)  # pyright: ignore[reportAssignmentType]
@@ -54,7 +54,7 @@ class Blocks(nn.Sequential):
 
 
 def called_with_input(method: F) -> F:
-    """A method of a ``Trunk`` that is called with an input: the first call builds the network; errors get notes."""
+    """Decorator of a ``Trunk``'s methods that take an input: the first call builds the network; errors get notes."""
 
     @functools.wraps(method)
     def called(self: "Trunk", x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -75,11 +75,11 @@ class Trunk(nn.Module):
 
     Args:
         stem: The first layer.
-        stem_pool: The pooling that follows it.
+        stem_pool: The pooling after the stem.
         stages: The stages.
-        gradient_checkpointing: Whether the backward pass computes each block's activations again.
-        freezing: What is frozen.
-        spatial_dims: 1, 2 or 3; by default as the first input has.
+        gradient_checkpointing: Whether the backward pass recomputes the activations of each block.
+        freezing: The frozen parts.
+        spatial_dims: Number of spatial dimensions of the input: 1, 2 or 3; None to infer it from the first input.
     """
 
     built_from: tuple[int, ...] | None
@@ -105,23 +105,23 @@ class Trunk(nn.Module):
 
     @property
     def stage_info(self) -> FeatureInfo:
-        """The output of every stage, computed from the network as it is; it may be lazy."""
+        """The outputs of all stages, computed from the current modules, which may be lazy."""
         return FeatureInfo(self.outputs()[2:])
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """The feature maps, computed from the network as it is; it may be lazy.
+        """The feature maps, computed from the current modules, which may be lazy.
 
-        The output of the stem or of a stage is a feature map if what follows has a stride, also if dilation replaced
-        that stride; and so is the last output.
+        The output of the stem or of a stage is a feature map if the next module has a stride, even if dilation replaced
+        this stride. The last output is also a feature map.
         """
         return FeatureInfo(self.maps())
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"known_names": (None, [])}  # weak references do not pickle
+        return vars(self) | {"known_names": (None, [])}  # weak references cannot be pickled
 
     def output_shapes(self, *after: nn.Module) -> list[tuple[int, ...]]:
-        """The shapes of an input, and of the outputs of stem, pooling, every stage, and the modules ``after`` them."""
+        """The shapes of an input, and of the outputs of stem, pooling, every stage and the modules ``after`` them."""
         first_call = waiting(self)
         with contextlib.nullcontext() if first_call is None else first_call.lock:
             return shapes_of([self.stem, self.stem_pool, *self.stages, *after], self.built_from)
@@ -148,7 +148,7 @@ class Trunk(nn.Module):
 
     @_torch.constant_in_graphs
     def map_names(self) -> list[str]:
-        """The modules whose outputs are the feature maps; computed again if a module or a stride has changed."""
+        """The names of modules that return the feature maps; computed again if a module or a stride has changed."""
         if is_lazy(self):
             return self.feature_info.module_name()
         modules = modules_of(nn.ModuleList([self.stem, self.stem_pool, self.stages]))[1:]
@@ -157,12 +157,12 @@ class Trunk(nn.Module):
         if self.known_names[0] != key:
             try:
                 self.known_names = key, self.feature_info.module_name()
-            except Exception:  # the network is sharded, or depends on values
+            except Exception:  # the network is sharded, or its shapes depend on values
                 self.known_names = key, self.names_by_strides()
         return self.known_names[1]
 
     def names_by_strides(self) -> list[str]:
-        """The modules whose outputs are the feature maps if every layer with a stride reduces the size."""
+        """The names of modules whose outputs are the feature maps, if every layer with a stride reduces the size."""
         parts = {"stem": self.stem, "": self.stem_pool} | {
             f"stages.{name}": each for name, each in self.stages._modules.items()
         }
@@ -172,7 +172,7 @@ class Trunk(nn.Module):
         return [name for name, ends in zip(parts, after, strict=True) if ends and name]
 
     def chosen(self, indices: int | Sequence[int] | None) -> list[str]:
-        """The modules of the last ``indices`` feature maps, of these indices, or of all.
+        """The names of modules of feature maps: of the last ``indices``, of those with these indices, or of all.
 
         Raises:
             ValueError: If there is no such feature map.
@@ -189,7 +189,7 @@ class Trunk(nn.Module):
         missing = [place for place in places if not -len(names) <= place < len(names)]
         if missing or not places:
             raise ValueError(
-                f"{kind}: feature maps must be of the {len(names)} there are, of reductions "
+                f"{kind}: indices must be those of the {len(names)} feature maps with reductions "
                 f"{self.feature_info.reduction()}, got {indices!r}."
             )
         return [names[place] for place in sorted({place % len(names) for place in places})]
@@ -200,12 +200,12 @@ class Trunk(nn.Module):
         return self.stem(x)
 
     def run(self, x: Tensor, names: Collection[str] = (), stop_early: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """The output of the last stage, and those of the modules of these names.
+        """The output of the last stage, and the outputs of the modules with these names.
 
         Args:
             x: The input.
-            names: The names of ``stem`` and stages.
-            stop_early: Whether to call nothing after the last of them.
+            names: The names of modules: ``stem`` or stages.
+            stop_early: Whether to stop after the last of these modules.
         """
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
         if type(self.stages).forward is not nn.Sequential.forward:
@@ -234,9 +234,9 @@ class Trunk(nn.Module):
         return x, maps
 
     def freeze_stages(self, count: int | None) -> None:
-        """Freeze the stem and the first stages: no gradients, and their BatchNorm and dropout stay in evaluation.
+        """Freeze the stem and the first stages: no gradients, and BatchNorm and dropout stay in evaluation mode.
 
-        What was frozen by an earlier call is trained again; parameters that had no gradients before stay without.
+        Parts that an earlier call froze are unfrozen. Parameters that did not require gradients before still do not.
 
         Args:
             count: Number of stages; 0 for the stem alone; None to freeze nothing.
@@ -245,22 +245,24 @@ class Trunk(nn.Module):
             ValueError: If there are fewer stages.
         """
         if count is not None and whole("count", count, self) > len(self.stages):
-            raise ValueError(f"{type(self).__name__}: there are {len(self.stages)} stages to freeze, got {count}.")
+            raise ValueError(
+                f"{type(self).__name__}: count must be at most the {len(self.stages)} stages, got {count}."
+            )
         stages = list(self.stages)[:count]
         self.freezing.freeze([] if count is None else [self.stem, self.stem_pool, *stages])
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As ``nn.Module.train``; what is frozen stays in evaluation."""
+        """Set the mode, as ``nn.Module.train`` does; frozen parts stay in evaluation mode."""
         super().train(mode)
         self.freezing.evaluate()
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute each block's activations again in the backward pass, instead of keeping them: slower, less memory.
+        """Recompute the activations of each block in the backward pass instead of storing them: slower, less memory.
 
-        A stage that is not made of blocks, such as a module of your own, is computed again as a whole. BatchNorm then
-        updates its running statistics twice for every batch.
+        A stage that is not made of blocks, such as your own module, is recomputed as a whole. With recomputation,
+        BatchNorm updates its running statistics twice for every batch.
 
         Source:
             Chen et al. 2016, https://arxiv.org/abs/1604.06174.

@@ -1,13 +1,13 @@
 """VGG and AlexNet: plain convolutions, max-pooling, and hidden linear layers.
 
-VGG: Simonyan & Zisserman 2014, "Very Deep Convolutional Networks", table 1, https://arxiv.org/abs/1409.1556. The names
-with bn have a BatchNorm after each convolution, whose bias stays. They equal torchvision's at every size,
-and timm's up to 224 pixels: torchvision pools every feature map to 7x7 pixels and then has linear layers, where timm
-moves these over a larger map, as a convolution of 7x7 pixels, and then pools.
+VGG: Simonyan & Zisserman 2014, "Very Deep Convolutional Networks", table 1, https://arxiv.org/abs/1409.1556. Names
+with bn have a BatchNorm after each convolution, which keeps its bias. They equal torchvision's at every size, and
+timm's up to 224 pixels: torchvision pools every feature map to 7x7 pixels before the linear layers; timm applies the
+first linear layer as a convolution of 7x7 pixels to a larger feature map, and then pools.
 
 AlexNet: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", footnote 1,
-https://arxiv.org/abs/1404.5997: the network of 2012 in one column, without response normalization. It equals
-torchvision's.
+https://arxiv.org/abs/1404.5997: the network of 2012 without its split into two columns and without response
+normalization. It equals torchvision's.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,11 +65,12 @@ Layer = Callable[..., nn.Module] | None
 
 
 def names(depth: int, modules: int, pool_size: int) -> dict[str, Rules]:
-    """The names in both zoos, which number convolutions, norms, activations and poolings together.
+    """The names in both zoos, where convolutions, norms, activations and poolings have consecutive numbers.
 
     Args:
         depth: Number of convolutions in the stem.
-        modules: Number of modules there for each convolution: itself, its norm if it has one, and its activation.
+        modules: Number of modules in both zoos for each convolution: itself, its norm if it has one, and its
+            activation.
         pool_size: As in ``VGG``.
     """
     index = f"{modules}*N-{modules - 1}*S+{modules * (depth - 1)}"
@@ -81,13 +82,13 @@ def names(depth: int, modules: int, pool_size: int) -> dict[str, Rules]:
 
 
 def convolution(out_channels: int, kernel_size: int = 3, **options: Layer | int) -> nn.Module:
-    """A convolution with a bias, also before a norm."""
+    """A convolution with a bias, even before a norm."""
     layer = {name: options[name] for name in ("norm_layer", "activation", "conv_layer", "dilation") if name in options}
     return LazyConvNormActivation(out_channels, kernel_size, bias=True, **layer)  # pyright: ignore[reportArgumentType]
 
 
 def max_pool(*, stride: int, **_: Layer | int) -> nn.Module:
-    """The first block of a stage; where the network dilates instead, it keeps the size."""
+    """The first block of a stage; if dilation replaces its stride, it keeps the size."""
     return LazyMaxPool(2, stride) if stride > 1 else LazyMaxPool(3, stride, padding=1)
 
 
@@ -110,19 +111,20 @@ def linear_layers(
 class VGG(Network):
     """A network of plain convolutions of 3x3 pixels and max-pooling, with two hidden linear layers in its head.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them. The stem has the
-    convolutions before the first pooling; each stage begins with a pooling, and the last stage has nothing else. So the
-    feature maps are those before each pooling, and after the last. The size of the head's first layer follows from
-    ``pool_size`` and the number of dimensions: for volumes, 7x7x7 pixels of 512 channels are 719 million weights.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes). The
+    stem contains the convolutions before the first pooling. Each stage begins with a pooling; the last stage contains
+    only a pooling. So the feature maps are the inputs of the poolings, and the output of the last one. The size of the
+    head's first layer depends on ``pool_size`` and the number of dimensions: for volumes, 7x7x7 pixels of 512 channels
+    require 719 million weights.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves the last hidden layer's output; by default as
-            many as ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then that of the last hidden layer. By
+            default the number of classes of ``weights``, or 1000.
         depths: Number of convolutions before each pooling.
-        widths: Their channels.
+        widths: Channels of these convolutions.
         pool_size: Size of the pooled features along each dimension, in pixels.
         hidden_channels: Channels of the two hidden layers. Dropout follows each.
-        options: Those of every network; see ``NetworkOptions``.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``, at least 32 pixels along a side
@@ -182,7 +184,7 @@ class VGG(Network):
 
 
 def row(name: str, *depths: int):
-    """Enter a model in the registry. The columns are the convolutions before each pooling."""
+    """Register a model. The columns are the number of convolutions before each pooling."""
     norm_layer = nn.BatchNorm2d if name.endswith("_bn") else None
     return model(name, VGG, ["torchvision", "timm"], depths=depths, norm_layer=norm_layer, dropout=0.5)
 
@@ -201,19 +203,19 @@ vgg19_bn = row("vgg19_bn", 2, 2, 4, 4, 4)
 class AlexNet(Network):
     """A network of few convolutions with large kernels, and two hidden linear layers in its head.
 
-    It takes any number of input channels, and signals, images or volumes, as its first input has them. The stem is a
-    convolution of 11x11 pixels with a stride of 4; each stage begins with a max-pooling, and the last stage has nothing
-    else. The size of the head's first layer follows from ``pool_size`` and the number of dimensions: for volumes, 6x6x6
-    pixels of 256 channels are 226 million weights.
+    The first input determines the input channels and the number of spatial dimensions (signals, images or volumes). The
+    stem is a convolution of 11x11 pixels with a stride of 4. Each stage begins with a max-pooling; the last stage
+    contains only a max-pooling. The size of the head's first layer depends on ``pool_size`` and the number of
+    dimensions: for volumes, 6x6x6 pixels of 256 channels require 226 million weights.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier, which leaves the last hidden layer's output; by default as
-            many as ``weights`` have, or else 1000.
+        num_classes: Number of classes; 0 for no classifier: the output is then that of the last hidden layer. By
+            default the number of classes of ``weights``, or 1000.
         stem_channels: Channels of the first convolution.
         stages: Channels of the convolutions of each stage; of 5x5 pixels in the first, and of 3x3 in others.
         pool_size: Size of the pooled features along each dimension, in pixels.
         hidden_channels: Channels of the two hidden layers. Dropout precedes each, and not the classifier.
-        options: Those of every network; see ``NetworkOptions``.
+        options: The options of every network; see ``NetworkOptions``.
 
     Shape:
         - Input: ``(N, C, *spatial)``, at least 63 pixels along a side

@@ -323,7 +323,7 @@ def test_evaluates_weights(small, tmp_path, capsys):
         (["--model-option", "width=wide"], "must be like dropout=0.1"),
         (["--model-option", "dropuot=0.1"], "Did you mean 'dropout'?"),
         (["--weights", "/nowhere.safetensors"], "weights: file not found"),
-        (["--freeze", "9"], "there are 7 stages to freeze, got 9"),
+        (["--freeze", "9"], "count must be at most the 7 stages, got 9"),
         (["--batch-size", "2000"], "--batch-size must be at most the 1437 training images"),
         (
             ["--data", "mnist"],

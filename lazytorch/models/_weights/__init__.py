@@ -1,1 +1,1 @@
-"""Weights of other zoos and of files: sources, names, fitting, loading."""
+"""Weights of torchvision, timm and files: sources, names, fitting to other inputs, loading."""

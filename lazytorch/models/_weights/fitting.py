@@ -1,4 +1,4 @@
-"""Weights for other inputs: those of images for volumes and signals, and for other channels."""
+"""Convert weights for other inputs: from images to volumes or signals, and to other input channels."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -12,14 +12,14 @@ __all__ = ["fit_input_channels", "inflate_state_dict", "reduce_state_dict"]
 
 
 def inflate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a network of volumes, from those of the same network of images.
+    """Convert the weights of a 2-D network to those of the same network for volumes.
 
-    Every kernel is repeated along the new axis, the first of the three, as often as it has pixels along a side, and
-    divided by that. So a volume that is constant along that axis is answered as the image that its slices are: exactly
-    where no zeros that pad the volume are seen along the axis, and nearly so at its ends.
+    Every kernel is repeated along a new first spatial axis, as often as it has pixels along its last axis, and divided
+    by this number. For a volume of equal slices, the output is that of the 2-D network for one slice: exactly where no
+    kernel covers padding along the new axis, and approximately at the ends.
 
     Args:
-        state_dict: The weights of the 2-D network, by whatever names.
+        state_dict: The weights of the 2-D network, with any names.
 
     Source:
         Carreira & Zisserman 2017, section 3.2.1, https://arxiv.org/abs/1705.07750.
@@ -62,12 +62,12 @@ def reduce_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit_input_channels(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with convolutions' weights changed to the input channels that ``module`` has.
+    """``state``, with the weights of convolutions converted to the input channels of ``module``.
 
-    To one channel they are summed; to others they are repeated and scaled, as timm does it. Equal channels give what
-    they gave if their number is one, or a multiple of that of the weights.
+    For one channel they are summed; for other numbers they are repeated and scaled, as in timm. If all channels of an
+    input are equal, the output does not change if their number is one or a multiple of that of the weights.
     """
-    own = dict(module.named_parameters())  # for their shapes; they may not have been drawn
+    own = dict(module.named_parameters())  # only their shapes are used; they may not be initialized yet
     result = dict(state)
     for key, value in state.items():
         if key in own and value.dim() > 2:

@@ -1,4 +1,4 @@
-"""Weights of torchvision and timm, there and back, and of files, by rules on names."""
+"""Load weights of torchvision, timm and files, and export them, with rules for names."""
 
 import copy
 from collections import OrderedDict
@@ -27,31 +27,31 @@ from lazytorch.models.first_call import FirstCall
 __all__ = ["load_reference_state_dict", "load_weights", "reference_state_dict"]
 
 
-OWN = Rules("")  # the names here
+OWN = Rules("")  # lazytorch's names
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 
 def load_weights(model: Backbone, weights: Weights | None, num_classes: int | None) -> Backbone:
-    """Give ``model``, never called, published weights or those of a file; it stays lazy, and fits them to its input.
+    """Load published weights or a file into ``model``, which stays lazy and converts them to its first input.
 
     Args:
         model: The model.
-        weights: Where they are; None to leave the model as it is.
-        num_classes: The classes asked for, None for as many as the weights have. If they are others, the classifier
-            keeps its own, fresh weights.
+        weights: The source of the weights; None to load none.
+        num_classes: The requested number of classes; None for that of the weights. If it is another number, the
+            classifier keeps its own random weights.
 
     Raises:
-        ValueError: If there is no such file, or no such weights.
-        RuntimeError: If they do not fit the model.
+        ValueError: If the file or the weights do not exist.
+        RuntimeError: If the weights do not fit the model.
     """
     if weights is None:
         return model
-    with outside_modes():  # what is read under inference mode could never be trained
+    with outside_modes():  # tensors created in inference mode cannot be trained
         return loaded(model, weights, num_classes)
 
 
 def loaded(model: Backbone, weights: Weights, num_classes: int | None) -> Backbone:
-    """What ``load_weights`` does, where there are any."""
+    """``load_weights``, if ``weights`` is not None."""
     layouts, name, shown = [OWN, *model.reference_names.values()], None, repr(str(weights))
     publish: Any = getattr(weights, "get_state_dict", None)
     if isinstance(weights, Reference):
@@ -95,12 +95,12 @@ def loaded(model: Backbone, weights: Weights, num_classes: int | None) -> Backbo
 
 
 def path_of(weights: object) -> Path:
-    """The path of a file of weights, which must exist."""
+    """The path of a file of weights; an error if the file is not found."""
     path = Path(weights).expanduser() if isinstance(weights, (str, PathLike)) else None
     if path is None or path.suffix not in (".safetensors", ".pt", ".pth"):
         raise ValueError(
             "weights must be a file that ends in .safetensors, .pt or .pth, a state dict, one of torchvision's enums, "
-            "or what a model with a name has in 'torchvision' or 'timm', also with a tag ('timm:a1_in1k'), got "
+            "or, for a model with a name, 'torchvision' or 'timm', also with a tag ('timm:a1_in1k'), got "
             f"{weights!r}."
         )
     if not path.is_file():
@@ -109,7 +109,7 @@ def path_of(weights: object) -> Path:
 
 
 def without_prefix(model: Backbone, given: State) -> State:
-    """``given`` without the names of modules that contain the model, as DistributedDataParallel and others add them."""
+    """``given`` without prefixes of modules that contained the model, such as DistributedDataParallel's ``module.``."""
     own = dict(model.named_children())
 
     def known(firsts: set[str]) -> bool:
@@ -126,7 +126,7 @@ def without_prefix(model: Backbone, given: State) -> State:
 
 
 def lazy_again(stem: nn.Module, built: nn.Module) -> nn.Module:
-    """``stem``, which is lazy, with the weights of ``built`` to load, fitted to the channels of its input."""
+    """Defer loading the weights of ``built`` into the lazy ``stem``, where they are converted to its input channels."""
     entries = built.state_dict()
     first = next((key for key, value in entries.items() if value.dim() > 2), "")
     for name, each in stem.named_modules():
@@ -142,20 +142,20 @@ def lazy_again(stem: nn.Module, built: nn.Module) -> nn.Module:
 
 
 def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """Load the weights of a torchvision or timm model into the same model here.
+    """Load the weights of a torchvision or timm model into the same model of lazytorch.
 
-    A model that was never called is built: its input channels and rank are those of the stem's weight. Everything is
-    checked before anything is changed. The order of the entries does not matter.
+    A lazy model is built first: the stem's weight determines the input channels and the number of spatial dimensions.
+    All entries are checked before the model is changed. Their order does not matter.
 
     Args:
         model: The model.
         state_dict: The reference's ``state_dict()``.
-        source: ``"torchvision"`` or ``"timm"``, whose names they are.
+        source: ``"torchvision"`` or ``"timm"``: the zoo of the names.
 
     Raises:
-        TypeError: If ``model`` is no model of ``lazytorch.models``.
-        ValueError: If the zoo has no models of that kind, or ``state_dict`` holds other things than tensors by name.
-        RuntimeError: If entries are missing, unexpected or of another shape; it lists them.
+        TypeError: If ``model`` is not a model of ``lazytorch.models``.
+        ValueError: If the zoo has no models of this family, or ``state_dict`` is not a mapping of names to tensors.
+        RuntimeError: If entries are missing, unexpected or of another shape; the message lists them.
 
     Example:
         >>> import torchvision
@@ -172,15 +172,15 @@ def load_reference_state_dict(model: Backbone, state_dict: Mapping[str, Tensor],
 
 
 def reference_state_dict(model: Backbone, source: str) -> State:
-    """The model's ``state_dict()`` by the names that torchvision or timm has for its entries.
+    """The model's ``state_dict()`` with the names and shapes of torchvision or timm.
 
     Args:
         model: The model, built or loaded.
-        source: ``"torchvision"`` or ``"timm"``, whose names are wanted.
+        source: ``"torchvision"`` or ``"timm"``: the zoo of the returned names.
 
     Raises:
-        TypeError: If ``model`` is no model of ``lazytorch.models``.
-        ValueError: If the zoo has no models of that kind.
+        TypeError: If ``model`` is not a model of ``lazytorch.models``.
+        ValueError: If the zoo has no models of this family.
         UninitializedModuleError: If the model has no weights yet.
 
     Example:
@@ -195,14 +195,14 @@ def reference_state_dict(model: Backbone, source: str) -> State:
     rules, state = model.reference_names[source], model.state_dict()
     names = rules.names(model, state)
     result = OrderedDict((names[key], value.reshape(rules.shape(model, key, value))) for key, value in state.items())
-    # Versions of what torchvision's MNASNet and BatchNorm read.
+    # The versions that torchvision's MNASNet and BatchNorm check.
     modules = {"", *(name.rpartition(".")[0] for name in result if name.endswith("num_batches_tracked"))}
     result._metadata = {name: {"version": 2} for name in modules}  # pyright: ignore[reportAttributeAccessIssue]
     return result
 
 
 def require_source(model: Backbone, source: str) -> None:
-    """Refuse what is no model of ours, and a zoo that has no counterpart of it."""
+    """Raise an error unless ``model`` is a model of lazytorch and the zoo has models of its family."""
     if not isinstance(model, Backbone):
         compiled = " Pass model._orig_mod." if hasattr(model, "_orig_mod") else ""
         raise TypeError(f"model must be a lazytorch.models.Backbone, got a {type(model).__name__}.{compiled}")
@@ -219,18 +219,19 @@ def load_fitted(
     what: str,
     load: Callable[[State], Any],
 ) -> None:
-    """Load the entries of ``given``, by the model's names, on its device and in its dtypes; build it if it is lazy.
+    """Load the entries of ``given``, converted to the model's names, device and dtypes; build the model if it is lazy.
 
     Args:
         model: The model, lazy or not.
         given: Weights by name.
-        layouts: The names that they may have.
-        kept: Entries of the classifier's that the model keeps.
-        what: What is loaded, for the message of an error.
-        load: Called with the entries, once they are known to fit. If it fails, what was lazy is lazy again.
+        layouts: The rules for the names that ``given`` may have.
+        kept: Entries of the classifier that are not loaded.
+        what: A description of the weights, for messages.
+        load: Called with the entries after they have been checked. If it fails, the model is lazy again if it was
+            before.
 
     Raises:
-        RuntimeError: If entries do not fit. The model is left as it was.
+        RuntimeError: If entries do not fit. The model is not changed then.
     """
     if survey(model).device.type == "meta":
         raise RuntimeError(f"{what}: the model must have memory for values, got one on the meta device. Move it first.")
@@ -258,21 +259,21 @@ def checked(
     expected: State,
     what: str,
 ) -> State:
-    """The entries of ``given``, by the names, on the devices and in the dtypes of those that are ``expected``.
+    """The entries of ``given``, converted to the names, devices and dtypes of ``expected``.
 
     Args:
         model: The model.
         given: Weights by their names in ``layout``.
-        layout: The rules of these names.
-        there: By the model's names, those in ``layout``.
+        layout: The rules for these names.
+        there: The names in ``layout``, by the model's names.
         expected: Entries of the model's state.
-        what: What is loaded, for the message of an error.
+        what: A description of the weights, for messages.
     """
     state: State = {}
     missing, misshaped = [], []
     for key, name in there.items():
         value, own = given.get(name), expected[key]
-        if value is None and key.endswith("num_batches_tracked"):  # as PyTorch, for weights older than it
+        if value is None and key.endswith("num_batches_tracked"):  # as PyTorch does for older weights
             value = torch.zeros((), dtype=torch.int64, device="cpu")
         if value is None:
             missing.append(name)

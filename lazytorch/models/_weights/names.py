@@ -1,4 +1,4 @@
-"""Rules: the names that torchvision and timm have for the entries of a model's state."""
+"""Rules: convert names of a model's state to those of torchvision and timm."""
 
 import math
 import re
@@ -16,11 +16,12 @@ class Rule(NamedTuple):
     """One line of ``Rules``.
 
     Attributes:
-        ours: What matches the start of a name here.
-        theirs: The name there, with expressions in braces.
-        like: The sizes of the tensor there, ``"*"`` for one that follows from it here; empty for the shape here.
-        present: Parts of which the block must have one; empty for any block.
-        absent: Parts that the block must not have.
+        ours: The pattern for the start of our name.
+        theirs: The reference name, with expressions in braces.
+        like: The shape of the reference's tensor, with ``"*"`` for a size that is computed from our tensor; empty for
+            our shape.
+        present: The block must have one of these parts; empty for any block.
+        absent: The block must have none of these parts.
     """
 
     ours: re.Pattern[str]
@@ -31,24 +32,24 @@ class Rule(NamedTuple):
 
 
 class Rules:
-    """The names in another zoo of the entries of a model's state, by rules of one line each.
+    """Converts names of a model's state to those of another zoo, the reference, by rules of one line each.
 
-    A rule is ``ours theirs [option ...]``. ``ours`` is the name of a module or of a tensor, in which ``S`` is the
-    number of a stage, ``B`` that of a block in it, and ``*`` any one part of the name. The first rule that fits
-    applies; an entry that no rule fits has the same name in both. In ``theirs``, ``*`` is the same part of the name,
-    and braces contain sums and products of numbers and of these:
+    A rule is ``ours theirs [option ...]``. ``ours`` is our name of a module or tensor, in which ``S`` is the index of a
+    stage, ``B`` the index of a block in the stage, and ``*`` any single part of the name. The first rule that matches
+    is applied; if none matches, the name is not changed. In ``theirs``, the reference name, ``*`` is the same part of
+    the name, and braces contain sums and products of numbers and of these variables:
 
     - ``S``, ``B``: as above
     - ``N``: the number of blocks before this one in the network
     - ``P``: the number of parts with parameters before this one in the block
-    - ``C``: the same, without counting ``se``
+    - ``C``: the same as ``P``, without counting ``se``
     - ``L``, ``T``: the number of stages, and of blocks, of the network
 
-    Options: ``if=part`` and ``unless=part``, with parts of which the block must have one, or must have none, several
-    with ``|`` between them; ``like=*x*x1x1``, the shape there of a weight, or of a tensor that ``ours`` names itself,
-    where the first ``*`` is its first size here, and another one the rest.
+    Options: ``if=part`` and ``unless=part``: the block must have, or must not have, one of these parts; ``|`` separates
+    several parts. ``like=*x*x1x1``: the reference's shape of a weight, or of a tensor that ``ours`` names completely;
+    the first ``*`` is its first size, and another ``*`` the product of the others.
 
-    The rules are applied to a model whose stages are built; those of the stem and the head to a lazy one as well.
+    The stages of the model must be built, but the stem and the head may be lazy.
 
     Args:
         text: The rules. A ``#`` begins a comment.
@@ -72,7 +73,7 @@ class Rules:
         self.text = text
         lines = [line.partition("#")[0].split() for line in text.splitlines()]
         self.rules = [parsed(line) for line in lines if line]
-        self.found: dict[str, list[tuple[Rule, re.Match[str]]]] = {}  # by names here, the rules that match
+        self.found: dict[str, list[tuple[Rule, re.Match[str]]]] = {}  # rules that match, by our name
 
     def __repr__(self) -> str:
         return f"Rules({len(self.rules)} rules)"
@@ -84,19 +85,19 @@ class Rules:
         return Rules, (self.text,)
 
     def contains(self, component: str) -> bool:
-        """Whether a name there may begin with ``component``, the part before the first dot."""
+        """Whether a reference name may begin with ``component``, the part before the first dot."""
         firsts = (re.sub(r"\{.*?\}", "0", rule.theirs).partition(".")[0] for rule in self.rules)
         return any(re.sub(r"\d+", "0", component) == re.sub(r"\d+", "0", first) for first in firsts)
 
     def name(self, model: nn.Module, key: str) -> str:
-        """The name there of an entry of the model's state."""
+        """The reference name of an entry of the model's state."""
         return self._apply(model, key)[0]
 
     def names(self, model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
-        """The names there of several entries, by their names here.
+        """The reference names of several entries, by our names.
 
         Raises:
-            ValueError: If two of them have the same name there.
+            ValueError: If two entries have the same reference name.
         """
         names = {key: self.name(model, key) for key in keys}
         first: dict[str, str] = {}
@@ -108,13 +109,13 @@ class Rules:
         return names
 
     def shape(self, model: nn.Module, key: str, value: Tensor) -> tuple[int, ...]:
-        """The shape there of an entry of the model's state."""
+        """The reference's shape of an entry of the model's state."""
         _, like, itself = self._apply(model, key)
         if not like or (value.dim() < 2 and not itself):
             return tuple(value.shape)
         sizes = [value.size(0) if index == 0 and size == "*" else size for index, size in enumerate(like)]
         rest, remainder = divmod(value.numel(), math.prod(size for size in sizes if isinstance(size, int)))
-        if remainder or (rest != 1 and "*" not in sizes):  # a network of another number of spatial dimensions
+        if remainder or (rest != 1 and "*" not in sizes):  # the network has another number of spatial dimensions
             return tuple(value.shape)
         return tuple(size if isinstance(size, int) else rest for size in sizes)
 
@@ -151,7 +152,7 @@ def parsed(line: list[str]) -> Rule:
 
 
 def variables(model: nn.Module, key: str, matched: Mapping[str, str | None]) -> dict[str, Any]:
-    """What the expressions of a rule may contain, and the names of the block's ``parts``."""
+    """The variables in the expressions of a rule, and the names of the block's ``parts``."""
     lengths = [len(stage) for stage in model.get_submodule("stages").children()]  # pyright: ignore[reportArgumentType]
     known: dict[str, Any] = {"L": len(lengths), "T": sum(lengths), "parts": set()}
     if matched.get("S") is not None and matched.get("B") is not None:

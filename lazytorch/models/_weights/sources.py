@@ -1,4 +1,4 @@
-"""Where weights come from: what torchvision and timm publish, and files."""
+"""Sources of weights: torchvision, timm and files."""
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ from lazytorch.errors import listed
 __all__ = ["Reference", "State", "Weights", "inner_state", "read"]
 
 State = dict[str, Tensor]
-# The entries of a checkpoint below which training scripts save the weights; averaged ones first.
+# Entries of a checkpoint in which training scripts save the weights; averaged weights first.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-# Names in torchvision's published DenseNets, which are older than its module names: norm.1 is norm1.
+# torchvision's published DenseNets have names that are older than its module names: norm.1 is now norm1.
 OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
@@ -28,10 +28,10 @@ class Reference:
     """Weights that torchvision or timm publishes for a model.
 
     Args:
-        name: The model's.
-        known: What the zoos that have it call it.
-        source: The zoo.
-        tag: Which of its weights, by the zoo's name for them; None for those that it recommends.
+        name: The name of the model.
+        known: The names of the model in the zoos that have it, by zoo.
+        source: The zoo, ``"torchvision"`` or ``"timm"``.
+        tag: The zoo's name of the weights; None for those that it recommends.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Reference:
         return ":".join(filter(None, [self.source, self.tag]))
 
     def state_dict(self) -> State:
-        """The weights, by their names there; from the package's own cache, or downloaded by it."""
+        """The weights with the zoo's names, downloaded by its package or from its cache."""
         if self.source not in self.known:
             raise ValueError(
                 f"{self.name}: {self.source} has no model of that name, got weights={self.source!r}; it is one of "
@@ -57,7 +57,7 @@ class Reference:
             raise
 
 
-# What the option ``weights`` takes; the enum is one of torchvision's.
+# The types of the option ``weights``; the enum is one of torchvision's.
 Weights = str | Path | Reference | Mapping[str, Tensor] | Enum
 
 
@@ -82,7 +82,7 @@ def timm_state_dict(name: str, tag: str | None) -> State:
 
 
 def renamed(state: Mapping[str, Tensor]) -> State:
-    """``state`` with today's names in place of older ones."""
+    """``state`` with old names replaced by current ones."""
     return {OLD_NAME.sub(r"\1\2", name): value for name, value in state.items()}
 
 
@@ -90,7 +90,7 @@ def tensors_by_name(content: object, where: str) -> State:
     """``content``, which must be a mapping of names to dense tensors with values.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If it is not.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: weights must be tensors by name, got a {type(content).__name__}.")
@@ -104,36 +104,36 @@ def tensors_by_name(content: object, where: str) -> State:
 
 
 def read(path: Path) -> tuple[State, str | None]:
-    """The tensors in a file, by name, and the model that the file names, if any; nothing in it is executed."""
+    """The tensors in a file by name, and the name of their model if the file contains it; no code in it is executed."""
     name = None
     try:
         if path.suffix == ".safetensors":
             from safetensors import safe_open
 
             with safe_open(path, framework="pt") as file:
-                content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+                content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
                 name = model_named_in(file.metadata() or {})
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
             name = content.get("arch") if isinstance(content, Mapping) else None
-    except Exception as error:  # whatever a broken file leads to
+    except Exception as error:  # a broken file can raise any error
         reason = re.sub(r"\x1b\[\d*m", "", str(error)).partition("\n")[0]
         raise ValueError(
-            f"{path}: a file of weights must hold tensors alone, as nothing in it is executed, got one that cannot be "
-            f"read so ({type(error).__name__}: {reason}). Save model.state_dict()."
+            f"{path}: a file of weights must contain only tensors, because no code in it is executed, got one that "
+            f"cannot be read ({type(error).__name__}: {reason}). Save model.state_dict()."
         ) from error
     return inner_state(content, str(path)), name if isinstance(name, str) else None
 
 
 def model_named_in(metadata: Mapping[str, str]) -> Any:
-    """The model that ``scripts/train.py`` names in the metadata of a file of weights, or another script's ``arch``."""
+    """The name of the model in a file's metadata, from ``scripts/train.py`` or as ``arch`` from another script."""
     with contextlib.suppress(ValueError, AttributeError):
         return json.loads(metadata.get("lazytorch", "{}")).get("model", metadata.get("arch"))
     return None
 
 
 def inner_state(content: object, where: str) -> State:
-    """The tensors by name in what a training script saved, which may contain other things."""
+    """The tensors by name in a checkpoint, which may also contain other objects."""
     inner = content
     while isinstance(inner, Mapping):
         content = inner
