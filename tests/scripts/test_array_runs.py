@@ -181,6 +181,15 @@ def test_fine_tuning_from_other_kinds_of_data_takes_nothing_of_their_samples(run
     here, there = description(tmp_path / "arrays/last.safetensors"), description(output / "last.safetensors")
     assert here == there
     assert "the classifier is randomly initialized" in capsys.readouterr().out
+    for index, sample in enumerate(numpy.load(path)["train_images"]):
+        folder = tmp_path / "files" / ("train", "val")[index // 16] / "ab"[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        numpy.save(folder / f"{index}.npy", sample)
+    files = [f"folder:{tmp_path / 'files'}", *arguments(path, dims)[2:]]
+    start[-1] = str(tmp_path / "from_files")
+    train.main(["--data", *files, "--epochs", "1", "--limit-batches", "1", *start])
+    here = description(tmp_path / "from_files/last.safetensors")
+    assert (here["image_size"], here["resample"]) == (there["image_size"], False)
 
 
 def test_a_resumed_run_has_other_arrays_refused(run, tmp_path, capsys):

@@ -146,8 +146,8 @@ def test_wrong_options_for_the_data_are_refused():
     ("arguments", "message"),
     [
         (
-            ["--monitor", "accuracies"],
-            "must be one of accuracy, balanced_accuracy, f1, auroc, map, loss, got accuracies. Did",
+            ["--monitor", "aurok"],
+            "must be one of accuracy, balanced_accuracy, f1, auroc, map, loss, got aurok. Did",
         ),
         (["--class-weights", "balance"], "--class-weights: must be one of none, balanced, got balance. Did you mean"),
         (["--monitor", "map"], "--monitor: map is the average precision of multi-label targets"),
