@@ -135,7 +135,8 @@ def get_model(
 
     Raises:
         ValueError: If no model has that name, or there is no such feature map.
-        TypeError: If the model has no option of a name in ``config``, or ``out_indices`` are given without ``features_only``.
+        TypeError: If the model has no option of a name in ``config``, or ``out_indices`` are given without
+            ``features_only``.
 
     Example:
         >>> import torch
