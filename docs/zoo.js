@@ -34,7 +34,7 @@ if (table) {
   const licences = unique(rows.flatMap(({ weights }) => weights)).filter((name) => !zoos.includes(name));
   const weights = options("any or none", [["*", "published"], ...zoos.map((name) => [name, `of ${name}`])]);
   weights.append(make("optgroup", { label: "some of them" }, ...licences.map((name) => new Option(name, name))));
-  const bounds = ["Parameters, M", "Multiply-adds, M", "Top-1, %"].map((name) => {
+  const bounds = ["Parameters, M", "MACs, M", "Top-1, %"].map((name) => {
     const ends = ["from", "to"].map((end) =>
       make("input", { type: "number", min: 0, step: "any", inputMode: "decimal", placeholder: end, ariaLabel: `${name}, ${end}` }),
     );

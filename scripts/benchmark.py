@@ -1,13 +1,13 @@
-"""Measure lazytorch side by side with torchvision, timm and PyTorch's own lazy modules.
+"""Benchmark lazytorch against torchvision, timm and PyTorch's own lazy modules.
 
     python scripts/benchmark.py --rows build,load --models resnet18 --rounds 3     # a look, in half a minute
     python scripts/benchmark.py --plot benchmark.svg --markdown > table.md         # all but compilation; half an hour
     python scripts/benchmark.py --rows compiled-eval,compiled-step                 # compiles every model; long
     python scripts/benchmark.py --device cuda --rows eval,step,deploy              # on an accelerator
 
-Every round calls ours and the peers in turn; a ratio is the median over the rounds of ours over the peer's in the same
-round, so a machine that is now fast and now slow does not enter it. Times are wall seconds, memory is in bytes. The
-row "depth" measures how cost grows with the number of layers.
+Every round measures lazytorch and its peers one after the other. In each round, lazytorch's value is divided by the
+peer's value; the reported ratio is the median over the rounds, so that changes of the machine's speed affect it little.
+Times are wall seconds, memory is in bytes. The row "depth" measures how cost grows with the number of layers.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def measure(rows: Sequence[str], models: Sequence[str], rounds: int, device: str) -> tuple[list[Comparison], dict]:
-    """Every comparison, and cost over depth if that is asked for."""
+    """All comparisons, and the cost by depth if the row "depth" is in ``rows``."""
     comparisons: list[Comparison] = []
     depths: dict[str, Curve] = {}
     pairs = [(row, model) for row in rows if row != "depth" for model in models_of(row, models)]
@@ -72,7 +72,7 @@ def measure(rows: Sequence[str], models: Sequence[str], rounds: int, device: str
             progress.set_description(f"{row}, {model}")
             with ROWS[row].contenders(model, device) as (calls, unit, note):
                 comparisons += compare(row, model, calls, rounds, tick, unit, note)
-            gc.collect()  # networks hold references to themselves
+            gc.collect()  # networks contain reference cycles
         if "depth" in rows:
             progress.set_description("depth")
             depths = measure_depths(rounds, tick)
@@ -85,7 +85,7 @@ def models_of(row: str, models: Sequence[str]) -> Iterable[str]:
 
 
 def verdicts(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """For every row and peer the geometric mean over the models and the worst, beside what is wanted."""
+    """For every row and peer: the geometric mean and the worst ratio of the models, and the required ratios."""
     result = []
     for row, peer in dict.fromkeys((each.row, each.peer) for each in comparisons):
         those = [each for each in comparisons if (each.row, each.peer) == (row, peer)]

@@ -1,4 +1,4 @@
-"""Draft the rules of names of a family, from models of both sides whose entries stand in the same order.
+"""Draft the rules for the names of a family, from models here and in torchvision or timm with entries in equal order.
 
     python scripts/draft_rules.py timm resnet18 resnet50d            # models that the zoo has already
     python scripts/draft_rules.py timm vgg11 --ours my_family:vgg11  # a new one: a function that builds our model

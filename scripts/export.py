@@ -1,11 +1,11 @@
-"""Write a trained model for use elsewhere, load it there, and compare what it answers.
+"""Export a trained model, load the exported file, and compare its outputs with those of the trained model.
 
     python scripts/export.py runs/digits/best.safetensors --format onnx
     python scripts/export.py runs/digits/checkpoints/step-0000000720.ckpt --format torch-export --output digits.pt2
     python scripts/export.py runs/digits/checkpoints/step-0000000720.ckpt --format safetensors
 
-A checkpoint or a file of weights that scripts/train.py has left says which model it is of. Of a checkpoint, the moving
-average of the weights is taken, if there is one. Images go in normalized, as many at once as there are.
+A checkpoint or a file of weights from scripts/train.py contains the name and options of its model. If a checkpoint has
+a moving average of the weights, it is exported. The exported model takes normalized images, with any batch size.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from scripts.training.errors import RunError
 from scripts.training.files import write_whole
 from scripts.training.weights import DESCRIPTION, description_of, input_shape, load, safetensors_file
 
-# Above this share of the largest answer the file is not what was trained: it is removed, and the script fails.
+# The largest allowed difference, as a fraction of the largest output. If it is exceeded, the file is removed.
 LARGEST_DIFFERENCE = 1e-4
-EXAMPLES = (2, 5)  # images at once when it is written, and when it is tried
+EXAMPLES = (2, 5)  # batch sizes for the export and for the comparison
 
 Run = Callable[[Tensor], Tensor]
 
@@ -72,17 +72,17 @@ FORMATS = {
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference of two answers, as a share of the largest one."""
+    """The largest difference of two outputs, as a fraction of the largest output."""
     if ours.shape != theirs.shape:
         raise RunError(f"The exported model must answer with {tuple(ours.shape)} values, got {tuple(theirs.shape)}.")
     return float((ours - theirs).abs().max() / ours.abs().max())
 
 
 def export(source: Path, kind: str, output: Path | None) -> tuple[Path, float]:
-    """Write the file, and say where it is and how far its answers are from ours.
+    """Write the file; return its path and the largest difference between its outputs and the trained model's.
 
     Raises:
-        RunError: If they are too far; the file is then removed.
+        RunError: If the difference is too large; the file is then removed.
     """
     description = description_of(source)
     model = load(source, description).eval()
@@ -99,7 +99,7 @@ def export(source: Path, kind: str, output: Path | None) -> tuple[Path, float]:
         with torch.no_grad():
             run = write(model, description, torch.randn(EXAMPLES[0], *shape), partial)
             worst = difference(model(tried), run(tried))
-        if not worst <= LARGEST_DIFFERENCE:  # also if it is no number
+        if not worst <= LARGEST_DIFFERENCE:  # also if it is NaN
             raise RunError(
                 f"The exported model must answer as the trained one, to {LARGEST_DIFFERENCE:g} of the largest answer, "
                 f"got {worst:.1e}. Nothing was written."

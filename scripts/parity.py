@@ -1,15 +1,15 @@
-"""Compare models of the zoo with their references in torchvision and timm: in everything that a user can see of them.
+"""Compare models of the zoo with their references in torchvision and timm: weights, outputs and gradients.
 
     python scripts/parity.py resnet18                          # both zoos, a few seconds
     python scripts/parity.py                                   # every name; minutes
     python scripts/parity.py "resnet*" --source timm --markdown
 
-Compared are the names, shapes and initial distributions of parameters and buffers, multiply-adds at 224x224 pixels,
-and, with all of these randomised, the output and every gradient in evaluation and in training, the BatchNorm buffers
-after a training step, and the output for an image of an odd size, where the reference runs for one. All networks have
-11 classes. Where both zoos have a name, its initial weights and its rates of dropout and stochastic depth are
-torchvision's: timm's initial weights are not compared then, and its network is given the same rates. Exit status 1 if
-any model differs. Needs torchvision and timm, and downloads nothing.
+It compares the names, shapes and initial distributions of parameters and buffers, and multiply-accumulates (MACs) at
+224x224 pixels. With all parameters and buffers randomised, it compares the output and every gradient in evaluation and
+in training, the BatchNorm buffers after a training step, and the output for an image of an odd size, if the reference
+supports it. All networks have 11 classes. If both zoos have a name, our initial weights and rates of dropout and
+stochastic depth are torchvision's: timm's initial weights are then not compared, and its network gets the same rates.
+The exit status is 1 if any model differs. Requires torchvision and timm, and downloads nothing.
 """
 
 import argparse
@@ -42,15 +42,15 @@ from lazytorch.models import (
 from lazytorch.models.registry import entry
 
 NUM_CLASSES = 11
-# Both networks run the same operators, some of them written otherwise: single precision differs by less.
+# Both networks compute the same operations, some in another form; rounding errors in single precision are smaller.
 TOLERANCE = 1e-4
 STANDARD_ERRORS = 6
-MANY = 32  # values, from which on their deviation tells something
-COLUMNS = ("model", "reference", "parameters", "multiply-adds", "output", "gradient", "verdict")
+MANY = 32  # the number of values from which their standard deviation is meaningful
+COLUMNS = ("model", "reference", "parameters", "MACs", "output", "gradient", "verdict")
 
 
 class Comparison(NamedTuple):
-    """What was found of one model; differences are the largest, relative to the largest value; None: not computed."""
+    """The result for one model. Differences are the largest, relative to the largest value; None if not computed."""
 
     name: str
     reference: str
@@ -78,9 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size", type=int, default=64, help="side of the images that are computed, in pixels (default: 64)"
     )
-    parser.add_argument(
-        "--structure", action="store_true", help="compute nothing: names, shapes and multiply-adds alone"
-    )
+    parser.add_argument("--structure", action="store_true", help="compute nothing: names, shapes and MACs only")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the results as JSON")
     form.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -88,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def make_reference(name: str, source: str, **options: Any) -> nn.Module:
-    """The reference as its zoo makes it, with weights drawn at random."""
+    """The reference as its zoo constructs it, with random weights."""
     if source == "torchvision":
         with regnet_widths_on_cpu():
             return torchvision.models.get_model(name, weights=None, **options)
@@ -97,7 +95,7 @@ def make_reference(name: str, source: str, **options: Any) -> nn.Module:
 
 @contextlib.contextmanager
 def regnet_widths_on_cpu() -> Iterator[None]:
-    """Let torchvision's RegNet, which computes its widths by tensors and reads their values, be made on meta."""
+    """Allow constructing torchvision's RegNet on the meta device, although it reads its widths from tensor values."""
     compute = regnet.BlockParams.from_init_params
 
     def on_cpu(*args: Any, **options: Any) -> regnet.BlockParams:
@@ -119,11 +117,11 @@ def compare(name: str, source: str, *, size: int = 64, structure: bool = False, 
     """Compare one model with its reference.
 
     Args:
-        name: The model's.
+        name: The name of the model.
         source: The zoo of the reference.
         size: Side of the images that are computed, in pixels.
-        structure: Compute nothing.
-        options: What to make our model with besides, to see that a difference is found.
+        structure: Whether to compare only names, shapes and MACs, and compute nothing.
+        options: Other options of our model, to test that a difference is found.
     """
     theirs_called = references(name)[source]
     # Rates are options of training: a name that both zoos have has torchvision's, and timm's network is given them.
@@ -142,13 +140,13 @@ def compare(name: str, source: str, *, size: int = 64, structure: bool = False, 
     problems += ["names"] * (len(ours.state_dict()) != len(shapes[1]))
     problems += ["shapes"] * (shapes[0] != shapes[1])
     problems += ["parameters"] * (parameters[0] != parameters[1])
-    problems += ["multiply-adds"] * (macs[0] != macs[1])
+    problems += ["MACs"] * (macs[0] != macs[1])
     output = gradient = None
     if not structure and "shapes" not in problems:
         torch.manual_seed(0)
         ours = lazytorch.materialize(get_model(name, num_classes=NUM_CLASSES, **options), (1, 3, size, size))
         theirs = make_reference(theirs_called, source, **given)
-        # Where the zoos differ in their initial weights alone, a name that both have starts as torchvision's.
+        # If both zoos have the name, our initial weights are torchvision's, so they are not compared with timm's.
         if source == "torchvision" or "torchvision" not in references(name):
             same = alike(reference_state_dict(ours, source), theirs.state_dict())
             problems += ["initial distributions"] * (not same)
@@ -163,16 +161,16 @@ def compare(name: str, source: str, *, size: int = 64, structure: bool = False, 
 
 
 def multiply_adds(network: nn.Module) -> int:
-    """Multiply-adds of one image of 224x224 pixels."""
+    """MACs of one image of 224x224 pixels."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, 224, 224, device="meta"))
     return counter.get_total_flops() // 2
 
 
 def alike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    """Whether constants are equal, and values drawn at random have the same means and deviations.
+    """Whether constants are equal, and random values have the same means and standard deviations, up to chance.
 
-    As far as one draw tells: entries too small to tell anything are taken together with those of their shape.
+    Entries with too few values are combined with other entries of the same shape.
     """
     drawn: dict[object, list[tuple[Tensor, Tensor]]] = {}
     for key, value in ours.items():
@@ -184,7 +182,7 @@ def alike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
             drawn.setdefault(key if len(mine) >= MANY else value.shape, []).append((mine, other))
     for pairs in drawn.values():
         mine, other = (torch.cat(values) for values in zip(*pairs, strict=True))
-        # The standard errors of a mean and of a deviation, of both draws, in deviations.
+        # The standard errors of the means and standard deviations of both samples, relative to the standard deviation.
         bound = STANDARD_ERRORS * (2 / len(mine)) ** 0.5
         if not (mine.mean() - other.mean()).abs() <= bound * other.std():
             return False
@@ -194,9 +192,9 @@ def alike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 
 
 def randomize(network: nn.Module) -> None:
-    """Randomise every parameter and buffer: at initial statistics an error of eps or momentum is invisible.
+    """Randomise every parameter and buffer, because initial statistics hide errors of eps or momentum.
 
-    The scales keep activations finite through hundreds of blocks, and every branch large enough to be seen.
+    The scales keep activations finite through hundreds of blocks, and the effect of every branch measurable.
     """
     torch.manual_seed(0)
     for key, value in network.state_dict().items():
@@ -206,7 +204,7 @@ def randomize(network: nn.Module) -> None:
             nn.init.normal_(value, std=value[0].numel() ** -0.5)
         elif key.endswith(("bias", "mean")):
             nn.init.uniform_(value, -1, 1)
-        elif key.endswith("var"):  # small ones show an eps
+        elif key.endswith("var"):  # small, so that eps has an effect
             nn.init.uniform_(value, 0.02, 2)
         else:
             nn.init.uniform_(value, 0.5, 1)

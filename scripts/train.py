@@ -1,4 +1,4 @@
-"""Train a model of the zoo on images, signals or volumes, so that the run survives what happens to it.
+"""Train a model of the zoo on images, signals or volumes; an interrupted run can be resumed.
 
     python scripts/train.py --epochs 1 --limit-batches 2     # a look at whether everything runs, in seconds
     python scripts/train.py                                  # digits: 98 % accuracy or more, in one to two minutes

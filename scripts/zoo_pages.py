@@ -1,13 +1,13 @@
-"""Write the documentation's pages of the zoo: its table, its pictures, and the reference of its builders.
+"""Write the documentation pages of the zoo: the table, the charts, and the reference of the builders.
 
     python scripts/zoo_pages.py                             # from docs/parity.json; seconds
     python scripts/parity.py --json > runs/parity.json      # every name; about half an hour on one core
     python scripts/zoo_pages.py --parity runs/parity.json   # with the verdicts of that run
 
-What a run of scripts/parity.py found is kept in docs/parity.json, with the versions it was found with. What the
-installed torchvision and timm state of their weights (tags, licences, accuracy) is read anew, without downloads, and
-kept in docs/zoo_weights.json. All else follows from the registry. Several files, of parts of the zoo, may follow
---parity; other names keep their verdict.
+docs/parity.json stores the results of scripts/parity.py, with the versions of the packages. docs/zoo_weights.json
+stores what the installed torchvision and timm state about their weights (tags, licences, accuracy); it is updated at
+every run, without downloads. Everything else is computed from the registry. --parity accepts several files with results
+for parts of the zoo; other names keep their verdict.
 """
 
 import argparse
@@ -47,7 +47,8 @@ Each is a tuple in `lazytorch.models`, the `stages` of a [MobileNet](models.md#l
 class Family(NamedTuple):
     """Models of one paper.
 
-    ``kind`` is what has one colour in the pictures; ``dimensions`` are the numbers of them that an input may have.
+    Families of the same ``kind`` have the same colour in the charts. ``dimensions`` are the supported numbers of
+    spatial dimensions.
     """
 
     patterns: str
@@ -58,7 +59,7 @@ class Family(NamedTuple):
     dimensions: str = "1, 2, 3"
 
 
-# The first that fits a name is its family.
+# The first family with a pattern that matches a name is its family.
 FAMILIES = [
     Family("mobilenetv1_*", "MobileNetV1", "MobileNet", "Howard et al. 2017", "1704.04861"),
     Family("mobilenet_v2 mobilenetv2_*", "MobileNetV2", "MobileNet", "Sandler et al. 2018", "1801.04381"),
@@ -116,14 +117,14 @@ COLUMNS = {
     "Model": "---",
     "Family": "---",
     "Parameters, M": "--:",
-    "Multiply-adds, M": "--:",
+    "MACs, M": "--:",
     "Top-1, %": "--:",
     "Weights": "---",
     "Dimensions": "---",
     "Paper": "---",
     "Equal to": "---",
 }
-# Okabe and Ito's colours, which differ for every reader and on both backgrounds.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, on light and dark backgrounds.
 COLOURS = {
     "MobileNet": "#009e73",
     "MNASNet": "#8a8a8a",
@@ -142,7 +143,7 @@ COLOURS = {
     "ResNetV2": "#a63d40",
     "RepVGG": "#9d4edd",
 }
-# Named in the pictures; above the point to its left, or below to its right.
+# Models whose names are shown in the charts: above the point to its left, or below the point to its right.
 LABELLED = {
     "mobilenetv4_conv_small": "below",
     "mobilenet_v2": "above",
@@ -182,17 +183,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 def family(name: str) -> Family:
     """The family of a model; every model must have one."""
-    name = name.removeprefix("tf_")  # with TensorFlow's padding
+    name = name.removeprefix("tf_")  # the same network with TensorFlow's padding
     return next(each for each in FAMILIES if any(fnmatchcase(name, pattern) for pattern in each.patterns.split()))
 
 
 def read() -> list[dict[str, Any]]:
-    """What the runs of scripts/parity.py found last: a comparison for each model and reference."""
+    """The last results of scripts/parity.py: a comparison for each model and reference."""
     return json.loads(PARITY.read_text()) if PARITY.exists() else []
 
 
 def merged(old: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The comparisons by the names of the zoo, new ones in place of old ones."""
+    """All comparisons in the order of the zoo's names; new comparisons replace old ones."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     found = {(each["name"], each["reference"]): each for each in old}
     found |= {(each["name"], each["reference"]): {**each, "versions": versions} for each in new}
@@ -201,7 +202,7 @@ def merged(old: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> list
 
 
 class Model(NamedTuple):
-    """A row of the table; ``weights`` are those of each zoo that has any, as ``published`` describes them."""
+    """A row of the table; ``weights`` are the published weights by zoo, as returned by ``published``."""
 
     name: str
     family: Family
@@ -213,7 +214,7 @@ class Model(NamedTuple):
 
 @functools.cache
 def size_of(name: str) -> tuple[int, int]:
-    """The parameters and multiply-adds of a model, with its usual 1000 classes."""
+    """The parameters and multiply-accumulates (MACs) of a model with 1000 classes."""
     summary = lazytorch.summary(get_model(name, num_classes=NUM_CLASSES), IMAGE)
     return summary.parameters, summary.macs
 
@@ -222,8 +223,8 @@ def models(found: Sequence[dict[str, Any]], stated: Mapping[str, Any]) -> list[M
     """Every model of the zoo.
 
     Args:
-        found: What the runs of scripts/parity.py found.
-        stated: What ``published`` returned.
+        found: The results of scripts/parity.py.
+        stated: The result of ``published``.
     """
     weights: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for each in stated["weights"]:
@@ -262,12 +263,12 @@ def table(rows: Iterable[Model]) -> str:
 
 
 def recommended(row: Model) -> dict[str, Any]:
-    """What torchvision states of the weights that it recommends; empty if it has none."""
+    """The information of torchvision about the weights that it recommends; empty if it has none."""
     return row.weights.get("torchvision", [{}])[0]
 
 
 def licences(weights: Sequence[dict[str, Any]]) -> str:
-    """The licences that a zoo states for its weights, that of those it recommends first; nothing if it states none."""
+    """The licences that a zoo states for its weights, those of recommended weights first; empty if it states none."""
     counts: dict[str | None, int] = {}
     for each in weights:
         counts[each["licence"]] = counts.get(each["licence"], 0) + 1
@@ -281,12 +282,12 @@ def licences(weights: Sequence[dict[str, Any]]) -> str:
 
 
 def name_of(licence: str) -> str:
-    """A licence that is stated by its address as a link."""
+    """The name of a licence, as a link if the zoo states its address."""
     return f"[{licence.split('/')[4]} licence]({licence})" if licence.startswith("https://github.com/") else licence
 
 
 def run_of(found: Sequence[dict[str, Any]]) -> str:
-    """Which runs the verdicts are of, and what they found."""
+    """The versions and the results of the runs that the verdicts are from."""
     runs = sorted({", ".join(f"{name} {number}" for name, number in each["versions"].items()) for each in found})
     equal = sum(each["equal"] for each in found)
     largest = max(each[kind] or 0 for each in found for kind in ("output", "gradient"))
@@ -297,18 +298,18 @@ def run_of(found: Sequence[dict[str, Any]]) -> str:
 
 
 def title(row: Model, *, top1: bool = False) -> str:
-    """What the pictures show of a model if one points at it, with ``top1`` for images of the size that it is for."""
+    """The tooltip of a model in the charts; with ``top1``, for the image size of its accuracy."""
     best = recommended(row)
     macs, side = (best["macs"], best["side"]) if top1 else (row.macs, IMAGE[-1])
-    words = f"{row.name}: {row.parameters / 1e6:,.2f} M parameters, {macs / 1e6:,.0f} M multiply-adds at {side} pixels"
+    words = f"{row.name}: {row.parameters / 1e6:,.2f} M parameters, {macs / 1e6:,.0f} M MACs at {side} pixels"
     return f"{words}, top-1 {best['top1']:.1f} %" if top1 else words
 
 
 def picture(rows: Sequence[Model], *, legend: bool = True) -> str:
-    """Parameters against multiply-adds, both logarithmic."""
+    """The chart of parameters against MACs, with logarithmic axes."""
     x = logarithmic("parameters", [row.parameters for row in rows])
     y = logarithmic(
-        "multiply-adds of one image of 224x224 pixels" if legend else "multiply-adds of one image",
+        "MACs of one image of 224x224 pixels" if legend else "MACs of one image",
         [row.macs for row in rows],
     )
     points = [Point(row.name, row.family.kind, row.parameters, row.macs, title(row)) for row in rows]
@@ -316,9 +317,9 @@ def picture(rows: Sequence[Model], *, legend: bool = True) -> str:
 
 
 def accuracy(rows: Iterable[Model], size: str) -> str:
-    """The accuracy of torchvision's weights against parameters, or multiply-adds for an image of the stated size."""
+    """The accuracy of torchvision's weights against parameters, or MACs for an image of the stated size."""
     rows = [row for row in rows if recommended(row).get("top1")]
-    label = "parameters" if size == "parameters" else "multiply-adds of one image"
+    label = "parameters" if size == "parameters" else "MACs of one image"
     sizes = [row.parameters if size == "parameters" else recommended(row)["macs"] for row in rows]
     top1 = [recommended(row)["top1"] for row in rows]
     points = [
@@ -330,11 +331,11 @@ def accuracy(rows: Iterable[Model], size: str) -> str:
 
 
 def charts(rows: Sequence[Model]) -> str:
-    """The pictures of the page, in tabs, and the colours that they share."""
+    """The charts of the page, in tabs, and the legend that they share."""
     tabs = {
-        "Accuracy, multiply-adds": accuracy(rows, "macs"),
+        "Accuracy, MACs": accuracy(rows, "macs"),
         "Accuracy, parameters": accuracy(rows, "parameters"),
-        "Multiply-adds, parameters": picture(rows, legend=False),
+        "MACs, parameters": picture(rows, legend=False),
     }
     lines = ['<div class="zoo-charts" markdown>', ""]
     for name, svg in tabs.items():
@@ -403,7 +404,7 @@ def as_lines(found: Iterable[Any]) -> str:
 
 
 def pages(found: Sequence[dict[str, Any]], stated: Mapping[str, Any]) -> dict[Path, str]:
-    """What is written, by where; the arguments are those of ``models``."""
+    """The text of each page by its path; the arguments are those of ``models``."""
     rows = models(found, stated)
     versions = json.dumps(stated["versions"])
     return {

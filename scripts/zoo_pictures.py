@@ -1,4 +1,4 @@
-"""The pictures of the zoo: a point for each model, as SVG that suits light and dark pages; see scripts/zoo_pages.py."""
+"""The charts of the zoo: a point for each model, as SVG for light and dark pages; see scripts/zoo_pages.py."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ LEGEND = 22  # height of a row of the legend
 
 
 class Axis(NamedTuple):
-    """What an axis shows: its label, its ends, the labels of its ticks by value, and whether it is logarithmic."""
+    """An axis: its label, its limits, the labels of its ticks by value, and whether it is logarithmic."""
 
     label: str
     low: float
@@ -21,13 +21,13 @@ class Axis(NamedTuple):
     log: bool
 
     def place(self, value: float, start: float, end: float) -> float:
-        """Where ``value`` is between ``start`` and ``end``."""
+        """The position of ``value`` on an axis from ``start`` to ``end``."""
         low, high, value = map(math.log10 if self.log else float, (self.low, self.high, value))
         return round(start + (end - start) * (value - low) / (high - low), 1)
 
 
 class Point(NamedTuple):
-    """A model; ``title`` is shown if one points at it."""
+    """The point of a model; ``title`` is its tooltip."""
 
     name: str
     kind: str
@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 def logarithmic(label: str, values: Sequence[float]) -> Axis:
-    """The axis of counts of parameters or multiply-adds."""
+    """The axis of counts of parameters or MACs."""
     low, high = min(values) / 1.3, max(values) * 1.3
     names = {10.0**power: f"{10 ** (power - 6)} M" if power < 9 else f"{10 ** (power - 9)} G" for power in range(6, 13)}
     return Axis(label, low, high, {each: name for each, name in names.items() if low <= each <= high}, log=True)
@@ -64,19 +64,19 @@ def chart(
         points: The models.
         x_axis: The horizontal axis.
         y_axis: The vertical axis.
-        colours: By kind.
+        colours: The colours by kind.
         labelled: The models whose names are shown, ``"above"`` to the left of the point, or ``"below"`` to its right.
-        legend: Whether the picture contains the colours of the kinds. Without it, the page has them.
+        legend: Whether the chart contains a legend; otherwise the page has one.
     """
     rows = math.ceil(len(colours) / 3) if legend else 0
     left, right, top = 66, WIDTH - 24, 30 + LEGEND * rows
     bottom = top + 350
-    label = f"{y_axis.label} against {x_axis.label}"
-    # A picture alone follows the reader's system; within a page, the page.
+    label = f"{y_axis.label[:1].upper()}{y_axis.label[1:]} against {x_axis.label}"
+    # A separate SVG file uses the system's light or dark mode; a chart within a page uses that of the page.
     style = "svg:root{color:#24292f}@media(prefers-color-scheme:dark){svg:root{color:#e6edf3}}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 52}" role="img" font-size="13" '
-        f'font-family="system-ui, sans-serif" fill="currentColor" aria-label="{escape(label.capitalize())}">',
+        f'font-family="system-ui, sans-serif" fill="currentColor" aria-label="{escape(label)}">',
         f"<style>{style}</style>",
     ]
 

@@ -11,11 +11,10 @@ __all__ = ["published"]
 
 
 def published() -> dict[str, Any]:
-    """All weights of every model, those that a zoo recommends first, and the versions of the zoos that state this.
+    """All weights of every model, recommended weights first, and the versions of torchvision and timm.
 
-    Nothing is downloaded. ``licence`` is None where the zoo states none. ``top1``, the accuracy on ImageNet-1K in
-    percent, ``side``, the pixels along a side of the images, and ``macs``, the multiply-adds of one of them, are stated
-    by torchvision alone.
+    Nothing is downloaded. ``licence`` is None if the zoo states none. Only torchvision states ``top1`` (the accuracy on
+    ImageNet-1K in percent), ``side`` (the image size in pixels) and ``macs`` (multiply-accumulates of one image).
     """
     of_zoo = {"torchvision": of_torchvision, "timm": of_timm}
     found = [

@@ -48,7 +48,7 @@ def block_of_another_stride(*args, stride, **options):
         ({"norm_layer": partial(nn.BatchNorm2d, momentum=0.09)}, "buffers"),
         ({"activation": nn.LeakyReLU}, "output in evaluation"),
         ({"activation": nn.ReLU6}, "gradient in training"),
-        ({"block": block_of_another_stride}, "multiply-adds"),
+        ({"block": block_of_another_stride}, "MACs"),
         ({"stem_pool": partial(max_pool, 3, 0)}, "output in evaluation"),
         ({"stem_pool": partial(max_pool, 2, 1)}, "output in evaluation"),
         ({"dropout": 0.1}, "output in training"),

@@ -59,9 +59,9 @@ class SqueezeNet(Network):
     """A network of fire modules, which classifies every pixel and pools the scores.
 
     The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
-    Each stage begins with a max-pooling. The classifier is a linear layer that is applied to every pixel after dropout. A
-    ReLU and the pooling follow it, so no score is negative. With ``num_classes=0`` or ``pre_logits``, the output is the
-    pooled features.
+    Each stage begins with a max-pooling. The classifier is a linear layer that is applied to every pixel after dropout.
+    A ReLU and the pooling follow it, so no score is negative. With ``num_classes=0`` or ``pre_logits``, the output is
+    the pooled features.
 
     Args:
         num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the

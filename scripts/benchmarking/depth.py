@@ -1,4 +1,4 @@
-"""Cost over depth: it must grow as the number of layers does."""
+"""Cost by depth, which must grow linearly with the number of layers."""
 
 import math
 import statistics
@@ -21,7 +21,7 @@ Curve = dict[int, float]
 
 
 class Nested(lazytorch.LazyModule):
-    """A lazy module that holds a lazy module, and so on ``depth`` times, around one convolution."""
+    """Lazy modules nested ``depth`` times, around one convolution."""
 
     def get_initialized_module(
         self, inputs: tuple[Any, ...], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]
@@ -32,7 +32,7 @@ class Nested(lazytorch.LazyModule):
 
 
 def deep(blocks: int) -> nn.Module:
-    """A ResNet of so many narrow blocks, whose arithmetic is next to nothing."""
+    """A ResNet of ``blocks`` blocks with few channels, whose arithmetic takes almost no time."""
     return ResNet(2, depths=(blocks,), widths=(8,), stem=(8,))
 
 
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[int], nn.Module], Callable[[nn
 
 
 def measure_depths(rounds: int, tick: Callable[[], None]) -> dict[str, Curve]:
-    """Median seconds by depth, of every case; all of them in turn in every round."""
+    """Median seconds by depth for every case; each round measures all cases one after the other."""
     figures: dict[str, dict[int, list[float]]] = {
         name: {depth: [] for depth in case[0]} for name, case in CASES.items()
     }
@@ -66,7 +66,7 @@ def measure_depths(rounds: int, tick: Callable[[], None]) -> dict[str, Curve]:
 
 
 def exponent(curve: Curve) -> float:
-    """The power of the depth that cost grows with, fitted to logarithms, without the smallest depths."""
+    """The exponent ``e`` of cost ``~ depth**e``, fitted to logarithms, without the smallest depths."""
     depths = sorted(curve)[len(curve) // 2 - 1 :]
     x, y = [math.log(depth) for depth in depths], [math.log(curve[depth]) for depth in depths]
     return statistics.linear_regression(x, y).slope

@@ -1,4 +1,4 @@
-"""Measuring side by side: every round calls each contender once, so that a machine's ups and downs meet all alike."""
+"""Measurements: every round calls each contender once, so that changes of the machine's speed affect all equally."""
 
 import gc
 import math
@@ -17,19 +17,19 @@ __all__ = ["Comparison", "compare", "cpu_seconds", "geometric_mean", "run_proces
 
 
 class Comparison(NamedTuple):
-    """Ours beside one peer, of one model, in one row.
+    """The comparison of lazytorch with one peer, for one model and one row.
 
     Attributes:
         row: The row's name.
-        model: The model's.
-        peer: What ours is measured beside.
+        model: The model's name.
+        peer: The name of the peer.
         unit: ``"s"`` or ``"bytes"``.
-        ours: Median of ours.
+        ours: Median of lazytorch.
         theirs: Median of the peer.
-        ratio: Median over the rounds of ours over the peer's.
-        low: First quartile of these.
-        high: Third quartile.
-        note: What else was found.
+        ratio: Median over the rounds of lazytorch's value divided by the peer's.
+        low: First quartile of these ratios.
+        high: Third quartile of these ratios.
+        note: Other results.
     """
 
     row: str
@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
 
 
 def seconds(call: Callable[[], Any], device: str = "cpu") -> float:
-    """Wall time of a call, its result thrown away afterwards."""
+    """Wall time of a call; its result is deleted after the measurement."""
     gc.collect()
     start = time.perf_counter()
     result = call()
@@ -65,10 +65,10 @@ def compare(
     unit: str = "s",
     note: str = "",
 ) -> list[Comparison]:
-    """Measure all ``contenders``, ``"ours"`` among them, in turn, after one round that is not counted."""
+    """Measure all ``contenders``, including ``"ours"``, one after the other, after one round that is not counted."""
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for index in range(rounds + 1):
-        # Turn and turn about, so that what one leaves behind meets no contender more often than another.
+        # The order alternates, so that side effects of one contender do not always affect the same other contender.
         for name in list(contenders)[:: 1 if index % 2 else -1]:
             figure = contenders[name]()
             if index > 0:
@@ -89,7 +89,7 @@ def geometric_mean(ratios: list[float]) -> float:
 
 
 def run_process(code: str, *arguments: str) -> str:
-    """What a fresh Python process prints for that code; it may keep bytecode, as an installed package has it."""
+    """The output of a new Python process that runs ``code``; it may cache bytecode, as for an installed package."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
@@ -100,7 +100,7 @@ def run_process(code: str, *arguments: str) -> str:
 
 
 def cpu_seconds(code: str) -> float:
-    """CPU seconds, of user and system, of a fresh Python process that runs that code."""
+    """CPU seconds (user and system) of a new Python process that runs ``code``."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run_process(code)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""What lazytorch is measured beside: torchvision, timm, PyTorch's own lazy modules, and drawing weights once."""
+"""The peers of lazytorch: torchvision, timm, PyTorch's own lazy modules, and a single initialization of all weights."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,7 @@ def conv(
 
 
 class Residual(nn.Module):
-    """Layers, and a shortcut past them."""
+    """The sum of layers and a shortcut."""
 
     def __init__(self, layers: list[nn.Module], shortcut: nn.Module, activation: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def lazy_resnet50() -> nn.Module:
 def lazy_mobilenet_v2() -> nn.Module:
     """MobileNetV2 of torch.nn's lazy modules: Sandler et al. 2018, table 2, https://arxiv.org/abs/1801.04381.
 
-    They cannot say "as many as there are": the channels of every depthwise convolution are counted here.
+    They cannot infer the groups of a depthwise convolution, so its channels are computed here.
     """
     layers, channels = conv(32, 3, 2, activation=nn.ReLU6), 32
     for expansion, width, repeats, stride in (
@@ -100,7 +100,7 @@ NN_LAZY: dict[str, Callable[[], nn.Module]] = {"mobilenet_v2": lazy_mobilenet_v2
 
 
 def autograd_nodes(output: torch.Tensor) -> int:
-    """How many nodes of the graph of gradients ``output`` hangs on."""
+    """The number of nodes in the autograd graph of ``output``."""
     seen, left = set(), [output.grad_fn]
     while left:
         node = left.pop()

@@ -1,4 +1,4 @@
-"""A picture of the benchmark: ratios by row, and cost over depth."""
+"""A plot of the benchmark: ratios by row, and cost by depth."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def plot(
     wanted: Mapping[str, Mapping[str, tuple[float | None, float | None]]],
     path: Path,
 ) -> None:
-    """A dot for every model, a bar for the geometric mean, a line where it is wanted to be; and time over depth."""
+    """Plot a dot for every model, a bar for the geometric mean, a line for the required ratio; and time by depth."""
     pairs = list(dict.fromkeys((each.row, each.peer) for each in comparisons))
     count = bool(comparisons) + bool(depths)
     size = (6.5 * count, max(4.0, 0.34 * len(pairs) + 1.2))

@@ -1,4 +1,4 @@
-"""The rows of the benchmark: what is measured, beside what, and which ratio is wanted."""
+"""The rows of the benchmark: measurements, peers and required ratios."""
 
 import random
 import tempfile
@@ -38,7 +38,7 @@ TABLES = 200
 
 
 class Contenders(NamedTuple):
-    """What is measured of one model: calls by name, each of which returns a figure; ``"ours"`` is among them."""
+    """The contenders for one model: functions by name that return a measured value; ``"ours"`` is one of them."""
 
     calls: Mapping[str, Callable[[], float]]
     unit: str = "s"
@@ -51,9 +51,9 @@ class Row(NamedTuple):
     Attributes:
         what: What is measured.
         contenders: Called with a model's name and a device; a context manager of what is measured.
-        wanted: By the peer's name, the geometric mean over the models that is wanted, and the worst; None for any.
-        models: The models it is of; None for all.
-        on_accelerators: Whether it is also of use on an accelerator.
+        wanted: By the peer's name, the required geometric mean and worst ratio of the models; None for any.
+        models: The models to measure; None for all.
+        on_accelerators: Whether the row is also useful on an accelerator.
     """
 
     what: str
@@ -174,7 +174,7 @@ print(status("VmHWM") - before, held)
 
 
 def peak(what: str, name: str) -> tuple[float, float]:
-    """Peak resident growth of a fresh process, and what it is measured beside; in bytes."""
+    """The growth of the peak resident memory of a new process, and the size that it is compared with, in bytes."""
     grown, beside = map(float, run_process(PEAK, name, what).split())
     return grown, beside
 
@@ -196,7 +196,7 @@ def describe(name: str, device: str) -> Iterator[Contenders]:
 
 
 def random_tables(count: int) -> list[tuple[str, Any]]:
-    """Tables of ResNets and MobileNetV2s, turn and turn about, of about the sizes that there are names for."""
+    """Tables of ResNets and MobileNetV2s, alternating, with sizes similar to those of the networks with names."""
     draw = random.Random(0)
     tables: list[tuple[str, Any]] = []
     for index in range(count):
@@ -250,7 +250,7 @@ def importing(name: str, device: str) -> Iterator[Contenders]:
     yield Contenders({"ours": partial(measure, "lazytorch"), "torch": partial(measure, "torch")})
 
 
-# What a fresh process does, by lazytorch and by torchvision; %s is a file of weights.
+# The code of a new process, with lazytorch and with torchvision; %s is the folder of the weights.
 COLD_STARTS = {
     "build mobilenet_v2": (
         "import lazytorch; lazytorch.materialize(lazytorch.models.mobilenet_v2(), (1, 3, 224, 224))",
@@ -334,7 +334,7 @@ ROWS = {
         {"torchvision": (0.33, None)},
     ),
     "memory": Row("peak resident growth of a build", memory, {"parameters and buffers": (1.05, None)}),
-    "describe": Row("shapes, parameters and multiply-adds of every layer", describe, {"torchinfo": (0.25, None)}),
+    "describe": Row("shapes, parameters and MACs of every layer", describe, {"torchinfo": (0.25, None)}),
     "describe-memory": Row(
         "peak resident growth of describing it",
         partial(memory, what="describe", peer="10 MB"),

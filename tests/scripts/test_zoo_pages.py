@@ -141,9 +141,9 @@ def circles(svg):
 def test_the_pictures_contain_every_model_with_its_numbers(rows):
     of_all = circles(zoo_pages.picture([*rows.values()]))
     assert of_all.keys() == rows.keys()
-    assert of_all["efficientnet_b1"][0].text.endswith(": 7.79 M parameters, 570 M multiply-adds at 224 pixels")
+    assert of_all["efficientnet_b1"][0].text.endswith(": 7.79 M parameters, 570 M MACs at 224 pixels")
     shown = circles(zoo_pages.accuracy(rows.values(), "macs"))["efficientnet_b1"][0].text
-    assert shown == "efficientnet_b1: 7.79 M parameters, 687 M multiply-adds at 240 pixels, top-1 79.8 %"
+    assert shown == "efficientnet_b1: 7.79 M parameters, 687 M MACs at 240 pixels, top-1 79.8 %"
     with_accuracy = {name for name, row in rows.items() if "torchvision" in row.weights}
     for size in ("macs", "parameters"):
         assert circles(zoo_pages.accuracy(rows.values(), size)).keys() == with_accuracy
@@ -166,7 +166,7 @@ def test_points_are_placed_by_logarithm_and_by_percent():
 def test_the_script_of_the_page_knows_the_columns_and_elements():
     script = (zoo_pages.DOCS / "zoo.js").read_text()
     named = set(re.findall(r'column\["(.+?)"\]', script)) | set(re.findall(r'"([^"]+, [M%])"', script))
-    assert {"Family", "Weights", "Dimensions", "Parameters, M", "Multiply-adds, M", "Top-1, %"} == named
+    assert {"Family", "Weights", "Dimensions", "Parameters, M", "MACs, M", "Top-1, %"} == named
     assert named <= zoo_pages.COLUMNS.keys()
     assert list(zoo_pages.COLUMNS)[5] == "Weights"  # td:nth-child(6) of extra.css wraps
     assert "http" not in script
