@@ -921,13 +921,13 @@ def test_summary_and_build_follow_a_global_name_that_was_replaced(monkeypatch):
     """Whatever was summarized or built before, the code that is there now decides."""
     module = sys.modules["lazytorch.layers.bottleneck"]
 
-    class Replaced(module.ConvNormActivation):
+    class Replaced(module.PointwiseConv):
         pass
 
     expected = [layer.kind for layer in summary(get_model("resnet26t"), SHAPE).layers]
-    assert "ConvNormActivation" in expected
+    assert "PointwiseConv" in expected
     materialize(get_model("resnet26t"), SHAPE)
-    monkeypatch.setattr(module, "ConvNormActivation", Replaced)
+    monkeypatch.setattr(module, "PointwiseConv", Replaced)
     assert "Replaced" in [layer.kind for layer in summary(get_model("resnet26t"), SHAPE).layers]
     built = materialize(get_model("resnet26t"), SHAPE)
     assert Replaced in {type(each) for each in built.modules()}
