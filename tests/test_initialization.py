@@ -27,6 +27,7 @@ from lazytorch.layers import (
     InvertedBottleneck,
     LazyConvNormActivation,
     LazySqueezeExcitation,
+    PointwiseConv,
     PreActivationBlock,
     SqueezeExcitation,
     StdConv2d,
@@ -530,7 +531,7 @@ def test_registration_hooks_see_every_parameter():
     assert sorted(seen) == sorted(name.rpartition(".")[2] for name in names)
 
 
-class Own(ConvNormActivation):
+class Own(PointwiseConv):
     pass
 
 
@@ -538,7 +539,7 @@ def test_a_layer_that_is_replaced_for_a_while_is_not_remembered(monkeypatch):
     for describe in (materialize, lambda model, shape: lazytorch.summary(model, shape)):
         before = describe(get_model("resnet50"), SHAPE)
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["lazytorch.layers.bottleneck"], "ConvNormActivation", Own)
+            patch.setattr(sys.modules["lazytorch.layers.bottleneck"], "PointwiseConv", Own)
             during = describe(get_model("resnet50"), SHAPE)
         after = describe(get_model("resnet50"), SHAPE)
         assert ["Own" in kinds(each) for each in (before, during, after)] == [False, True, False]
