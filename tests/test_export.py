@@ -34,7 +34,10 @@ def built(name, shape):
     return model
 
 
-@pytest.mark.parametrize(("name", "shape"), MODELS.items())
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [pytest.param(*each, marks=pytest.mark.slow if index > 2 else ()) for index, each in enumerate(MODELS.items())],
+)
 def test_exported_for_any_batch_to_torch_and_onnx(name, shape, tmp_path):
     model, x = built(name, shape), torch.randn(2, *shape)
     program = torch.export.export(model, (x,), dynamic_shapes=ANY_BATCH)

@@ -241,6 +241,7 @@ def test_compile_with_inductor_trains():
     assert all(value.grad is not None for value in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_compile_the_whole_catalogue(case):
     model, x, counter = case.lazy().eval(), case.input(), CompileCounter()

@@ -162,6 +162,7 @@ def test_fine_tuning_takes_the_standardization_and_a_size_that_was_given(run, tm
         assert here["classes"] == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The weights .* have 10 classes")
 def test_fine_tuning_from_other_kinds_of_data_takes_nothing_of_their_samples(run, tmp_path, capsys):
     """Size, statistics and number of dimensions are those of the new data, which are inferred as ever."""
@@ -266,6 +267,7 @@ def shorten_after(path: Path, step: int) -> None:
     Classifier.training_step = training_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_file_that_is_shortened_during_a_run_is_named(tmp_path, workers):
     """Reading behind the end of a map would end the process without a message."""

@@ -162,6 +162,7 @@ def copies_in_dropout():
     return any("clone" in target for target, _ in compiled_graph(nn.Sequential(nn.ReLU(), nn.Dropout())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("resnet152", "efficientnet_b4")])  # deeper
 def test_what_is_built_compiles_to_torchvisions_graph(name):
     ours = compiled_graph(lazytorch.materialize(get_model(name), (1, 3, 64, 64)))
