@@ -45,7 +45,7 @@ has_any_global_hook = optional("torch.nn.modules.module", "_has_any_global_hook"
 disable_torch_function = optional("torch._C", "DisableTorchFunction")
 # Attributes of a ShapeTensor are read without a call of __torch_function__, which is faster.
 disabled_torch_function = optional("torch._C", "_disabled_torch_function_impl")
-# materialize and summary compute the output shapes of operators that have no rule in lazytorch/_shapes/rules.py.
+# materialize and summary compute the output shapes of operators that have no rule in lazytorch/_shapes.
 fake_tensor = optional("torch._subclasses", "fake_tensor")
 dispatch_mode = optional("torch.utils._python_dispatch", "TorchDispatchMode")
 

@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from lazytorch import _torch
 from lazytorch._init.initialize import initialize_postponed
-from lazytorch._shapes.rules import META, REAL, RULES, ShapeTensor, shape_tensor
+from lazytorch._shapes.rules import RULES
+from lazytorch._shapes.shape_tensor import META, REAL, ShapeTensor, shape_tensor
 from lazytorch.errors import ShapeInferenceError
 
 # Functions that need no values.

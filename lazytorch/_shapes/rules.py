@@ -5,135 +5,19 @@ valid arguments, and contiguous, non-empty tensors of one dtype on one device. O
 FakeTensorMode is used instead.
 """
 
-import functools
 import inspect
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from lazytorch import _torch
+from lazytorch._shapes.shape_tensor import REAL, SHAPES, ShapeTensor, is_plain, require_one_dtype, shape_tensor
+from lazytorch._shapes.windows import adaptive_pool, average_pool, convolution, is_bias, pad, pool
 
 if TYPE_CHECKING:
     from lazytorch._shapes.mode import ShapeMode
-
-
-META = torch.device("meta")
-REAL = (Tensor, nn.Parameter)
-Sizes = int | Sequence[int]
-
-
-class ShapeTensor(Tensor):
-    """A tensor without values. It is on the meta device, but its ``device`` is that of the tensor in a real call."""
-
-    on_device: torch.device
-
-    if _torch.disabled_torch_function is not None:
-        __torch_function__ = _torch.disabled_torch_function
-
-    @property
-    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return vars(self).get("on_device", META)
-
-    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return f"ShapeTensor({tuple(self.shape)}, dtype={self.dtype}, device={str(self.device)!r})"
-
-    def get_device(self) -> int:
-        return -1 if self.device.index is None else self.device.index
-
-
-def shape_tensor(tensor: Tensor, device: torch.device) -> ShapeTensor:
-    made = tensor.as_subclass(ShapeTensor)
-    made.on_device = device
-    return made
-
-
-SHAPES = (ShapeTensor, *([] if _torch.fake_tensor is None else [_torch.fake_tensor.FakeTensor]))
-for _kind in ("cpu", "cuda", "meta", "mps", "xpu"):
-    setattr(ShapeTensor, f"is_{_kind}", property(lambda self, kind=_kind: self.device.type == kind))
-
-
-def is_plain(*tensors: Any) -> bool:
-    """Whether all are contiguous floating-point tensors of one dtype and device, the first fake and non-empty."""
-    first = tensors[0]
-    if type(first) not in SHAPES or not first.is_floating_point() or first.numel() == 0:
-        return False
-    dtype, device = first.dtype, first.device
-    for each in tensors:
-        if not isinstance(each, Tensor) or each.dtype is not dtype or not (each.device == device or each.is_meta):
-            return False
-        # is_contiguous() would also be true for a channels-last tensor of one channel or one pixel.
-        if each.stride() != contiguous_strides(each.shape):
-            return False
-    return True
-
-
-def require_one_dtype(input: Any, weight: Any) -> None:
-    """Raise the error of PyTorch's kernels for different dtypes, which fake tensors do not raise in every version."""
-    if isinstance(input, Tensor) and isinstance(weight, Tensor) and input.dtype is not weight.dtype:
-        raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")
-
-
-@functools.lru_cache(maxsize=1024)
-def contiguous_strides(shape: torch.Size) -> tuple[int, ...]:
-    """The strides of a contiguous tensor."""
-    return tuple(math.prod(max(size, 1) for size in shape[place:]) for place in range(1, len(shape) + 1))
-
-
-def is_bias(bias: Any, input: ShapeTensor, out_channels: int) -> bool:
-    return bias is None or (is_plain(input, bias) and bias.shape == (out_channels,))
-
-
-def each_of(value: Sizes, dims: int) -> Sequence[int] | None:
-    """``value`` as one number for each of ``dims`` dimensions; None if it is anything else."""
-    if type(value) is int:
-        return (value,) * dims
-    return value if isinstance(value, (tuple, list)) and len(value) == dims else None
-
-
-def output_sizes(sizes: Sequence[int], *window: Sizes, ceil_mode: bool = False) -> list[int] | None:
-    """The output sizes of a sliding window: ``window`` is its kernel size, stride, padding and dilation."""
-    kernel, stride, padding, dilation = [each_of(value, len(sizes)) for value in window]
-    if kernel is None or stride is None or padding is None or dilation is None or min(stride) < 1:
-        return None
-    output = []
-    for size, width, step, pad, spacing in zip(sizes, kernel, stride, padding, dilation, strict=True):
-        last = size + 2 * pad - spacing * (width - 1) - 1  # the last position at which a window can start
-        positions = last // step + 1
-        if ceil_mode and last % step and positions * step < size + pad:
-            positions += 1  # a window may extend past the end, if it starts before it
-        output.append(positions)
-    return output if min(output) > 0 and set(map(type, output)) == {int} else None
-
-
-def convolution(dims: int) -> Callable[..., ShapeTensor | None]:
-    def rule(
-        shapes: "ShapeMode",
-        input: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Sizes = 1,
-        padding: Any = 0,
-        dilation: Sizes = 1,
-        groups: int = 1,
-    ) -> ShapeTensor | None:
-        require_one_dtype(input, weight)
-        if not is_plain(input, weight) or not input.dim() == weight.dim() == dims + 2:
-            return None
-        batch, channels, *sizes = input.shape
-        out_channels, in_group, *kernel = weight.shape
-        if channels != in_group * groups or out_channels % groups or 0 in weight.shape:
-            return None
-        output = output_sizes(sizes, kernel, stride, padding, dilation)
-        if output is None or not is_bias(bias, input, out_channels):
-            return None
-        shapes.macs += batch * math.prod(output) * weight.numel()
-        return shapes.like(input, (batch, out_channels, *output))
-
-    return rule
 
 
 def linear(shapes: "ShapeMode", input: Any, weight: Any, bias: Any = None) -> ShapeTensor | None:
@@ -265,16 +149,6 @@ def channels_moved(shapes: "ShapeMode", input: Any, source: Any, destination: An
     return shapes.like(input, sizes)
 
 
-def chunk(shapes: "ShapeMode", input: Any, chunks: int, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
-    """The rule of ``chunk`` into equal parts; they are contiguous here, as in the rule of ``movedim``."""
-    if not is_plain(input) or type(chunks) is not int or chunks < 1 or type(dim) is not int:
-        return None
-    if not 0 <= dim < input.dim() or input.size(dim) % chunks:
-        return None
-    sizes = (*input.shape[:dim], input.size(dim) // chunks, *input.shape[dim + 1 :])
-    return tuple(shapes.like(input, sizes) for _ in range(chunks))
-
-
 def in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> ShapeTensor | None:
     return input if type(input) in SHAPES and {*map(type, numbers)} <= {int, float} else None
 
@@ -314,75 +188,6 @@ def on_meta(func: Callable[..., Any]) -> Callable[..., Tensor | None]:
     return rule
 
 
-def pool(dims: int) -> Callable[..., ShapeTensor | None]:
-    def rule(
-        shapes: "ShapeMode",
-        input: Any,
-        kernel_size: Sizes,
-        stride: Any = None,
-        padding: Sizes = 0,
-        dilation: Sizes = 1,
-        ceil_mode: bool = False,
-        return_indices: bool = False,
-    ) -> ShapeTensor | None:
-        if return_indices or not is_plain(input) or input.dim() != dims + 2:
-            return None
-        kernel, pads, sizes = each_of(kernel_size, dims), each_of(padding, dims), input.shape[2:]
-        if kernel is None or pads is None:
-            return None
-        if any(2 * pad > width or width > size for pad, width, size in zip(pads, kernel, sizes, strict=True)):
-            return None
-        output = output_sizes(sizes, kernel, stride or kernel, pads, dilation, ceil_mode=ceil_mode)
-        return None if output is None else shapes.like(input, (*input.shape[:2], *output))
-
-    return rule
-
-
-def average_pool(dims: int) -> Callable[..., ShapeTensor | None]:
-    max_pool = pool(dims)
-
-    def rule(
-        shapes: "ShapeMode",
-        input: Any,
-        kernel_size: Sizes,
-        stride: Any = None,
-        padding: Sizes = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> ShapeTensor | None:
-        return None if divisor_override == 0 else max_pool(shapes, input, kernel_size, stride, padding, 1, ceil_mode)
-
-    return rule
-
-
-def pad(
-    shapes: "ShapeMode", input: Any, pad: Any, mode: str = "constant", value: float | None = None
-) -> ShapeTensor | None:
-    if not is_plain(input) or not isinstance(pad, (tuple, list)) or len(pad) % 2 or {*map(type, pad)} != {int}:
-        return None
-    sizes = list(input.shape)
-    for place, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
-        if (
-            min(before, after) < 0
-            or place > input.dim() - 2
-            or (mode != "constant" and max(before, after) >= sizes[-place])
-        ):
-            return None
-        sizes[-place] += before + after
-    return shapes.like(input, sizes)
-
-
-def adaptive_pool(dims: int) -> Callable[..., ShapeTensor | None]:
-    def rule(shapes: "ShapeMode", input: Any, output_size: Any, return_indices: bool = False) -> ShapeTensor | None:
-        sizes = each_of(output_size, dims)
-        if return_indices or sizes is None or not is_plain(input) or input.dim() != dims + 2:
-            return None
-        return shapes.like(input, (*input.shape[:2], *sizes)) if min(sizes) > 0 else None
-
-    return rule
-
-
 def concatenate(shapes: "ShapeMode", tensors: Any, dim: int = 0) -> ShapeTensor | None:
     if not isinstance(tensors, (tuple, list)) or not tensors or not is_plain(*tensors):
         return None
@@ -396,7 +201,7 @@ def concatenate(shapes: "ShapeMode", tensors: Any, dim: int = 0) -> ShapeTensor 
 
 
 def split(shapes: "ShapeMode", input: Any, sizes: Any, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
-    """The rule of ``split`` with the sizes of the parts; in a real call, the parts are views."""
+    """The rule of ``split`` with the sizes of the parts. They are contiguous here, but views in a real call."""
     if (
         not isinstance(sizes, (tuple, list))
         or not is_plain(input)
@@ -408,6 +213,13 @@ def split(shapes: "ShapeMode", input: Any, sizes: Any, dim: int = 0) -> tuple[Sh
         return None
     before, after = input.shape[:dim], input.shape[dim + 1 :]
     return tuple(shapes.like(input, (*before, size, *after)) for size in sizes)
+
+
+def chunk(shapes: "ShapeMode", input: Any, chunks: int, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
+    """The rule of ``chunk`` into equal parts."""
+    if type(chunks) is not int or chunks < 1 or type(dim) is not int or not 0 <= dim < input.dim():
+        return None
+    return None if input.size(dim) % chunks else split(shapes, input, [input.size(dim) // chunks] * chunks, dim)
 
 
 def empty(shapes: "ShapeMode", size: Any, *, dtype: torch.dtype, device: torch.device) -> ShapeTensor | None:
