@@ -107,7 +107,7 @@ def lazify(module_cls: Any, /, **inferred: Any) -> Any:
             "__module__": module_cls.__module__,
             "__doc__": f"{module_cls.__name__} that infers {', '.join(inferred)} from its first input.",
         },
-        **inferred,
+        inferred=inferred,
     )
     if module_cls in known and all(isinstance(rule, int) for rule in inferred.values()):
         known.add(lazy_class)
@@ -122,14 +122,14 @@ _made: dict[tuple[type[nn.Module] | None, tuple[tuple[str, Rule], ...]], type[La
 class Lazified(LazyModule):
     """Base of lazy classes that infer each parameter from a dimension of the first input, or by a function.
 
-    The rules are arguments of the class statement: ``class LazyLinear(Lazified, nn.Linear, in_features=-1)``.
+    The class statement has the rules: ``class LazyLinear(Lazified, nn.Linear, inferred={"in_features": -1})``.
     """
 
     _rules: ClassVar[Mapping[str, Rule]]
 
-    def __init_subclass__(cls, **inferred: Rule) -> None:
-        super().__init_subclass__()
-        if inferred:
+    def __init_subclass__(cls, inferred: Mapping[str, Rule] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if inferred is not None:
             cls._rules = inferred
 
     def get_initialized_module(

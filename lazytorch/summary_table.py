@@ -203,7 +203,7 @@ class Summary(TableOfLayers):
         figure, axes = pyplot.subplots(1, 2, figsize=(9, 1 + 0.3 * len(stages)), sharey=True, layout="constrained")
         for axis, name, what in zip(axes, ("parameters", "macs"), ("parameters", "MACs"), strict=True):
             bars = axis.barh([each.name for each in stages], [getattr(each, name) for each in stages], height=0.7)
-            axis.bar_label(bars, [f"{share(getattr(each, name), getattr(self, name))}" for each in stages], padding=3)
+            axis.bar_label(bars, [share(getattr(each, name), getattr(self, name)) for each in stages], padding=3)
             axis.set(xlabel=f"{what}, {getattr(self, name):,} in all")
             axis.margins(x=0.15)
         figure.suptitle(f"{self.layers[0].kind}, {self.header}")
@@ -214,10 +214,9 @@ class Summary(TableOfLayers):
 
         def bar(value: int, total: int) -> str:
             width = f"{100 * value / max(total, 1):.1f}%"
-            return (
-                '<td style="min-width: 12em; text-align: left"><div style="background: #4c72b0; height: 0.8em; '
-                f'width: {width}; display: inline-block; max-width: 70%"></div> {share(value, total)}</td>'
-            )
+            filled = f'<div style="background: #4c72b0; height: 0.8em; width: {width}"></div>'
+            whole = f'<div style="display: inline-block; width: 60%">{filled}</div>'  # the text stands beside it
+            return f'<td style="min-width: 12em; text-align: left">{whole} {share(value, total)}</td>'
 
         rows = "".join(
             f'<tr><td style="text-align: left">{html.escape(each.name)}</td>{bar(each.parameters, self.parameters)}'

@@ -137,3 +137,21 @@ def test_an_unbatched_image_needs_the_dimension_from_the_end():
             run(x)
         assert "after LazyConv2d was built from input (3, 32, 32)" in error.value.__notes__
         assert is_lazy(lazy)
+
+
+class Registered(nn.Linear):
+    """A class whose subclasses take a keyword in their class statement."""
+
+    names: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, name="", **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.names = (*cls.names, name)
+
+
+def test_keywords_of_a_class_statement_reach_the_target():
+    class Named(lazify(Registered, in_features=-1), name="mine"):
+        pass
+
+    assert Named.names[-1] == "mine"
+    assert Named(5)(torch.zeros(2, 7)).shape == (2, 5)

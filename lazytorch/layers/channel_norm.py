@@ -54,7 +54,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 @create_lazy_signature(exclude=["channels"])
-class LazyChannelNorm(Lazified, ChannelNorm, channels=1):
+class LazyChannelNorm(Lazified, ChannelNorm, inferred={"channels": 1}):
     """A ``ChannelNorm`` that infers its channels from its first input.
 
     Example:

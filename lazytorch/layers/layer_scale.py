@@ -63,7 +63,7 @@ class LayerScale(nn.Module):
 
 
 @create_lazy_signature(exclude=["channels"])
-class LazyLayerScale(Lazified, LayerScale, channels=1):
+class LazyLayerScale(Lazified, LayerScale, inferred={"channels": 1}):
     """A ``LayerScale`` that infers its channels from its first input.
 
     Example:

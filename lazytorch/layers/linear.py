@@ -14,7 +14,7 @@ __all__ = ["LazyLinear"]
 
 
 @create_lazy_signature(exclude=["in_features"])
-class LazyLinear(Lazified, nn.Linear, in_features=-1):
+class LazyLinear(Lazified, nn.Linear, inferred={"in_features": -1}):
     """``nn.Linear`` that infers its input features from the last dimension of its first input.
 
     Shape:

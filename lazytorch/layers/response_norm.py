@@ -68,7 +68,7 @@ class ResponseNorm(nn.Module):
 
 
 @create_lazy_signature(exclude=["channels"])
-class LazyResponseNorm(Lazified, ResponseNorm, channels=1):
+class LazyResponseNorm(Lazified, ResponseNorm, inferred={"channels": 1}):
     """A ``ResponseNorm`` that infers its channels from its first input.
 
     Example:
