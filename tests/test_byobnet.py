@@ -30,6 +30,7 @@ from lazytorch.models import (
 )
 from lazytorch.models.stems import max_pool
 from scripts import parity
+from tests.families import assert_checkpointing_computes_the_same
 
 ROWS = [
     Row(partial(LazyBasicBlock, 16), 16, stride=2),
@@ -158,17 +159,7 @@ def test_stems(options, reductions, pool):
 def test_gradient_checkpointing_computes_the_same(name):
     torch.manual_seed(0)
     model = materialize(get_model(name, num_classes=3), (2, 3, 64, 64))
-    x = torch.randn(2, 3, 64, 64)
-    outputs, gradients = [], []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        output = model(x)
-        output.square().sum().backward()
-        outputs.append(output.detach())
-        gradients.append([each.grad for each in model.parameters()])
-        model.zero_grad()
-    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
-    torch.testing.assert_close(gradients[0], gradients[1])
+    assert_checkpointing_computes_the_same(model, torch.randn(2, 3, 64, 64))
 
 
 @pytest.mark.parametrize("name", ["gernet_s", "eca_resnext26ts", "regnetz_005"])

@@ -33,6 +33,7 @@ from lazytorch.models import (
     reference_state_dict,
 )
 from scripts import parity
+from tests.families import assert_checkpointing_computes_the_same, assert_weights_go_there_and_back
 
 SMALL = {"depths": (1, 2, 1), "widths": (8, 16, 24), "kernel_size": 3}
 SHAPE = (2, 3, 64, 64)
@@ -110,12 +111,7 @@ def test_feature_maps_are_those_of_timm(name, options):
 
 @pytest.mark.parametrize("name", ["convnext_atto_ols", "convnextv2_nano", "convnext_tiny", "convnext_tiny_hnf"])
 def test_weights_go_to_timm_and_back(name):
-    source = timm.create_model(name, num_classes=5)
-    parity.randomize(source)
-    model = get_model(name, num_classes=5)
-    load_reference_state_dict(model, source.state_dict(), "timm")
-    back = reference_state_dict(model, "timm")
-    torch.testing.assert_close(back, dict(source.state_dict()), rtol=0, atol=0)
+    assert_weights_go_there_and_back(name, "timm")
 
 
 def test_weights_of_both_zoos_are_the_same_model(tmp_path):
@@ -171,18 +167,7 @@ def test_frozen_stages_keep_their_weights():
 def test_gradient_checkpointing_computes_the_same(options):
     model = materialize(ConvNeXt(3, **SMALL, **options), SHAPE)
     parity.randomize(model)
-    x = torch.randn(SHAPE)
-    outputs, gradients = [], []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        output = model(x)
-        output.square().sum().backward()
-        outputs.append(output.detach())
-        gradients.append([each.grad for each in model.parameters()])
-        model.zero_grad()
-    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
-    torch.testing.assert_close(gradients[0], gradients[1])
-    assert all(each is not None for each in gradients[0])
+    assert_checkpointing_computes_the_same(model, torch.randn(SHAPE))
 
 
 @pytest.mark.parametrize("norm_layer", [ChannelNorm, nn.BatchNorm2d])

@@ -32,6 +32,7 @@ from lazytorch.models import (
 )
 from lazytorch.models.mixnet import mixed, row
 from scripts import parity
+from tests.families import assert_checkpointing_computes_the_same, assert_weights_go_there_and_back
 
 TABLE = [Stage(8), row(16, 2, 2, 3, (2, 3, 2), 2), row(24, 1, 2, 6, (1, 5, 1), 4), [row(32, 1, 2, 2, (2, 1, 2))]]
 X = torch.randn(2, 3, 64, 64)
@@ -102,11 +103,7 @@ def test_a_mixed_convolution_in_other_networks():
 
 @pytest.mark.parametrize("name", ["mixnet_s", "mixnet_l", "tf_mixnet_m"])
 def test_weights_go_to_timm_and_back(name):
-    source = timm.create_model(name, num_classes=5)
-    parity.randomize(source)
-    model = get_model(name, num_classes=5)
-    load_reference_state_dict(model, source.state_dict(), "timm")
-    torch.testing.assert_close(reference_state_dict(model, "timm"), dict(source.state_dict()), rtol=0, atol=0)
+    assert_weights_go_there_and_back(name, "timm")
 
 
 def test_a_file_of_weights_fits_another_input(tmp_path):
@@ -164,15 +161,7 @@ def test_frozen_stages_and_groups_of_parameters():
 
 
 def test_gradient_checkpointing_computes_the_same():
-    model, results = small(), []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        output = model(X)
-        output.square().sum().backward()
-        results.append((output.detach(), [each.grad for each in model.parameters()]))
-        model.zero_grad()
-    assert all(gradient is not None for gradient in results[0][1])
-    torch.testing.assert_close(*results)
+    assert_checkpointing_computes_the_same(small(), X)
 
 
 def test_export_and_optimization_keep_the_outputs():

@@ -21,6 +21,7 @@ from lazytorch.models import (
     reference_state_dict,
 )
 from scripts import parity
+from tests.families import assert_checkpointing_computes_the_same
 
 NAMES = ["repvgg_a0", "mobileone_s0"]
 SMALL = {"depths": (2, 3), "widths": (8, 16)}
@@ -359,17 +360,7 @@ def test_freezing_and_layer_decay():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradient_checkpointing_computes_the_same(variant):
     model = materialize(RepVGG(3, **VARIANTS[variant]), (2, 3, 32, 32))
-    x = torch.randn(2, 3, 32, 32)
-    outputs, gradients = [], []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        output = model(x)
-        output.square().sum().backward()
-        outputs.append(output.detach())
-        gradients.append([each.grad for each in model.parameters()])
-        model.zero_grad()
-    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
-    torch.testing.assert_close(gradients[0], gradients[1])
+    assert_checkpointing_computes_the_same(model, torch.randn(2, 3, 32, 32))
 
 
 @pytest.mark.parametrize(("variant", "counts"), [("plain", (24, 18)), ("separable", (41, 15))])

@@ -32,6 +32,7 @@ from lazytorch.models import (
 )
 from lazytorch.models.stems import ceil_max_pool
 from scripts import parity
+from tests.families import assert_checkpointing_computes_the_same
 
 NAMES = ["res2net50_48w_2s", "resnest14d", "skresnet18", "legacy_seresnet18"]
 SMALL = {"depths": (1, 2, 1), "widths": (8, 16, 24), "stem": (8,)}
@@ -162,19 +163,7 @@ def test_frozen_stages_keep_their_weights(options):
 
 @every_block
 def test_gradient_checkpointing_computes_the_same(options):
-    model = small(options)
-    x = torch.randn(2, 3, 64, 64)
-    outputs, gradients = [], []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        output = model(x)
-        output.square().sum().backward()
-        outputs.append(output.detach())
-        gradients.append([each.grad for each in model.parameters()])
-        model.zero_grad()
-    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
-    torch.testing.assert_close(gradients[0], gradients[1])
-    assert all(each is not None and each.isfinite().all() for each in gradients[0])
+    assert_checkpointing_computes_the_same(small(options), torch.randn(2, 3, 64, 64))
 
 
 @every_block

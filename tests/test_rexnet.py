@@ -15,12 +15,12 @@ from lazytorch.models import (
     get_model,
     load_reference_state_dict,
     optimize_for_inference,
-    reference_state_dict,
     rexnet_100,
     rexnetr_300,
 )
 from lazytorch.models.rexnet import stage
 from scripts import parity
+from tests.families import assert_checkpointing_computes_the_same, assert_weights_go_there_and_back
 
 TABLE = [stage(0, 1, 1), stage(1, 2, 2, se_layer=SqueezeExcitation), stage(3, 2, 2)]
 X = torch.randn(2, 3, 64, 64)
@@ -98,11 +98,7 @@ def test_widths_by_block():
 
 @pytest.mark.parametrize("name", ["rexnet_100", "rexnetr_130"])
 def test_weights_go_to_timm_and_back(name):
-    source = timm.create_model(name, num_classes=5)
-    parity.randomize(source)
-    model = get_model(name, num_classes=5)
-    load_reference_state_dict(model, source.state_dict(), "timm")
-    torch.testing.assert_close(reference_state_dict(model, "timm"), dict(source.state_dict()), rtol=0, atol=0)
+    assert_weights_go_there_and_back(name, "timm")
 
 
 def test_a_file_of_weights_fits_another_input(tmp_path):
@@ -170,15 +166,7 @@ def test_frozen_stages_and_groups_of_parameters():
 
 
 def test_gradient_checkpointing_computes_the_same():
-    model, results = small(), []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        output = model(X)
-        output.square().sum().backward()
-        results.append((output.detach(), [each.grad for each in model.parameters()]))
-        model.zero_grad()
-    assert all(gradient is not None for gradient in results[0][1])
-    torch.testing.assert_close(*results)
+    assert_checkpointing_computes_the_same(small(), X)
 
 
 def test_export_and_optimization_keep_the_outputs():

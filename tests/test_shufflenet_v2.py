@@ -13,14 +13,13 @@ from lazytorch.materialize import runs_known_code, survey
 from lazytorch.models import (
     Features,
     ShuffleNetV2,
-    get_model,
     inflate_state_dict,
     load_reference_state_dict,
     optimize_for_inference,
-    reference_state_dict,
     shufflenet_v2_x1_0,
 )
 from scripts import parity
+from tests.families import assert_checkpointing_computes_the_same, assert_weights_go_there_and_back
 
 SMALL = {"depths": (2, 2, 1), "widths": (16, 32, 48), "stem_channels": 8, "final_channels": 24}
 X = torch.randn(2, 3, 64, 64)
@@ -72,11 +71,7 @@ def test_the_shuffle_alternates_the_channels_of_the_branches(dims):
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "shufflenet_v2_x2_0"])
 def test_weights_go_to_torchvision_and_back(name):
-    source = torchvision.models.get_model(name, num_classes=5)
-    parity.randomize(source)
-    model = get_model(name, num_classes=5)
-    load_reference_state_dict(model, source.state_dict(), "torchvision")
-    torch.testing.assert_close(reference_state_dict(model, "torchvision"), dict(source.state_dict()), rtol=0, atol=0)
+    assert_weights_go_there_and_back(name, "torchvision")
 
 
 def test_a_file_of_weights_fits_another_input(tmp_path):
@@ -136,15 +131,7 @@ def test_frozen_stages_and_groups_of_parameters():
 
 
 def test_gradient_checkpointing_computes_the_same():
-    model, results = small(), []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        output = model(X)
-        output.square().sum().backward()
-        results.append((output.detach(), [each.grad for each in model.parameters()]))
-        model.zero_grad()
-    assert all(gradient is not None for gradient in results[0][1])
-    torch.testing.assert_close(*results)
+    assert_checkpointing_computes_the_same(small(), X)
 
 
 def test_export_and_optimization_keep_the_outputs():

@@ -23,6 +23,7 @@ from lazytorch.models import (
     references,
 )
 from scripts import parity
+from tests.families import assert_checkpointing_computes_the_same
 
 SMALL = {"depths": (2, 1, 1), "widths": (4, 6, 8), "pool_size": 2, "hidden_channels": 10}
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -186,16 +187,8 @@ def test_layer_decay_counts_poolings_as_no_groups():
 
 
 def test_gradient_checkpointing_computes_the_same():
-    model = small()
-    results = []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        output = model(X)
-        output.square().sum().backward()
-        results.append((output.detach(), [each.grad for each in model.parameters()]))
-        model.zero_grad()
-    assert all(gradient.any() for gradient in results[0][1])
-    torch.testing.assert_close(*results)
+    gradients = assert_checkpointing_computes_the_same(small(), X)
+    assert all(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("norm_layer", [None, nn.BatchNorm2d])
