@@ -12,10 +12,10 @@ from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.layer_scale import LayerScale
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
+from lazytorch.layers.residual import branch
 from lazytorch.layers.rules import checked
 from lazytorch.layers.rules import norm_layer as norm_rule
 from lazytorch.layers.same_padding import SamePadding
-from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.signature import create_lazy_signature
 
 if TYPE_CHECKING:
@@ -117,9 +117,8 @@ class ConvNeXtBlock(nn.Module):
             "hidden_norm": hidden_norm and of_rank(hidden_norm, spatial_dims)(expanded),
             "project": ConvNormActivation(expanded, out_channels, 1, activation=None, **plain),
             "scale": None if layer_scale is None else LayerScale(out_channels, layer_scale),
-            "drop_path": StochasticDepth(drop_path_rate) if drop_path_rate != 0 else None,
         }
-        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
+        self.layers = branch(layers, drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *floor(spatial / stride))``."""

@@ -9,12 +9,10 @@ from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, divides, flag, largest, odd
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.dense import NormActivation
-from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import PointwiseConv
-from lazytorch.layers.residual import squeeze
+from lazytorch.layers.residual import branch, squeeze
 from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
-from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.signature import create_lazy_signature
 
 if TYPE_CHECKING:
@@ -117,10 +115,9 @@ class PreActivationBlock(nn.Module):
             "restore": ConvNormActivation(mid_channels, out_channels, kernel_size, dilation=dilation, **plain)
             if basic
             else PointwiseConv(mid_channels, out_channels, **plain),
-            "drop_path": None if drop_path_rate == 0 else StochasticDepth(drop_path_rate),
         }
         self.preactivation = NormActivation(in_channels, **norm)
-        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
+        self.layers = branch(layers, drop_path_rate)
         self.shortcut = nn.Identity()
         self.passes_input = fits and not always
         if not fits:

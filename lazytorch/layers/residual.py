@@ -1,4 +1,4 @@
-"""The base classes of residual blocks."""
+"""The base classes of residual blocks, and functions that construct their parts."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,14 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
 
-__all__ = ["LinearResidual", "ResidualBlock", "squeeze"]
+__all__ = ["LinearResidual", "ResidualBlock", "branch", "squeeze"]
+
+
+def branch(layers: dict[str, nn.Module | None], drop_path_rate: float) -> NamedSequential:
+    """The layers of a branch in order, without entries that are None, followed by stochastic depth if it has a rate."""
+    if drop_path_rate != 0:
+        layers = {**layers, "drop_path": StochasticDepth(drop_path_rate)}
+    return NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
 
 
 class ResidualBlock(nn.Module):
@@ -31,9 +38,7 @@ class ResidualBlock(nn.Module):
         activation: Callable[[], nn.Module] | None,
     ) -> None:
         super().__init__()
-        if drop_path_rate != 0:
-            layers = {**layers, "drop_path": StochasticDepth(drop_path_rate)}
-        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
+        self.layers = branch(layers, drop_path_rate)
         self.shortcut = nn.Identity() if shortcut is None else shortcut
         self.activation = nn.Identity() if activation is None else activation()
 
@@ -63,9 +68,7 @@ class LinearResidual(nn.Module):
         super().__init__()
         self.has_shortcut = has_shortcut
         self.channels = channels
-        if has_shortcut and drop_path_rate != 0:
-            layers = {**layers, "drop_path": StochasticDepth(drop_path_rate)}
-        self.layers = NamedSequential(**{name: layer for name, layer in layers.items() if layer is not None})
+        self.layers = branch(layers, drop_path_rate if has_shortcut else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
