@@ -23,7 +23,7 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.heads import linear
 from lazytorch.models.registry import model
-from lazytorch.models.tables import as_many
+from lazytorch.models.tables import same_length
 
 __all__ = [
     "ConvNeXt",
@@ -164,7 +164,7 @@ class ConvNeXt(Network):
     """
 
     rules: ClassVar[ValueRules] = {
-        ("depths", "widths"): as_many,
+        **same_length("depths", "widths"),
         "depths": several(positive_whole, "(3, 3, 9, 3)"),
         "widths": several(positive_whole, "(96, 192, 384, 768)"),
         "kernel_size": odd,

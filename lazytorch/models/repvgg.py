@@ -23,7 +23,7 @@ from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import sixteenth
-from lazytorch.models.tables import as_many
+from lazytorch.models.tables import same_length
 
 __all__ = [
     "RepVGG",
@@ -114,7 +114,8 @@ class RepVGG(Network):
     """
 
     rules: ClassVar[ValueRules] = {
-        ("depths", "widths"): as_many,
+        **same_length("depths", "widths"),
+        **same_length("depths", "se_blocks"),
         "depths": several(positive_whole, "(2, 4, 14, 1)"),
         "widths": several(positive_whole, "(64, 128, 256, 512)"),
         "branches": positive_whole,
@@ -142,10 +143,6 @@ class RepVGG(Network):
         make = partial(LazyMultiBranchConv, reparameterized=reparameterized)
         stem = partial(make, min(64, widths[0]), stride=2, se_layer=se_layer if se_blocks is None else None)
         se_blocks = depths if se_blocks is None else se_blocks
-        if len(se_blocks) != len(depths):
-            raise ValueError(
-                f"RepVGG: depths and se_blocks must have the same length, got {len(depths)} and {len(se_blocks)}."
-            )
         width, residual, stages = min(64, widths[0]), not reparameterized, []
         for depth, out_channels, last in zip(depths, widths, se_blocks, strict=True):
             rows: list[Row] = []

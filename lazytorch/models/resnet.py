@@ -28,7 +28,7 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import zero_last_norm
 from lazytorch.models.stems import convolutions, max_pool
-from lazytorch.models.tables import a_stride_each, as_many
+from lazytorch.models.tables import same_length
 
 __all__ = ["ResNet"]
 
@@ -151,8 +151,8 @@ class ResNet(Network):
     """
 
     rules: ClassVar[ValueRules] = {
-        ("depths", "widths"): as_many,
-        ("depths", "strides"): a_stride_each,
+        **same_length("depths", "widths"),
+        **same_length("depths", "strides"),
         "depths": several(positive_whole, "(3, 4, 6, 3)"),
         "widths": several(positive_whole, "(64, 128, 256, 512)"),
         "strides": several(positive_sizes, "(1, 2, 2, 2)"),

@@ -13,7 +13,7 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.registry import model
 from lazytorch.models.stems import max_pool
-from lazytorch.models.tables import as_many
+from lazytorch.models.tables import same_length
 
 __all__ = ["ShuffleNetV2", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"]
 
@@ -76,7 +76,7 @@ class ShuffleNetV2(Network):
     rules: ClassVar[ValueRules] = {
         "depths": several(positive_whole, "(4, 8, 4)"),
         "widths": several(positive_whole, "(116, 232, 464)"),
-        ("depths", "widths"): as_many,
+        **same_length("depths", "widths"),
         **dict.fromkeys(("stem_channels", "final_channels"), positive_whole),
     }
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lazytorch._lazy.show import show
-from lazytorch.arguments import Rule
-from lazytorch.layers.checks import Sizes, several, who
+from lazytorch.arguments import Rule, ValueRules
+from lazytorch.layers.checks import several, who
 
-__all__ = ["a_stride_each", "as_many", "one_or_several", "table_of"]
+__all__ = ["one_or_several", "same_length", "table_of"]
 
 
 def table_of(row: type, *, several_rows: bool = False) -> Rule:
@@ -39,17 +39,13 @@ def one_or_several(rule: Rule) -> Rule:
     return of_value
 
 
-def a_stride_each(owner: object, depths: Sequence[int], strides: Sequence[Sizes] | None) -> None:
-    """The rule of ``depths`` and ``strides``, which must have the same length."""
-    if strides is not None and len(depths) != len(strides):
-        raise ValueError(
-            f"{who(owner)}: depths and strides must have the same length, got {len(depths)} and {len(strides)}."
-        )
+def same_length(first: str, second: str) -> ValueRules:
+    """The rule of two sequences that must have the same length, by their names; the second may be None."""
 
+    def of_both(owner: object, ones: Sequence[Any], others: Sequence[Any] | None) -> None:
+        if others is not None and len(ones) != len(others):
+            raise ValueError(
+                f"{who(owner)}: {first} and {second} must have the same length, got {len(ones)} and {len(others)}."
+            )
 
-def as_many(owner: object, depths: Sequence[int], widths: Sequence[int]) -> None:
-    """The rule of ``depths`` and ``widths``, which must have the same length."""
-    if len(depths) != len(widths):
-        raise ValueError(
-            f"{who(owner)}: depths and widths must have the same length, got {len(depths)} and {len(widths)}."
-        )
+    return {(first, second): of_both}

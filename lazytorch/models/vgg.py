@@ -26,7 +26,7 @@ from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal
 from lazytorch.models.registry import model
 from lazytorch.models.stems import unpadded_max_pool
-from lazytorch.models.tables import as_many
+from lazytorch.models.tables import same_length
 
 __all__ = [
     "VGG",
@@ -149,7 +149,7 @@ class VGG(Network):
     """
 
     rules: ClassVar[ValueRules] = {
-        ("depths", "widths"): as_many,
+        **same_length("depths", "widths"),
         "depths": several(positive_whole, "(1, 1, 2, 2, 2)"),
         "widths": several(positive_whole, "(64, 128, 256, 512, 512)"),
         "pool_size": positive_whole,
