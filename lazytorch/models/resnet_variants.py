@@ -25,12 +25,12 @@ from lazytorch.layers import (
     SplitAttentionConv,
     SqueezeExcitation,
     pooled_projection,
-    projection,
 )
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import NAMES, ResNet
+from lazytorch.models.resnets import SENET, D, grouped
 from lazytorch.models.stems import ceil_max_pool
 
 # fmt: off
@@ -100,15 +100,13 @@ def kernels(block: type[nn.Module], **options: Any) -> dict[str, Any]:
     return {"block": partial(block, spatial_layer=layer), "names": {"timm": SK_NAMES}}
 
 
-D: dict[str, Any] = {"stem": (32, 32, 64), "shortcut": pooled_projection}
 E: dict[str, Any] = {"stem": (64, 64, 128), "shortcut": pooled_projection}
 BASIC = kernels(LazyBasicBlock, reduction_ratio=8, divisor=16, split_input=True) | {"expansion": 1}
 HALVES = kernels(LazyBottleneckBlock, split_input=True)
 LEGACY = {"stem_pool": ceil_max_pool, "se_layer": SqueezeExcitation, "dropout": 0.2, "names": {"timm": LEGACY_NAMES}}
 SE_BASIC = LEGACY | {"block": partial(LazyBasicBlock, project_activation=RELU), "expansion": 1}
 CAFFE = LEGACY | {"block": partial(LazyBottleneckBlock, stride_first=True)}
-NEXT: dict[str, Any] = {"cardinality": 32, "base_width": 4}
-SENET = {"block": partial(LazyBottleneckBlock, reduce_ratio=2), "shortcut": partial(projection, kernel_size=3)}
+NEXT = grouped(32, 4)
 
 res2net50_14w_8s = row("res2net50_14w_8s", R50, splits(8, 14))
 res2net50_26w_4s = row("res2net50_26w_4s", R50, splits(4, 26))
@@ -140,4 +138,4 @@ legacy_seresnet152 = row("legacy_seresnet152", R152, CAFFE)
 legacy_seresnext26_32x4d = row("legacy_seresnext26_32x4d", R26, LEGACY, NEXT)
 legacy_seresnext50_32x4d = row("legacy_seresnext50_32x4d", R50, LEGACY, NEXT)
 legacy_seresnext101_32x4d = row("legacy_seresnext101_32x4d", R101, LEGACY, NEXT)
-legacy_senet154 = row("legacy_senet154", R152, LEGACY, SENET, stem=(64, 64, 128), cardinality=64, base_width=4)
+legacy_senet154 = row("legacy_senet154", R152, SENET, LEGACY, grouped(64, 4))

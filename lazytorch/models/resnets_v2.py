@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch.layers import LazyPreActivationBlock, StdConv2d, pooled_projection
+from lazytorch.layers import LazyPreActivationBlock, StdConv2d
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import ResNet
+from lazytorch.models.resnets import D, T
 from lazytorch.models.stems import zero_padded_max_pool
 
 # fmt: off
@@ -28,8 +29,6 @@ __all__ = [
 # fmt: on
 
 BASIC = {"block": partial(LazyPreActivationBlock, basic=True), "expansion": 1}
-D = {"stem": (32, 32, 64), "shortcut": pooled_projection}
-T = {"stem": (24, 32, 64), "shortcut": pooled_projection}
 GN = {"norm_layer": partial(nn.GroupNorm, 32)}
 
 
