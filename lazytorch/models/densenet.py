@@ -22,6 +22,7 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.registry import model
+from lazytorch.models.resnet import norm_activation
 from lazytorch.models.stems import blurred_max_pool, convolutions, max_pool
 
 __all__ = [
@@ -66,11 +67,6 @@ def transition(out_channels: int, *, stride: int, **options: Any) -> nn.Module:
         ),
         pool=LazyAvgPool(stride),
     )
-
-
-def last_norm(*, norm_layer: Layer, activation: Layer, **_: Any) -> nn.Module:
-    """The last block, whose output is the last feature map."""
-    return LazyNormActivation(norm_layer=norm_layer, activation=activation)
 
 
 @family
@@ -136,11 +132,7 @@ class DenseNet(Network):
         layer_dropout: float = 0.0,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        layer = partial(
-            LazyDenseLayer,
-            expansion_ratio=expansion_ratio,
-            dropout=layer_dropout,
-        )
+        layer = partial(LazyDenseLayer, expansion_ratio=expansion_ratio, dropout=layer_dropout)
         channels, stages = stem[-1], []
         for index, depth in enumerate(depths):
             channels //= 1 if index == 0 else 2
@@ -149,7 +141,7 @@ class DenseNet(Network):
                 channels += growth_rate
                 rows.append(Row(layer, channels, residual=False))
             stages.append(rows)
-        stages[-1].append(Row(last_norm, channels, residual=False))
+        stages[-1].append(Row(norm_activation, channels, residual=False))
         super().__init__(
             num_classes,
             stem=partial(convolutions, stem),

@@ -218,11 +218,12 @@ class ResNet(Network):
         )
 
 
-def norm_activation(*, norm_layer: Any, activation: Any, conv_layer: Any) -> nn.Module:
+def norm_activation(*, norm_layer: Any, activation: Any, **_: Any) -> nn.Module:
+    """The layer after the last convolution, if blocks begin with norms."""
     return LazyNormActivation(norm_layer=norm_layer, activation=activation)
 
 
-def initial_values(module: nn.Module, *, zero_init: bool, preactivation: bool = False) -> dict[str, Fill]:
+def initial_values(module: nn.Module, *, zero_init: bool, preactivation: bool) -> dict[str, Fill]:
     """He normal, fan-out, for convolutions, as in both zoos: He et al. 2015, https://arxiv.org/abs/1502.01852.
 
     With ``zero_init``, weight 0 for the last norm of every branch; with ``preactivation``, small classifier weights.
