@@ -13,13 +13,14 @@ from typing import ClassVar, Unpack
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, Uniform, known, known_function
+from lazytorch._init.initialize import Fill, InitFunction, Uniform, known, known_function
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import LazyConvNormActivation, LazyFireModule
 from lazytorch.layers.checks import odd_number, positive, positive_whole, several
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.initial_weights import fan_out_normal, small_normal
 from lazytorch.models.registry import model
 from lazytorch.models.stems import unpadded_max_pool
 
@@ -134,13 +135,10 @@ class SqueezeNet(Network):
 @known_function
 def initial_values(module: nn.Module) -> dict[str, Fill]:
     """He uniform, fan-in, for convolutions, https://arxiv.org/abs/1502.01852; small classifier weights; biases of 0."""
+    fills = fan_out_normal(module, per_group=False, linear=small_normal)
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        fills: dict[str, Fill] = {"weight": Uniform(sqrt(6 / module.weight[0].numel()))}
-    elif isinstance(module, nn.Linear):
-        fills = {"weight": Normal(0.01)}
-    else:
-        return {}
-    return fills if module.bias is None else {**fills, "bias": Constant(0)}
+        fills["weight"] = Uniform(sqrt(6 / module.weight[0].numel()))
+    return fills
 
 
 known.add(PixelHead)
