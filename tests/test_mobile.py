@@ -1,6 +1,7 @@
 """The tables are the way to compose: another table, block, kernel or attention takes a line or two."""
 
 from functools import partial
+from math import ceil
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import lazytorch
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyUniversalInvertedBottleneck, SqueezeExcitation
 from lazytorch.models import MobileNet, Stage, get_model, list_models, mobilenet_v2
 from lazytorch.models.heads import linear
-from lazytorch.models.mobile import blocks, ceil
+from lazytorch.models.mobile import blocks
 from lazytorch.models.mobilenet import MOBILENET_V2
 
 TABLES = {

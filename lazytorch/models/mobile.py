@@ -118,11 +118,6 @@ class Stage(NamedTuple):
     block: Callable[..., nn.Module] = LazyInvertedBottleneck
 
 
-def ceil(blocks: float) -> int:
-    """Round a number of blocks up, as in the EfficientNet papers."""
-    return math.ceil(blocks)
-
-
 def as_stated(channels: int, width: float) -> int:
     """Return ``channels`` without applying the network's width."""
     return channels
@@ -211,7 +206,7 @@ class MobileNet(Network):
         width: float = 1.0,
         depth: float | Sequence[float] = 1.0,
         rounding: Callable[[float], int] = round_channels,
-        round_depth: Callable[[float], int] = ceil,
+        round_depth: Callable[[float], int] = math.ceil,
         fixed_ends: bool = False,
         stem_channels: int = 32,
         stem_kernel_size: Sizes = 3,
