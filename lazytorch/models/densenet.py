@@ -54,7 +54,6 @@ NAMES = Rules("""
     stages.S.B.conv.conv                  features.transition{S}.conv
     stages.S.B.norm                       features.norm5
 """)
-Layer = Callable[..., nn.Module] | None
 
 
 def transition(out_channels: int, *, stride: int, **options: Any) -> nn.Module:
