@@ -47,13 +47,7 @@ from lazytorch.layers.multi_branch_conv import LazyMultiBranchConv, MultiBranchC
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import LazyPointwiseConv, LazyPointwiseConv2d, PointwiseConv, PointwiseConv2d
 from lazytorch.layers.pre_activation import LazyPreActivationBlock, PreActivationBlock
-from lazytorch.layers.rank import (
-    LazyAdaptiveAvgPool,
-    LazyAdaptiveMaxPool,
-    LazyAvgPool,
-    LazyMaxPool,
-    of_rank,
-)
+from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool, of_rank
 from lazytorch.layers.response_norm import LazyResponseNorm, ResponseNorm
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.same_padding import SameConv1d, SameConv2d, SameConv3d

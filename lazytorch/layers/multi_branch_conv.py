@@ -31,9 +31,8 @@ class Branches(nn.ModuleDict):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: ``(N, in_channels, *spatial)`` to ``(N, out_channels, *ceil(spatial / stride))``."""
-        identity = (
-            self["identity"](x) if "identity" in self else None
-        )  # first, as timm does, so that gradients are rounded in the same way
+        # First, as timm does, so that gradients are rounded in the same way.
+        identity = self["identity"](x) if "identity" in self else None
         first, *others = self.convolutions()
         total = first(x)
         for each in others:

@@ -272,13 +272,8 @@ class Backbone(Trunk):
                 f"{kind}.init_weights: a module with parameters or buffers must have reset_parameters(), which "
                 f"initializes them, got none in {listed(silent)}."
             )
-        for part in (
-            self.stem,
-            self.stem_pool,
-            *self.stages,
-            self.final,
-            self.head,
-        ):  # one by one, because each part is unsharded while it is initialized
+        # One by one, because each part is unsharded while it is initialized.
+        for part in (self.stem, self.stem_pool, *self.stages, self.final, self.head):
             initialize_again(part, self.initialize)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

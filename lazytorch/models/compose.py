@@ -10,15 +10,7 @@ from torch import nn
 from lazytorch._init.initialize import known
 from lazytorch.arguments import INPUT_CHANNELS, ValueRules, with_signature
 from lazytorch.layers import LazyAdaptiveAvgPool
-from lazytorch.layers.checks import (
-    Sizes,
-    choice,
-    flag,
-    largest,
-    positive_sizes,
-    positive_whole,
-    several,
-)
+from lazytorch.layers.checks import Sizes, choice, flag, largest, positive_sizes, positive_whole, several
 from lazytorch.layers.factories import maker
 from lazytorch.layers.rules import RULES, checked
 from lazytorch.layers.twins import lazy_twin

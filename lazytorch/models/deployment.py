@@ -71,9 +71,8 @@ def can_be_folded(layer: ConvNormActivation) -> bool:
     if [name for name, _ in parts[:2]] != ["conv", "norm"] or type(layer).forward is not ConvNormActivation.forward:
         return False
     (_, conv), (_, norm) = parts[:2]
-    if (
-        type(conv) not in CONVOLUTIONS or type(norm) not in NORMS
-    ):  # subclasses, such as parametrized layers, may compute more
+    # Subclasses, such as parametrized layers, may compute more.
+    if type(conv) not in CONVOLUTIONS or type(norm) not in NORMS:
         return False
     hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (conv, norm))
     return not hooked and norm.running_mean is not None

@@ -39,8 +39,8 @@ NAMES = {
         stem.conv                    stem.conv
         stem.norm                    stem.bn
         final.conv                   final_conv.conv
-    final.norm                   final_conv.bn
-    head.classifier              head.fc
+        final.norm                   final_conv.bn
+        head.classifier              head.fc
         stages.S.B.shortcut.conv     s{S+1}.b{B+1}.downsample.conv
         stages.S.B.shortcut.norm     s{S+1}.b{B+1}.downsample.bn
         stages.S.B.layers.se.reduce  s{S+1}.b{B+1}.se.fc1

@@ -264,7 +264,6 @@ class AlexNet(Network):
             ]
             for index, widths in enumerate(stages)
         ]
-
         options = {**self.defaults, **options}
         hidden = partial(linear_layers, hidden_channels, options.pop("dropout", 0.0), dropout_first=True)
         super().__init__(
