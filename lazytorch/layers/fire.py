@@ -1,7 +1,7 @@
 """The fire module of SqueezeNet."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature
+
+if TYPE_CHECKING:
+    from lazytorch.signature import without_first
 
 __all__ = ["FireModule", "LazyFireModule"]
 
@@ -95,3 +98,8 @@ class LazyFireModule(LazyConvInChannelModule, FireModule):
         >>> LazyFireModule(16, 128)(torch.zeros(2, 96, 32, 32)).shape
         torch.Size([2, 128, 32, 32])
     """
+
+    if TYPE_CHECKING:
+
+        @without_first(FireModule.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
