@@ -40,14 +40,13 @@ def inflate_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def reduce_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a network of signals, from those of the same network of images.
+    """Convert the weights of a 2-D network to those of the same network for signals.
 
-    Every kernel is summed along its height. So a signal has the features of an image whose rows all equal it: exactly
-    where no zeros that pad the image are seen above and below it. It is the inverse of inflation: the weights of a
-    network of signals, repeated along the height and divided by the number of repetitions, are reduced to themselves.
+    Every kernel is summed along its height. For a signal, the output is that of the 2-D network for an image whose rows
+    all equal the signal: exactly where no kernel covers padding along the height, and approximately at the ends.
 
     Args:
-        state_dict: The weights of the 2-D network, by whatever names.
+        state_dict: The weights of the 2-D network, with any names.
 
     Example:
         >>> import torch, torchvision
