@@ -40,7 +40,10 @@ def test_a_lazy_model_stays_lazy_and_is_shown_as_what_it_becomes(make):
     assert [layer.kind for layer in table.layers] == [type(each).__name__ for each in named.values()]
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "resnetrs50", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "mobilenetv3_small_050", "resnetrs50", "efficientnet_b0", "gcresnext26ts", "resnetv2_50x1_bit"],
+)
 def test_shapes_and_totals_are_those_of_a_real_call(name):
     model = get_model(name, num_classes=7).eval()
     table = summary(model, (2, 5, 64, 64))
@@ -183,6 +186,7 @@ def test_two_models_side_by_side():
     assert lines[:2] == ["(1) Sequential, input: (1, 4)", "(2) Sequential, input: (1, 4)"]
     assert lines[-1] == "parameters: 40 and 44, 1.10 times; MACs: 32 and 36, 1.12 times"
     assert table.to_markdown().splitlines()[6] == "| Sequential | (1, 8) | (1, 2) | 40 | 44 | 32 | 36 |"
+    assert "|--|--|--|--:|--:|--:|--:|" in table.to_markdown().splitlines()
     assert table._repr_html_().count("<tr>") == 5
     assert "(1) Sequential, input: (1, 4)<br>(2) Sequential" in table._repr_html_()
     with pytest.raises(TypeError, match=r"Summary\.compare: the other must be a Summary, got Linear"):

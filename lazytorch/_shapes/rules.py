@@ -219,7 +219,7 @@ def chunk(shapes: "ShapeMode", input: Any, chunks: int, dim: int = 0) -> tuple[S
     """The rule of ``chunk`` into equal parts."""
     if type(chunks) is not int or chunks < 1 or type(dim) is not int or not 0 <= dim < input.dim():
         return None
-    return None if input.size(dim) % chunks else split(shapes, input, [input.size(dim) // chunks] * chunks, dim)
+    return split(shapes, input, [input.size(dim) // chunks] * chunks, dim)
 
 
 def empty(shapes: "ShapeMode", size: Any, *, dtype: torch.dtype, device: torch.device) -> ShapeTensor | None:
