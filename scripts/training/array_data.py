@@ -29,8 +29,8 @@ class Folder(NamedTuple):
 
 def of_arrays(path: Path, dims: int | None, options: Options, known: Known | None, check: Collection[str]) -> Data:
     """The data in a .npz file or a folder of .npy files."""
-    splits, classes, layout, multi_label = load_arrays(path, options.seed, dims, options.channels)
-    return finished(splits, classes, layout.spatial_dims, options, known, check, multi_label=multi_label)
+    splits, classes = load_arrays(path, options.seed, dims, options.channels)
+    return finished(splits, classes, options, known, check)
 
 
 def has_arrays(folder: Folder, dims: int | None, options: Options) -> bool:
@@ -65,26 +65,24 @@ def of_files(folder: Folder, dims: int | None, options: Options, known: Known | 
         part = slice(start, start + len(each))
         splits[split] = array_files.ArrayFiles(each, folder.labels[split], layouts[part], shapes[part])
         start += len(each)
-    return finished(splits, folder.classes, layouts[0].spatial_dims, options, known, check)
+    return finished(splits, folder.classes, options, known, check)
 
 
 def finished(
     splits: Mapping[str, Source],
     classes: list[str],
-    spatial_dims: int,
     options: Options,
     known: Known | None,
     check: Collection[str],
-    *,
-    multi_label: bool = False,
 ) -> Data:
     """The data, checked, with the size and the standardization of their samples."""
+    train, val, test = splits["train"], splits["val"], splits.get("test")
+    require_classes(options.data, classes, {"training": train, "validation": val})
+    spatial_dims = len(train.size(0))
     if options.channels_last and spatial_dims != 2:
         raise RunError(f"--channels-last: needs 2 spatial dimensions, got {spatial_dims}. Leave it out.")
     if known is not None and known.get("spatial_dims") != spatial_dims:  # size and statistics of other data
         known = None
-    train, val, test = splits["train"], splits["val"], splits.get("test")
-    require_classes(options.data, classes, {"training": train, "validation": val})
     size, resample = sizing(train, spatial_dims, options, known)
     channels = train.read(0).size(0)
     computed = statistics(train) if "train" in check else None
@@ -95,9 +93,7 @@ def finished(
         mean, deviation = list(known["mean"]), list(known["deviation"])
     else:
         mean, deviation = computed or statistics(train)
-    return Data(
-        train, val, classes, channels, size, mean, deviation, test, multi_label, spatial_dims, resample=resample
-    )
+    return Data(train, val, classes, channels, size, mean, deviation, test, resample)
 
 
 def sizing(train: Source, spatial_dims: int, options: Options, known: Known | None) -> tuple[tuple[int, ...], bool]:

@@ -84,8 +84,8 @@ class Split(NamedTuple):
 
 def load_arrays(
     path: Path, seed: int, spatial_dims: int | None, channels: str | None
-) -> tuple[dict[str, Source], list[str], Layout, bool]:
-    """The splits, the names of the classes, the layout, and whether the data are multi-label.
+) -> tuple[dict[str, Source], list[str]]:
+    """The splits and the names of the classes.
 
     Raises:
         RunError: Naming the array that cannot be used.
@@ -103,7 +103,7 @@ def load_arrays(
         everything = sources["train"]
         train, val = held_out(everything.labels, seed)
         sources |= {"train": Subset(everything, train), "val": Subset(everything, val)}
-    return sources, [str(index) for index in range(found.classes)], layout, found.multi_label
+    return sources, [str(index) for index in range(found.classes)]
 
 
 def find_splits(path: Path) -> dict[str, Split]:

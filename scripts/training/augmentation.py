@@ -50,11 +50,6 @@ class Changes(NamedTuple):
         return self.crop < 1 or max(amounts) > 0
 
 
-def is_photographs(data: Data) -> bool:
-    """Whether the data are images with pixels from 0 to 1 that are resized to a square; arrays otherwise."""
-    return isinstance(data.image_size, int)
-
-
 def changes(options: Options, spatial_dims: int, *, photographs: bool) -> Changes:
     """The changes that the options name, with the defaults that depend on the data."""
     # A random crop also changes position and size, so the defaults of these are 0 with it.
@@ -83,7 +78,7 @@ def require(options: Options, data: Data) -> None:
     Raises:
         RunError: With the option, or with the library that is missing.
     """
-    spatial_dims, kind, photographs = data.spatial_dims, KINDS[data.spatial_dims], is_photographs(data)
+    spatial_dims, kind, photographs = data.spatial_dims, KINDS[data.spatial_dims], data.photographs
     axes = AXES[spatial_dims]
     if options.flip_axes is not None and not set(options.flip_axes.split(",")) <= set(axes):
         raise RunError(f"--flip-axes must be axes of {kind}: {', '.join(axes)}, got {options.flip_axes}.")

@@ -6,7 +6,6 @@ import numpy
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from scripts.training.augmentation import is_photographs
 from scripts.training.sources import Data
 
 TRACES = 8  # channels of a signal that are drawn, at most
@@ -36,7 +35,7 @@ def look(data: Data) -> Look:
         several = "each channel on a line of its own, the first on top" if channels > 1 else ""
         return Look("; ".join(filter(None, (some, several))), 4, 2.6)
     what = ""
-    if channels > 1 and not (is_photographs(data) and channels == len(COLOURS)):
+    if channels > 1 and not (data.photographs and channels == len(COLOURS)):
         shown = ("1 and 2", "red and green") if channels == 2 else ("1, 2 and 3", "red, green and blue")
         of_all = f" of {channels}" if channels > len(COLOURS) else ""
         what = f"channels {shown[0]}{of_all} as {shown[1]}, each scaled from percentile {LOW} to {HIGH}"
@@ -55,7 +54,7 @@ def draw(axis: Axes, example: Tensor, data: Data) -> None:
     if data.spatial_dims == 1:
         traces(axis, example.double().numpy())
         return
-    if is_photographs(data) and example.size(0) in (1, 3):
+    if data.photographs and example.size(0) in (1, 3):
         pixels = example.permute(1, 2, 0).numpy()
         top = 255 if pixels.dtype == numpy.uint8 else 1.0
         axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=top)

@@ -252,7 +252,7 @@ def without_kept_size(there: weights.Description | None) -> weights.Description 
 
 def normalized_as(there: weights.Description | None, data: Data) -> Data:
     """The data, normalized as for the weights, if they have as many channels."""
-    if there is None or there["channels"] != data.channels or not isinstance(data.image_size, int):
+    if there is None or there["channels"] != data.channels or not data.photographs:
         return data  # ``load`` has done so for arrays
     if "spatial_dims" in there:  # statistics of arrays are not those of photographs
         return data

@@ -31,7 +31,7 @@ def describe(data: Data, options: Options) -> Description:
         "deviation": list(data.deviation),
         "seed": options.seed,  # of the split
     }
-    if not isinstance(data.image_size, int):
+    if not data.photographs:
         description |= {"spatial_dims": data.spatial_dims, "resample": data.resample, "multi_label": data.multi_label}
     return description
 

@@ -44,7 +44,7 @@ def made(*, multi_label: bool = False, test: bool = True) -> Data:
         for seed, (count, name) in enumerate([(40, "training"), (18, "validation"), (24, "test")])
     )
     classes = ["red", "green", "blue"]
-    return Data(train, val, classes, 3, 16, [0.5] * 3, [0.25] * 3, last if test else None, multi_label)
+    return Data(train, val, classes, 3, 16, [0.5] * 3, [0.25] * 3, last if test else None)
 
 
 class KilledError(Exception):

@@ -52,7 +52,7 @@ def arrays(spatial_dims: int, channels: int = 5) -> Data:
     examples = torch.randn(4, channels, *SHAPES[spatial_dims], generator=generator)
     source = InMemory(examples, [0, 1, 0, 1], "array")
     normal = [0.0] * channels, [1.0] * channels
-    return Data(source, source, ["a", "b"], channels, SHAPES[spatial_dims], *normal, spatial_dims=spatial_dims)
+    return Data(source, source, ["a", "b"], channels, SHAPES[spatial_dims], *normal)
 
 
 def applicable(change: tuple[str, ...], spatial_dims: int) -> bool:

@@ -47,7 +47,7 @@ def test_label_smoothing_of_multi_label_targets_moves_them_towards_a_half():
 )
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_targets_are_mixed_by_the_fractions_of_the_samples(shape, name, multi_label):
-    data = made(multi_label=multi_label)._replace(spatial_dims=len(shape) - 2)
+    data = made(multi_label=multi_label)
     # Sample i is filled with i: what it is made of can be read from its values.
     samples = torch.arange(6.0).reshape(-1, *[1] * (len(shape) - 1)).expand(shape).contiguous()
     labels = torch.tensor(data.train.labels[:6])

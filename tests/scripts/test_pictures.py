@@ -266,7 +266,7 @@ def test_values_of_any_type_are_drawn_also_if_they_are_constant(spatial_dims, dt
 def test_mistakes_of_multi_label_data_show_their_classes_and_the_class_with_the_highest_loss():
     labels = numpy.array([[0, 0], [1, 1], [0, 0], [1, 0]], dtype=numpy.float32)
     source = InMemory(array_data(2).val.images[:4], labels, "array")
-    data = array_data(2)._replace(val=source, multi_label=True)
+    data = array_data(2)._replace(train=source, val=source)
     _, text = drawn_mistakes(data, torch.tensor([[2.0, 1, 1, -1], [1.0, 2, -1, 0]]))
     assert "class 0, class 1\nmissed: class 1\nloss 2" in text
     assert "no class\nwrong: class 0\nloss 1" in text
