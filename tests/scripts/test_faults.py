@@ -22,13 +22,9 @@ from scripts.training import checkpoints, files
 from scripts.training.checkpoints import MARK, DamagedError
 from scripts.training.images import Images, Key
 from tests.scripts import forks
-from tests.scripts.runs import LONG, RUN, assert_same
+from tests.scripts.runs import LIGHTNING_WARNINGS, LONG, RUN, assert_same
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ import torch
 import lazytorch
 from scripts import export, train
 from scripts.training import checkpoints, pictures
-from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.metrics import PER_LABEL
 from scripts.training.sources import Data
 from tests.scripts.arrays import SHAPES, save
-from tests.scripts.measured import expected, logits_of, rows_of, summary_of
-from tests.scripts.memory import KilledError, kill_after
-from tests.scripts.runs import assert_same
+from tests.scripts.measured import expected, logits_of, rows_of
+from tests.scripts.runs import LIGHTNING_WARNINGS, KilledError, assert_same, kill_after, options_of, summary_of
 
 COUNTS = {"train": 24, "val": 10, "test": 9}
 RUN = ["--model", "mobilenet_v2", "--model-option", "width=0.1", "final_channels=16", "dropout=0.2", "--seed", "3"]
@@ -27,11 +25,7 @@ RUN += ["--batch-size", "8", "--device", "cpu", "--ema", "0.5", "--epochs", "2",
 RUN += ["--class-weights", "balanced", "--label-smoothing", "0.1", "--mixup", "0.2"]
 RUN += ["--flip", "0.5", "--noise", "0.1", "--erasing", "0.5", "--zoom", "0.1", "--checkpoint-steps", "1"]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 def data_set(path: Path, dims: int) -> Path:
@@ -54,7 +48,7 @@ def command(path: Path, dims: int, output: Path) -> list[str]:
 
 
 def loaded(path: Path, dims: int) -> Data:
-    return load(parse("", command(path, dims, path))[0])
+    return load(options_of(*command(path, dims, path)))
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])

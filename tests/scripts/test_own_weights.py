@@ -16,16 +16,12 @@ from safetensors import safe_open
 import lazytorch
 from scripts import export, train
 from scripts.training import checkpoints
-from tests.scripts.runs import FOLDER, PETS
+from tests.scripts.runs import FOLDER, LIGHTNING_WARNINGS, PETS
 
 DOCS = Path(train.__file__).parents[1] / "docs" / "training.md"
 CPU = ["--device", "cpu"]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 def description(path: Path) -> dict:

@@ -18,16 +18,12 @@ from scripts.training import fonts, pictures, running
 from scripts.training.metrics import WORST, worst
 from scripts.training.sources import Data, InMemory
 from tests.scripts.arrays import array_data
-from tests.scripts.runs import FOLDER, PETS, RUN
+from tests.scripts.runs import FOLDER, LIGHTNING_WARNINGS, PETS, RUN
 
 NAMES = ["$x", "$\\frac{", "$a$ & <b>", "кошка", "γάτα", "قطة", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a\nb", "\udce9"]
 TITLE = "resnet18 on folder:/data/$HOME/R&D <\N{CJK UNIFIED IDEOGRAPH-732B}>"
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """scripts/train.py: what it leaves, and what it refuses."""
 
 import csv
-import json
 import multiprocessing
 import resource
 import shutil
@@ -24,6 +23,7 @@ from scripts.training.data import load
 from scripts.training.errors import RunError
 from scripts.training.images import Images
 from scripts.training.optimizing import require_optimizer
+from tests.scripts.runs import LIGHTNING_WARNINGS, summary_of
 
 QUICK = ["--epochs", "2", "--limit-batches", "2", "--batch-size", "8", "--device", "cpu"]
 SMALL = ["--data", "synthetic", *QUICK, "--model-option", "width=0.1", "final_channels=16"]
@@ -32,11 +32,7 @@ LEFT = {
     *("mistakes.png", "options.yaml", "summary.json", "tensorboard"),
 }
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +53,6 @@ def small(tmp_path_factory) -> Path:
     hardware = ["--precision", "bf16-mixed", "--channels-last", "--deterministic", "--workers", "1", "--freeze", "1"]
     train.main([*SMALL, *regular, *augmented, *other, *hardware, "--seed", "3", "--output", str(output)])
     return output
-
-
-def summary_of(output: Path) -> dict:
-    return json.loads((output / "summary.json").read_text())
 
 
 def rows_of(output: Path) -> list[dict[str, str]]:
