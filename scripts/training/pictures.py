@@ -8,7 +8,7 @@ import matplotlib
 import numpy
 from torch import Tensor
 
-from scripts.training import examples
+from scripts.training import sample_pictures
 from scripts.training.fonts import drawable, for_names
 from scripts.training.sources import Data
 
@@ -143,14 +143,14 @@ def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
     """The mistakes with the highest loss, that one first; if there are none, the right answers with the highest.
 
     Args:
-        worst: Loss, index, label and prediction of images, mistakes first.
-        data: Whose validation images they are.
+        worst: Loss, index, label and prediction of samples, mistakes first.
+        data: Whose validation split has them.
         title: What is shown.
     """
     wrong = worst[worst[:, 2] != worst[:, 3]]
     what = "mistakes with the highest loss" if len(wrong) else "no mistakes; right answers with the highest loss"
     shown = wrong if len(wrong) else worst
-    look = examples.look(data)
+    look = sample_pictures.look(data)
     columns = min(look.columns, len(shown))
     rows = -(-len(shown) // columns)
     size = look.width * columns + 0.4, 2.2 * rows + 0.7
@@ -158,7 +158,7 @@ def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
     for axis in numpy.ravel(axes):
         axis.axis("off")
     for axis, (loss, index, label, predicted) in zip(numpy.ravel(axes), shown.tolist(), strict=False):
-        examples.draw(axis, data.val.read(int(index)), data)
+        sample_pictures.draw(axis, data.val.read(int(index)), data)
         if data.multi_label:
             classes = several_classes(data, int(index), int(label), int(predicted))
         else:

@@ -34,25 +34,25 @@ class Source:
         return tuple(self.read(index).shape[1:])
 
     def name(self, index: int) -> str:
-        """What the image ``index`` is called in messages."""
+        """What the sample ``index`` is called in messages."""
         raise NotImplementedError
 
 
 class InMemory(Source):
-    """Images that are one tensor.
+    """Samples that are one tensor.
 
     Args:
-        images: (images, channels, height, width).
+        samples: (samples, channels, *spatial).
         labels: The class of each.
         what: What they are.
     """
 
-    def __init__(self, images: Tensor, labels: Sequence[int], what: str) -> None:
+    def __init__(self, samples: Tensor, labels: Labels, what: str) -> None:
         super().__init__(labels)
-        self.images, self.what = images, what
+        self.samples, self.what = samples, what
 
     def read(self, index: int) -> Tensor:
-        return self.images[index]
+        return self.samples[index]
 
     def name(self, index: int) -> str:
         return f"{self.what} {index}"
@@ -90,7 +90,7 @@ class PillowSet(Source):
 
 
 class Subset(Source):
-    """Some images of another source."""
+    """Some samples of another source."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         labels = source.labels

@@ -124,10 +124,10 @@ def require_classes(what: str, classes: Sequence[str], splits: Mapping[str, Sour
     for name, source in splits.items():
         labels = source.labels
         if not len(labels):
-            raise RunError(f"{what}: there must be images, got no {name} images.")
+            raise RunError(f"{what}: every split must have samples, got no {name} samples.")
         many = isinstance(labels, numpy.ndarray)
         counts = labels.sum(axis=0) if many else numpy.bincount(labels, minlength=len(classes))
         if empty := [classes[int(index)] for index in numpy.flatnonzero(counts == 0)]:
-            raise RunError(f"{what}: every class must have {name} images, got none for {listed(empty)}.")
+            raise RunError(f"{what}: every class must have {name} samples, got none for {listed(empty)}.")
     if len(classes) < 2:
         raise RunError(f"{what}: there must be two classes or more, got {listed(classes)}.")

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 import lazytorch
-from scripts.training.images import Images
+from scripts.training.samples import Samples
 from tests.scripts.runs import options_of
 
 PLAIN = ["--batch-size", "8", "--image-size", "16", "--device", "cpu", "--seed", "3", "--epochs", "3"]
@@ -50,6 +50,6 @@ def logits_of(output: Path, weights: str, source, data) -> torch.Tensor:
     """The outputs of weights of a run, computed without the script's loops."""
     given = options_of("--config", str(output / "options.yaml"))
     model = lazytorch.models.mobilenet_v2(**given.model_option, weights=output / weights).eval()
-    images = Images(source, data, given, training=False)
+    images = Samples(source, data, given, training=False)
     with torch.no_grad():
         return torch.cat([model(images[0, index][0][None]) for index in range(len(source.labels))])

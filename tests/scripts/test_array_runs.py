@@ -20,8 +20,8 @@ from scripts import export, train
 from scripts.training import checkpoints
 from scripts.training.command_line import parse
 from scripts.training.data import load
-from scripts.training.images import Images
 from scripts.training.module import Classifier
+from scripts.training.samples import Samples
 from tests.scripts import forks
 from tests.scripts.arrays import SHAPES, named, samples, save
 from tests.scripts.runs import LIGHTNING_WARNINGS, assert_same, summary_of
@@ -98,7 +98,7 @@ def test_export_has_the_outputs_and_the_standardization(run, tmp_path, kind):
     there = description(output / "last.safetensors")
     given = parse("", arguments(path, dims))[0]
     data = load(given)
-    images = Images(data.val, data, given, training=False)
+    images = Samples(data.val, data, given, training=False)
     batch = torch.stack([images[0, index][0] for index in range(3)])
     options = {"width": 0.1, "final_channels": 16}
     expected = lazytorch.models.mobilenet_v2(**options, weights=output / "last.safetensors").eval()(batch)
@@ -125,7 +125,7 @@ def test_data_that_the_weights_are_not_of_are_refused(run, tmp_path, capsys):
     weights = ["--evaluate", "--weights", str(output / "last.safetensors"), "--output", str(tmp_path / "run")]
     other = save(tmp_path / "other.npz", named((7 if dims == 3 else 1, *SHAPES[dims][1:])))
     for given, message in (
-        ([*arguments(other, dims)], f"are of images of {SHAPES[dims][0]} channel"),
+        ([*arguments(other, dims)], f"are of samples with {SHAPES[dims][0]} channel"),
         (["--data", "digits"], "are of the 2 classes 0, 1, got digits"),
     ):
         with pytest.raises(SystemExit):
@@ -295,7 +295,7 @@ import sys
 from pathlib import Path
 from scripts.training import running
 from scripts.training.data import load
-from scripts.training.images import Images
+from scripts.training.samples import Samples
 from scripts.training.command_line import parse
 
 def resident():
@@ -306,7 +306,7 @@ options = parse("", ["--data", "arrays:" + sys.argv[1], "--spatial-dims", "2", "
 load(parse("", [])[0])
 before = resident()
 data = load(options)
-images = Images(data.train, data, options, training=True)
+images = Samples(data.train, data, options, training=True)
 for index in range(4000):
     images[0, index * 7919 % len(images)]
 print(resident() - before)

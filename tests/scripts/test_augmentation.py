@@ -17,7 +17,7 @@ from scripts.training import running
 from scripts.training.augmentation import Augmentation, require
 from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.images import Images, seed_for
+from scripts.training.samples import Samples, seed_for
 from scripts.training.sources import Data, InMemory
 from tests.scripts import forks
 from tests.scripts.arrays import SIZES, array_data
@@ -49,7 +49,7 @@ EACH = [(dims, change) for dims in SHAPES for change in CHANGES if applicable(ch
 def test_what_is_random_depends_on_seed_epoch_and_index_alone(spatial_dims):
     arguments = EVERYTHING if spatial_dims > 1 else [each for each in EVERYTHING if each not in ("--rotate", "30")]
     data, given = array_data(spatial_dims, 5), options_of(*arguments)
-    images = Images(data.train, data, given, training=True)
+    images = Samples(data.train, data, given, training=True)
     first = images[3, 2][0]
     for each in (torch.manual_seed, numpy.random.seed, random.seed):
         each(99)
@@ -59,9 +59,9 @@ def test_what_is_random_depends_on_seed_epoch_and_index_alone(spatial_dims):
     assert torch.equal(images[3, 2][0], first)
     assert torch.equal(again[3, 2][0], first)
     assert not torch.equal(images[4, 2][0], first)
-    other = Images(data.train, data, options_of(*arguments, "--seed", "1"), training=True)
+    other = Samples(data.train, data, options_of(*arguments, "--seed", "1"), training=True)
     assert not torch.equal(other[3, 2][0], first)
-    plain = Images(data.val, data, given, training=False)
+    plain = Samples(data.val, data, given, training=False)
     assert torch.equal(plain[0, 2][0], data.val.read(2))
 
 
@@ -157,7 +157,7 @@ def test_crops_keep_the_least_fraction():
 @pytest.mark.parametrize("arguments", [(), ("--shift", "0.08", "--rotate", "10", "--zoom", "0.1", "--intensity", "0")])
 def test_images_from_0_to_1_have_a_small_affine_transform_by_default(arguments):
     data = load(options_of())
-    images = Images(data.train, data, options_of(*arguments), training=True)
+    images = Samples(data.train, data, options_of(*arguments), training=True)
     reference = transforms.Compose(
         [
             transforms.Resize(32, antialias=True),
@@ -172,7 +172,7 @@ def test_images_from_0_to_1_have_a_small_affine_transform_by_default(arguments):
         image = images[2, index][0]
         torch.manual_seed(seed_for(0, 2, index))
         assert torch.equal(image, reference(data.train.read(index)))
-    with_crop = Images(data.train, data, options_of("--crop", "0.5"), training=True)[2, 0][0]
+    with_crop = Samples(data.train, data, options_of("--crop", "0.5"), training=True)[2, 0][0]
     torch.manual_seed(seed_for(0, 2, 0))
     cropped = transforms.RandomResizedCrop(32, scale=(0.5, 1), antialias=True)(data.train.read(0))
     assert torch.equal(with_crop, transforms.Normalize([0.449], [0.226])(cropped))  # and nothing else
@@ -197,7 +197,7 @@ def test_images_of_any_size_become_squares(arguments):
         for each in examples:
             source = InMemory(each, [0, 1], "image")
             data = Data(source, source, ["a", "b"], channels, 24, [0.5] * channels, [0.5] * channels)
-            image = Images(source, data, options_of(*arguments), training=True)[0, 1][0]
+            image = Samples(source, data, options_of(*arguments), training=True)[0, 1][0]
             assert (image.shape, image.dtype) == ((channels, 24, 24), torch.float32)
 
 
@@ -246,11 +246,11 @@ def test_monai_is_needed_for_signals_and_volumes_alone(monkeypatch):
             "'lazytorch[arrays]', or give --shift 0 --intensity 0 and no other augmentation."
         )
         require(options_of(*NONE), data)
-        plain = Images(data.train, data, options_of(*NONE), training=True)
+        plain = Samples(data.train, data, options_of(*NONE), training=True)
         assert torch.equal(plain[0, 1][0], data.train.read(1))
     data = array_data(2, 5)
     require(options_of(*EVERYTHING), data)
-    assert Images(data.train, data, options_of(*EVERYTHING), training=True)[0, 1][0].shape == (5, *SIZES[2])
+    assert Samples(data.train, data, options_of(*EVERYTHING), training=True)[0, 1][0].shape == (5, *SIZES[2])
 
 
 def in_memory(spatial_dims: int, killed_after: int | None = None) -> None:

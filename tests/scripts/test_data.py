@@ -17,9 +17,9 @@ from PIL import Image
 from scripts import train
 from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.images import Images
 from scripts.training.loading import EvenBatches
 from scripts.training.reading import read_image
+from scripts.training.samples import Samples
 from tests.scripts.runs import options_of
 
 
@@ -48,7 +48,7 @@ def test_folder_has_its_classes_channels_and_size(flowers):
     assert data.image_size == 32
     assert list(data.train.labels) == [0, 0, 0, 1, 1, 1]
     assert list(data.val.labels) == [0, 1]
-    images = Images(data.train, data, options_of(), training=True)
+    images = Samples(data.train, data, options_of(), training=True)
     assert [images[0, index][0].shape for index in range(6)] == [(3, 32, 32)] * 6
 
 
@@ -61,7 +61,7 @@ def test_grey_folder_has_one_channel(tmp_path):
     save(tmp_path / "train/a/late colour.png", "RGB")
     data = load(options_of("--data", f"folder:{tmp_path}"))
     with pytest.raises(RunError, match=r"late colour\.png is in colour, but the first images of all classes are grey"):
-        Images(data.train, data, options_of(), training=True)[0, 1]
+        Samples(data.train, data, options_of(), training=True)[0, 1]
 
 
 def test_hidden_files_and_folders_are_left_out_and_links_followed(flowers, tmp_path):
@@ -152,7 +152,7 @@ def test_every_data_set_can_be_sent_to_another_process(flowers, kind, monkeypatc
     given = options_of("--data", names.get(kind, kind), "--randaugment", "1", "--flip", "0.5", "--erasing", "0.5")
     data = load(given)
     for source in (data.train, data.val):
-        images = Images(source, data, given, training=source is data.train)
+        images = Samples(source, data, given, training=source is data.train)
         sent = pickle.loads(pickle.dumps(images))
         torch.testing.assert_close(sent[2, 1], images[2, 1], rtol=0, atol=0)
         assert sent.source.name(1) == source.name(1)
@@ -161,10 +161,10 @@ def test_every_data_set_can_be_sent_to_another_process(flowers, kind, monkeypatc
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "val/rose/0.png").unlink(), "every class must have validation images, got none for rose"),
+        (lambda root: (root / "val/rose/0.png").unlink(), "every class must have validation samples, got none for rose"),
         (lambda root: (root / "train/daisy").mkdir(), "must have the same classes, got daisy only in train"),
         (lambda root: (root / "val").rename(root / "test"), "must hold a folder val"),
-        (lambda root: [path.unlink() for path in root.rglob("*.*")], "there must be images, got no training images"),
+        (lambda root: [path.unlink() for path in root.rglob("*.*")], "every split must have samples, got no training samples"),
         (
             lambda root: [(root / split / "tulip").rename(root / f"{split} tulip") for split in ("train", "val")],
             "there must be two classes or more, got rose",
@@ -291,20 +291,20 @@ def test_every_image_comes_once_an_epoch_over_all_processes(count, batch_size, p
 def test_augmentation_depends_on_seed_epoch_and_index_alone():
     given = options_of("--erasing", "1", "--randaugment", "2", "--crop", "0.5", "--flip", "0.5", "--data", "synthetic")
     data = load(given)
-    images = Images(data.train, data, given, training=True)
+    images = Samples(data.train, data, given, training=True)
     first = images[3, 7][0]
     torch.manual_seed(99)
     random.seed(99)
-    torch.testing.assert_close(Images(data.train, data, given, training=True)[3, 7][0], first, rtol=0, atol=0)
+    torch.testing.assert_close(Samples(data.train, data, given, training=True)[3, 7][0], first, rtol=0, atol=0)
     assert not torch.equal(images[4, 7][0], first)
     other = options_of("--erasing", "1", "--randaugment", "2", "--crop", "0.5", "--data", "synthetic", "--seed", "1")
-    assert not torch.equal(Images(data.train, data, other, training=True)[3, 7][0], first)
-    plain = Images(data.val, data, given, training=False)
+    assert not torch.equal(Samples(data.train, data, other, training=True)[3, 7][0], first)
+    plain = Samples(data.val, data, given, training=False)
     torch.testing.assert_close(plain[0, 5][0], plain[1, 5][0], rtol=0, atol=0)
 
 
 def test_pixels_are_normalized():
     data = load(options_of())
-    image = Images(data.val, data, options_of(), training=False)[0, 0][0]
+    image = Samples(data.val, data, options_of(), training=False)[0, 0][0]
     raw = torch.nn.functional.interpolate(data.val.read(0)[None], (32, 32), mode="bilinear", antialias=True)[0]
     torch.testing.assert_close(image, (raw - 0.449) / 0.226)

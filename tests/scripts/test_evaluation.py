@@ -147,7 +147,7 @@ def test_a_test_split_too_small_for_the_processes_is_refused():
     small = data._replace(test=InMemory(torch.rand(1, 3, 16, 16), [0], "test"))
     assert steps_per_epoch(data, options_of("--batch-size", "4"), 2) == 5
     with pytest.raises(
-        RunError, match="must leave each process 1 test images a step or more, got 4, with 1 images and 2"
+        RunError, match="must leave each process 1 test samples a step or more, got 4, with 1 samples and 2"
     ):
         steps_per_epoch(small, options_of("--batch-size", "4"), 2)
 

@@ -20,7 +20,7 @@ import torch
 from scripts import train
 from scripts.training import checkpoints, files
 from scripts.training.checkpoints import MARK, DamagedError
-from scripts.training.images import Images, Key
+from scripts.training.samples import Key, Samples
 from tests.scripts import forks
 from tests.scripts.runs import LIGHTNING_WARNINGS, LONG, RUN, assert_same
 
@@ -228,13 +228,13 @@ def nan_after(monkeypatch):
     """Have images be no numbers after so many were read."""
 
     def spoil(reads: int) -> None:
-        real, count = Images.__getitem__, itertools.count()
+        real, count = Samples.__getitem__, itertools.count()
 
-        def item(images: Images, key: Key) -> tuple[torch.Tensor, int, int]:
+        def item(images: Samples, key: Key) -> tuple[torch.Tensor, int, int]:
             image, label, index = real(images, key)
             return image * (float("nan") if images.random and next(count) >= reads else 1), label, index
 
-        monkeypatch.setattr(Images, "__getitem__", item)
+        monkeypatch.setattr(Samples, "__getitem__", item)
 
     return spoil
 
@@ -246,7 +246,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_checkpoi
         train.main(plain)
     assert caught.value.code == 1
     error = capsys.readouterr().err
-    assert "The loss is nan, as some pixels are no finite numbers at step 4 (epoch 2, batch 3)" in error
+    assert "The loss is nan, as some values of the samples are not finite at step 4 (epoch 2, batch 3)" in error
     last = checkpoints.listed(tmp_path / "run")[0]
     assert f"The last good checkpoint is {last}" in error
     assert all(torch.isfinite(value).all() for value in checkpoints.read(last)["state_dict"].values())

@@ -251,7 +251,7 @@ def test_images_of_many_bands_are_drawn_as_the_composite_that_is_stated(channels
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
 def test_values_of_any_type_are_drawn_also_if_they_are_constant(spatial_dims, dtype):
     data = array_data(spatial_dims, 4)
-    for examples in (data.val.images.abs() * 300, torch.zeros_like(data.val.images)):
+    for examples in (data.val.samples.abs() * 300, torch.zeros_like(data.val.samples)):
         source = InMemory(examples.to(dtype), data.val.labels, "array")
         with numpy.errstate(all="raise"):
             assert pictures.png(partial(pictures.mistakes, WRONG, data._replace(val=source), "a"), []).startswith(
@@ -261,7 +261,7 @@ def test_values_of_any_type_are_drawn_also_if_they_are_constant(spatial_dims, dt
 
 def test_mistakes_of_multi_label_data_show_their_classes_and_the_class_with_the_highest_loss():
     labels = numpy.array([[0, 0], [1, 1], [0, 0], [1, 0]], dtype=numpy.float32)
-    source = InMemory(array_data(2).val.images[:4], labels, "array")
+    source = InMemory(array_data(2).val.samples[:4], labels, "array")
     data = array_data(2)._replace(train=source, val=source)
     _, text = drawn_mistakes(data, torch.tensor([[2.0, 1, 1, -1], [1.0, 2, -1, 0]]))
     assert "class 0, class 1\nmissed: class 1\nloss 2" in text

@@ -1,4 +1,4 @@
-"""How an example is drawn: a signal as traces, a volume as three slices, an image of many bands as a composite."""
+"""How a sample is drawn: a signal as traces, a volume as three slices, an image of many bands as a composite."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ LOW, HIGH = 2, 98  # percentiles of an array's values that become black and whit
 
 
 class Look(NamedTuple):
-    """How the examples of some data are drawn.
+    """How the samples of some data are drawn.
 
     Attributes:
-        note: What is seen, if that is not all of the example.
-        columns: Examples in a row, at most.
+        note: What is seen, if that is not all of the sample.
+        columns: Samples in a row, at most.
         width: Of one, in inches.
     """
 
@@ -28,7 +28,7 @@ class Look(NamedTuple):
 
 
 def look(data: Data) -> Look:
-    """How the examples are drawn, by their number of spatial dimensions and their channels."""
+    """How the samples are drawn, by their number of spatial dimensions and their channels."""
     channels = data.channels
     if data.spatial_dims == 1:
         some = f"channels 1 to {TRACES} of {channels}" if channels > TRACES else ""
@@ -45,21 +45,21 @@ def look(data: Data) -> Look:
     return Look(what, 6, 1.7)
 
 
-def draw(axis: Axes, example: Tensor, data: Data) -> None:
-    """Draw an example as it was read, (channels, *spatial), without axes.
+def draw(axis: Axes, sample: Tensor, data: Data) -> None:
+    """Draw a sample as it was read, (channels, *spatial), without axes.
 
     Values of arrays are scaled, each channel by itself, from percentile 2 to 98.
     """
     axis.axis("off")
     if data.spatial_dims == 1:
-        traces(axis, example.double().numpy())
+        traces(axis, sample.double().numpy())
         return
-    if data.photographs and example.size(0) in (1, 3):
-        pixels = example.permute(1, 2, 0).numpy()
+    if data.photographs and sample.size(0) in (1, 3):
+        pixels = sample.permute(1, 2, 0).numpy()
         top = 255 if pixels.dtype == numpy.uint8 else 1.0
         axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=top)
         return
-    picture = composite(example.double().numpy())
+    picture = composite(sample.double().numpy())
     if data.spatial_dims == 3:
         picture = central_slices(picture)
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
@@ -75,10 +75,10 @@ def traces(axis: Axes, signal: numpy.ndarray) -> None:
     axis.margins(x=0)
 
 
-def composite(example: numpy.ndarray) -> numpy.ndarray:
+def composite(sample: numpy.ndarray) -> numpy.ndarray:
     """(*spatial) for one channel, else (*spatial, 3): the first channels as red, green and blue."""
     bands = []
-    for channel in example[: len(COLOURS)]:
+    for channel in sample[: len(COLOURS)]:
         least, most = numpy.percentile(channel, (LOW, HIGH))
         if least == most:  # most of the values are equal
             least, most = channel.min(), channel.max()
