@@ -115,6 +115,9 @@ def test_evaluate_measures_both_splits(multi_label, tmp_path, monkeypatch, capsy
     found, trained = summary_of(tmp_path / "evaluation"), summary_of(output)
     assert found["test_per_class"] == trained["test_per_class"]
     assert found["val_map"] == trained["best_val_map"]
+    assert [each["samples"] for each in found["test_per_class"]] == data.test.labels.sum(0).tolist()
+    test = expected(logits_of(output, "best.safetensors", data.test, data), torch.tensor(data.test.labels))
+    assert {name: found[f"test_{name}"] for name in test} == pytest.approx(test, rel=1e-4)
     text = (
         f"validation map {found['val_map']:.4f}, test map {found['test_map']:.4f} of 18 validation and 24 test images"
     )

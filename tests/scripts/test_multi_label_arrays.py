@@ -115,14 +115,16 @@ def test_export_has_the_outputs_of_the_weights(run, tmp_path, kind):
 
 @pytest.mark.filterwarnings("ignore:The weights .* have 3 classes")
 @pytest.mark.parametrize("run", [2], indirect=True)
-def test_fine_tuning_on_volumes_from_multi_label_images(run, tmp_path, capsys):
+@pytest.mark.parametrize("channels", [2, 5])  # the images have 5
+def test_fine_tuning_on_volumes_from_multi_label_images(run, channels, tmp_path, capsys):
     """With weights that are converted, a new classifier, and the statistics of the volumes."""
     _, _, output = run
     labels = numpy.arange(16) % 2
-    x = numpy.random.default_rng(0).normal(size=(16, 24, 20, 16, 2)) * 5 + labels.reshape(-1, 1, 1, 1, 1)
+    x = numpy.random.default_rng(0).normal(size=(16, 24, 20, 16, channels)) * 5 + labels.reshape(-1, 1, 1, 1, 1)
     path = save(tmp_path / "set.npz", {"x_train": x, "y_train": labels, "x_test": x[:4], "y_test": labels[:4]})
     start = ["--weights", str(output / "best.safetensors"), "--lr", "0", "--shift", "0", "--intensity", "0"]
-    given = ["--data", f"arrays:{path}", "--spatial-dims", "3", "--batch-size", "8", "--epochs", "1", "--device", "cpu"]
+    given = ["--data", f"arrays:{path}", "--spatial-dims", "3", "--channels", "last", "--device", "cpu"]
+    given += ["--batch-size", "8", "--epochs", "1"]
     train.main([*given, *start, "--output", str(tmp_path / "run")])
     printed = capsys.readouterr().out
     assert "are of images: each kernel is repeated along the depth" in printed
@@ -136,7 +138,11 @@ def test_fine_tuning_on_volumes_from_multi_label_images(run, tmp_path, capsys):
     assert all(torch.equal(here[name], expected_state[name]) for name in kernels)
     summary = summary_of(tmp_path / "run")
     assert summary["monitor"] == "accuracy"
-    assert summary["input_shape"] == [1, 2, 24, 20, 16]
+    assert summary["input_shape"] == [1, channels, 24, 20, 16]
+    training = load(options_of(*given)).train
+    values = torch.stack([training.read(index) for index in range(len(training.labels))])
+    assert summary["mean"] == pytest.approx(values.mean(dim=(0, 2, 3, 4)).tolist())
+    assert summary["deviation"] == pytest.approx(values.std(dim=(0, 2, 3, 4), correction=0).tolist())
     assert "test_accuracy" in summary
 
 
