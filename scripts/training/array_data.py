@@ -1,4 +1,4 @@
-"""From arrays to ``Data``: their size, the statistics of their channels, and what must hold before training."""
+"""From arrays to ``Data``: their size, the statistics of their channels, and the checks before training."""
 
 import statistics
 from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ class Folder(NamedTuple):
 def of_arrays(path: Path, dims: int | None, options: Options, known: Known | None, check: Collection[str]) -> Data:
     """The data in a .npz file or a folder of .npy files."""
     splits, classes = load_arrays(path, options.seed, dims, options.channels)
-    return finished(splits, classes, options, known, check)
+    return checked(splits, classes, options, known, check)
 
 
 def has_arrays(folder: Folder, dims: int | None, options: Options) -> bool:
@@ -65,10 +65,10 @@ def of_files(folder: Folder, dims: int | None, options: Options, known: Known | 
         part = slice(start, start + len(each))
         splits[split] = array_files.ArrayFiles(each, folder.labels[split], layouts[part], shapes[part])
         start += len(each)
-    return finished(splits, folder.classes, options, known, check)
+    return checked(splits, folder.classes, options, known, check)
 
 
-def finished(
+def checked(
     splits: Mapping[str, Source],
     classes: list[str],
     options: Options,

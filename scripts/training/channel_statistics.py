@@ -1,4 +1,4 @@
-"""Mean and standard deviation of each channel, in one pass that holds a few samples in memory."""
+"""Mean and standard deviation of each channel, in one pass with a few samples in memory at a time."""
 
 import math
 from collections.abc import Iterator, Sequence

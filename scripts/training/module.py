@@ -106,7 +106,7 @@ class Classifier(lightning.LightningModule):
         return self.seconds + time.perf_counter() - self.started
 
     def configure_model(self) -> None:
-        """Have each process hold a part of the model, if there is a mesh of devices to share it."""
+        """Shard the model over the processes, if there is a mesh of devices."""
         if self.device_mesh is None or self.sharded:
             return
         for model in (self.model, *([self.average.module] if self.average is not None else [])):
@@ -157,7 +157,7 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def agree(self, loss: Tensor, samples: Tensor, batch_idx: int) -> None:
-        """Have all processes know whether one of them is asked to stop, or has a loss that is no number."""
+        """Exchange between all processes whether one of them was asked to stop, or has a loss that is not finite."""
         bad = not bool(torch.isfinite(loss))
         flags = torch.tensor([self.stop.signal is not None, bad], dtype=torch.float32, device=self.device)
         stop, any_bad = self.sum(flags).tolist()
@@ -244,11 +244,11 @@ class Classifier(lightning.LightningModule):
             logger.log_metrics(logged, step=self.trainer.global_step)
 
     def refuse_non_finite_weights(self) -> None:
-        """A checkpoint with weights that are no numbers would not be a good one."""
+        """Stop the run before it saves a checkpoint with weights that are not finite."""
         parts = [each.to_local() if isinstance(each, DTensor) else each for each in self.model.parameters()]
         finite = torch.stack([torch.isfinite(each).all() for each in parts]).all()
         if self.sum(torch.tensor([not bool(finite)], dtype=torch.float32)).item():
-            raise NonFiniteError(f"A weight is no finite number after step {self.trainer.global_step}.")
+            raise NonFiniteError(f"A weight is not finite after step {self.trainer.global_step}.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = {

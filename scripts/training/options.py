@@ -99,7 +99,7 @@ class Options:
         ".safetensors, .pt or .pth file",
     )
     freeze: int | None = option(
-        "model", None, "stages to keep as they are, with the stem; 0: the stem alone (default: nothing is frozen)",
+        "model", None, "number of stages to freeze, with the stem; 0: the stem alone (default: nothing is frozen)",
         type=at_least(0), metavar="STAGES",
     )  # fmt: skip
 
@@ -157,8 +157,8 @@ class Options:
     )  # fmt: skip
 
     label_smoothing: float = option(
-        "regularization", 0.0, "share of each label spread over all classes; of multi-label targets, moved towards 0.5",
-        type=between(0, 1), metavar="SHARE",
+        "regularization", 0.0, "fraction of each label spread over all classes; multi-label targets move towards 0.5",
+        type=between(0, 1), metavar="FRACTION",
     )  # fmt: skip
     mixup: float = option(
         "regularization", 0.0, "alpha of Mixup; 0: none. With CutMix, each batch has one of both", type=between(0),
@@ -242,15 +242,14 @@ class Options:
     output: Path = option(
         "run",
         None,
-        "folder for everything that the run leaves (default: runs/NAME, named after the data; with --evaluate, that of "
-        "the weights)",
+        "folder of all output files (default: runs/NAME, named after the data; with --evaluate, that of the weights)",
         type=Path,
         metavar="DIR",
     )
     resume: bool = option(
         "run",
         False,
-        "go on from the last whole checkpoint in the output folder, with the options of that run; from the "
+        "continue from the last complete checkpoint in the output folder, with the options of that run; from the "
         "beginning if there is none",
     )
     checkpoint_steps: int | None = option(
@@ -275,7 +274,11 @@ class Options:
         "(default: no limit)", type=at_least(1), metavar="STEPS",
     )  # fmt: skip
     config: Path | None = option(
-        "run", None, "YAML file of options by their names here; the command line wins", type=Path, metavar="FILE"
+        "run",
+        None,
+        "YAML file of options by their names here; the command line has priority",
+        type=Path,
+        metavar="FILE",
     )
     given: frozenset[str] = frozenset()  # the options that are not at their default because somebody said so
 
@@ -288,7 +291,7 @@ def flag(name: str) -> str:
 
 
 def as_dict(options: Options) -> dict[str, Any]:
-    """The options as plain values; what a file of options holds."""
+    """The options as plain values; as in a file of options."""
     values = {name: getattr(options, name) for name in FIELDS}
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 

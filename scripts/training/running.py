@@ -140,7 +140,7 @@ def train(options: Options, stop: Stop) -> None:
     if run is not None:
         refuse_another_run(run, data, options)
         if report.is_whole(options.output) and len(run["history"]) >= options.epochs:
-            say(f"{options.output} holds a finished run of {len(run['history'])} epochs: nothing to do.")
+            say(f"{options.output} contains a finished run of {len(run['history'])} epochs: nothing to do.")
             return
     say(
         f"{options.data}: {report.sizes(data)} {KINDS[data.spatial_dims]} of "

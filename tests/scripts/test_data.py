@@ -166,7 +166,7 @@ def test_every_data_set_can_be_sent_to_another_process(flowers, kind, monkeypatc
             "every class must have validation samples, got none for rose",
         ),
         (lambda root: (root / "train/daisy").mkdir(), "must have the same classes, got daisy only in train"),
-        (lambda root: (root / "val").rename(root / "test"), "must hold a folder val"),
+        (lambda root: (root / "val").rename(root / "test"), "must contain a folder val"),
         (
             lambda root: [path.unlink() for path in root.rglob("*.*")],
             "every split must have samples, got no training samples",

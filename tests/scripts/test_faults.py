@@ -256,7 +256,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, capsys):
     with pytest.raises(SystemExit):
         train.main([*RUN, "--epochs", "2", "--learning-rate", "1e37", "--output", str(tmp_path / "run")])
     error = capsys.readouterr().err
-    assert "The loss is" in error or "A weight is no finite number" in error or "The validation loss is" in error
+    assert "The loss is" in error or "A weight is not finite" in error or "The validation loss is" in error
     assert "Traceback" not in error
     for path in checkpoints.listed(tmp_path / "run"):
         assert all(torch.isfinite(value).all() for value in checkpoints.read(path)["state_dict"].values())
@@ -290,7 +290,7 @@ def test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on(whole, tmp_p
     output = tmp_path / "run"
     shutil.copytree(whole, output)
     resume(output)
-    assert "holds a finished run of 12 epochs: nothing to do" in capsys.readouterr().out
+    assert "contains a finished run of 12 epochs: nothing to do" in capsys.readouterr().out
     resume(output, "--epochs", "13")
     assert "going on from" in capsys.readouterr().out
     assert len((output / "metrics.csv").read_text().splitlines()) == 14

@@ -123,12 +123,14 @@ def test_mistakes_are_there_without_a_mistake(pets, data):
     assert (run / "mistakes.png").read_bytes().startswith(b"\x89PNG")
     right = torch.tensor([[loss, index, index, index] for index, loss in enumerate([0.1, 0.3, 0.2])])
     with fonts.for_names(NAMES):
-        assert "no mistakes; right answers with the highest loss" in text_in(pictures.mistakes(right, data, TITLE))
+        assert "no mistakes; correctly classified samples with the highest loss" in text_in(
+            pictures.mistakes(right, data, TITLE)
+        )
         wrong = torch.tensor([[0.01, 3, 3, 4]])
         text = text_in(pictures.mistakes(torch.cat([wrong, right]), data, TITLE))
     pyplot.close("all")
     assert "mistakes with the highest loss" in text
-    assert text.count("loss 0.") == 1  # the right answers are not shown
+    assert text.count("loss 0.") == 1  # correctly classified samples are not shown
 
 
 def test_mistakes_come_before_right_answers_and_both_by_loss():

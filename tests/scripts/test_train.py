@@ -135,7 +135,7 @@ def test_command_line_wins_over_the_file(tmp_path):
     [
         ("epoch: 3", "'epoch', which is no option"),
         ("epochs: many", "--epochs: must be a whole number of at least 1, got many"),
-        ("- 1", "must hold options by their names"),
+        ("- 1", "must contain options by their names"),
         ("a: [", "must be a YAML file"),
     ],
 )
