@@ -74,7 +74,7 @@ FORMATS = {
 def difference(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference of two outputs, as a fraction of the largest output."""
     if ours.shape != theirs.shape:
-        raise RunError(f"The exported model must answer with {tuple(ours.shape)} values, got {tuple(theirs.shape)}.")
+        raise RunError(f"The exported model must return the shape {tuple(ours.shape)}, got {tuple(theirs.shape)}.")
     return float((ours - theirs).abs().max() / ours.abs().max())
 
 
@@ -101,8 +101,8 @@ def export(source: Path, kind: str, output: Path | None) -> tuple[Path, float]:
             worst = difference(model(tried), run(tried))
         if not worst <= LARGEST_DIFFERENCE:  # also if it is NaN
             raise RunError(
-                f"The exported model must answer as the trained one, to {LARGEST_DIFFERENCE:g} of the largest answer, "
-                f"got {worst:.1e}. Nothing was written."
+                f"The exported model must return the outputs of the trained model, to {LARGEST_DIFFERENCE:g} of the "
+                f"largest output, got {worst:.1e}. Nothing was written."
             )
         partial.replace(path)
     finally:
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path, worst = export(options.checkpoint, options.format, options.output)
     except RunError as error:
         sys.exit(str(error))
-    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; largest difference {worst:.1e} of the largest answer")
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; largest difference {worst:.1e} of the largest output")
 
 
 if __name__ == "__main__":

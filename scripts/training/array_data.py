@@ -1,16 +1,16 @@
-"""From arrays to ``Data``: their size, the statistics of their channels, and what must hold before training."""
+"""From arrays to ``Data``: their size, the statistics of their channels, and the checks before training."""
 
-import statistics as numbers
+import statistics
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts.training import array_files
 from scripts.training.arrays import Arrays, load_arrays
+from scripts.training.channel_statistics import mean_and_deviation, require_finite_split
 from scripts.training.errors import RunError
 from scripts.training.options import Options
 from scripts.training.sources import Data, Source, Subset
-from scripts.training.statistics import require_finite_split, statistics
 from scripts.training.targets import require_classes
 from scripts.training.values import KEPT, sizes
 
@@ -29,8 +29,8 @@ class Folder(NamedTuple):
 
 def of_arrays(path: Path, dims: int | None, options: Options, known: Known | None, check: Collection[str]) -> Data:
     """The data in a .npz file or a folder of .npy files."""
-    splits, classes, layout, multi_label = load_arrays(path, options.seed, dims, options.channels)
-    return finished(splits, classes, layout.spatial_dims, options, known, check, multi_label=multi_label)
+    splits, classes = load_arrays(path, options.seed, dims, options.channels)
+    return checked(splits, classes, options, known, check)
 
 
 def has_arrays(folder: Folder, dims: int | None, options: Options) -> bool:
@@ -57,7 +57,7 @@ def of_files(folder: Folder, dims: int | None, options: Options, known: Known | 
                 f"alone, got {path} among arrays."
             )
     if not paths:
-        raise RunError(f"{options.data}: there must be samples, got none.")
+        raise RunError(f"{options.data}: every split must have samples, got none.")
     layouts, shapes = array_files.read_headers(paths, dims, options.channels)
     splits: dict[str, Source] = {}
     start = 0
@@ -65,39 +65,35 @@ def of_files(folder: Folder, dims: int | None, options: Options, known: Known | 
         part = slice(start, start + len(each))
         splits[split] = array_files.ArrayFiles(each, folder.labels[split], layouts[part], shapes[part])
         start += len(each)
-    return finished(splits, folder.classes, layouts[0].spatial_dims, options, known, check)
+    return checked(splits, folder.classes, options, known, check)
 
 
-def finished(
+def checked(
     splits: Mapping[str, Source],
     classes: list[str],
-    spatial_dims: int,
     options: Options,
     known: Known | None,
     check: Collection[str],
-    *,
-    multi_label: bool = False,
 ) -> Data:
     """The data, checked, with the size and the standardization of their samples."""
+    train, val, test = splits["train"], splits["val"], splits.get("test")
+    require_classes(options.data, classes, {"training": train, "validation": val})
+    spatial_dims = len(train.size(0))
     if options.channels_last and spatial_dims != 2:
         raise RunError(f"--channels-last: needs 2 spatial dimensions, got {spatial_dims}. Leave it out.")
     if known is not None and known.get("spatial_dims") != spatial_dims:  # size and statistics of other data
         known = None
-    train, val, test = splits["train"], splits["val"], splits.get("test")
-    require_classes(options.data, classes, {"training": train, "validation": val})
     size, resample = sizing(train, spatial_dims, options, known)
     channels = train.read(0).size(0)
-    computed = statistics(train) if "train" in check else None
+    computed = mean_and_deviation(train) if "train" in check else None
     for name, source in (("val", val), ("test", test)):
         if source is not None and name in check:
             require_finite_split(source, "validation" if name == "val" else name)
     if known is not None and known["channels"] == channels:
         mean, deviation = list(known["mean"]), list(known["deviation"])
     else:
-        mean, deviation = computed or statistics(train)
-    return Data(
-        train, val, classes, channels, size, mean, deviation, test, multi_label, spatial_dims, resample=resample
-    )
+        mean, deviation = computed or mean_and_deviation(train)
+    return Data(train, val, classes, channels, size, mean, deviation, test, resample)
 
 
 def sizing(train: Source, spatial_dims: int, options: Options, known: Known | None) -> tuple[tuple[int, ...], bool]:
@@ -125,4 +121,4 @@ def usual_size(source: Source) -> tuple[int, ...]:
     if isinstance(source.source if isinstance(source, Subset) else source, Arrays):
         return source.size(0)
     lengths = zip(*(source.size(index) for index in range(len(source.labels))), strict=True)
-    return tuple(numbers.median_low(each) for each in lengths)
+    return tuple(statistics.median_low(each) for each in lengths)

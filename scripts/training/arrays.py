@@ -2,7 +2,6 @@
 
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -84,8 +83,8 @@ class Split(NamedTuple):
 
 def load_arrays(
     path: Path, seed: int, spatial_dims: int | None, channels: str | None
-) -> tuple[dict[str, Source], list[str], Layout, bool]:
-    """The splits, the names of the classes, the layout, and whether the data are multi-label.
+) -> tuple[dict[str, Source], list[str]]:
+    """The splits and the names of the classes.
 
     Raises:
         RunError: Naming the array that cannot be used.
@@ -93,7 +92,7 @@ def load_arrays(
     splits = find_splits(path)
     first = splits["train"]
     for split in splits.values():
-        check(split, first)
+        require_fitting(split, first)
     layout = infer(first.samples_name, first.samples.shape[1:], spatial_dims or first.spatial_dims, channels)
     found = targets({name: (split.labels_name, numpy.asarray(split.labels[:])) for name, split in splits.items()})
     sources: dict[str, Source] = {
@@ -103,7 +102,7 @@ def load_arrays(
         everything = sources["train"]
         train, val = held_out(everything.labels, seed)
         sources |= {"train": Subset(everything, train), "val": Subset(everything, val)}
-    return sources, [str(index) for index in range(found.classes)], layout, found.multi_label
+    return sources, [str(index) for index in range(found.classes)]
 
 
 def find_splits(path: Path) -> dict[str, Split]:
@@ -155,7 +154,7 @@ def read_archive(path: Path) -> dict[str, Rows]:
         ) from error
 
 
-def check(split: Split, first: Split) -> None:
+def require_fitting(split: Split, first: Split) -> None:
     """Refuse arrays that do not fit each other."""
     samples, labels = split.samples, split.labels
     if samples.dtype.kind not in "biuf":
@@ -181,9 +180,3 @@ def check(split: Split, first: Split) -> None:
 
 def kind(dtype: numpy.dtype) -> str:
     return "floating-point numbers" if dtype.kind == "f" else "integers"
-
-
-def range_of(count: int, bytes_each: int, most_bytes: int) -> Sequence[tuple[int, int]]:
-    """The ranges of samples that are read at once."""
-    step = max(1, most_bytes // max(bytes_each, 1))
-    return [(start, min(start + step, count)) for start in range(0, count, step)]

@@ -1,4 +1,4 @@
-"""Random changes to training examples, by the same options for signals, images and volumes.
+"""Random changes to training samples, by the same options for signals, images and volumes.
 
 Loading processes import this file, so it needs no Lightning; MONAI, which takes seconds, is imported where it is used.
 """
@@ -24,7 +24,7 @@ class Changes(NamedTuple):
     """What the options mean for some data.
 
     Attributes:
-        crop: Least fraction of the example that a random crop keeps; 1 for none.
+        crop: Least fraction of the sample that a random crop keeps; 1 for none.
         shift: Largest shift along each axis, as a fraction of its size.
         rotation: Largest angle, in degrees.
         zoom: Largest relative change of size.
@@ -48,11 +48,6 @@ class Changes(NamedTuple):
     def any(self) -> bool:
         amounts = (self.shift, self.rotation, self.zoom, self.flip, self.intensity, self.noise, self.erasing)
         return self.crop < 1 or max(amounts) > 0
-
-
-def is_photographs(data: Data) -> bool:
-    """Whether the data are images with pixels from 0 to 1 that are resized to a square; arrays otherwise."""
-    return isinstance(data.image_size, int)
 
 
 def changes(options: Options, spatial_dims: int, *, photographs: bool) -> Changes:
@@ -83,7 +78,7 @@ def require(options: Options, data: Data) -> None:
     Raises:
         RunError: With the option, or with the library that is missing.
     """
-    spatial_dims, kind, photographs = data.spatial_dims, KINDS[data.spatial_dims], is_photographs(data)
+    spatial_dims, kind, photographs = data.spatial_dims, KINDS[data.spatial_dims], data.photographs
     axes = AXES[spatial_dims]
     if options.flip_axes is not None and not set(options.flip_axes.split(",")) <= set(axes):
         raise RunError(f"--flip-axes must be axes of {kind}: {', '.join(axes)}, got {options.flip_axes}.")
@@ -108,13 +103,13 @@ def require(options: Options, data: Data) -> None:
 
 
 class Augmentation:
-    """Changes examples of arrays at random.
+    """Changes samples of arrays at random.
 
     What is random depends on the seed of each call alone.
 
     Args:
         options: The options of the run.
-        spatial_dims: The number of spatial dimensions of the examples.
+        spatial_dims: The number of spatial dimensions of the samples.
 
     Shape:
         - Input: (channels, *spatial), standardized, floating-point
@@ -126,18 +121,18 @@ class Augmentation:
         self.spatial_dims = spatial_dims
         self.transforms: dict[tuple[int, ...], Any] = {}  # by the spatial shape
 
-    def __call__(self, example: Tensor, seed: int) -> Tensor:
-        shape = tuple(example.shape[1:])
+    def __call__(self, sample: Tensor, seed: int) -> Tensor:
+        shape = tuple(sample.shape[1:])
         assert len(shape) == self.spatial_dims, shape
         if not self.changes.any():
-            return example
+            return sample
         if self.spatial_dims == 2:
             if shape not in self.transforms:
                 self.transforms[shape] = images.for_arrays(self.changes, shape)
             torch.manual_seed(seed)
-            return self.transforms[shape](example)
+            return self.transforms[shape](sample)
         from scripts.training import augmentation_volumes as volumes
 
         if shape not in self.transforms:
             self.transforms[shape] = volumes.for_arrays(self.changes, shape)
-        return volumes.apply(self.transforms[shape], example, seed)
+        return volumes.apply(self.transforms[shape], sample, seed)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scripts.training.augmentation import Changes
 
 MODES = {1: "linear", 3: "trilinear"}  # of interpolation, by the number of spatial dimensions
-LEAST_ERASED, MOST_ERASED = 0.02, 0.33  # fractions of the example, as torchvision's for images
+LEAST_ERASED, MOST_ERASED = 0.02, 0.33  # fractions of the sample, as torchvision's for images
 SEEDS = 2**32  # of NumPy's RandomState, from which MONAI draws
 
 
@@ -33,7 +33,7 @@ def for_arrays(changes: "Changes", shape: tuple[int, ...]) -> monai.Compose:
     if changes.zoom:
         least, most = 1 - changes.zoom, 1 + changes.zoom
         steps.append(monai.RandZoom(1, least, most, mode=mode, padding_mode="constant"))
-    if changes.shift:  # by whole elements: zeros around the example, then a crop of its shape
+    if changes.shift:  # by whole elements: zeros around the sample, then a crop of its shape
         steps.append(monai.BorderPad([round(changes.shift * size) for size in shape]))
         steps.append(monai.RandSpatialCrop(shape, random_size=False))
     if changes.flip:
@@ -50,10 +50,10 @@ def for_arrays(changes: "Changes", shape: tuple[int, ...]) -> monai.Compose:
     return monai.Compose(steps)
 
 
-def apply(transform: monai.Compose, example: Tensor, seed: int) -> Tensor:
-    """The example, changed at random by ``seed`` alone; the given one is not written to."""
+def apply(transform: monai.Compose, sample: Tensor, seed: int) -> Tensor:
+    """The sample, changed at random by ``seed`` alone; the given one is not written to."""
     set_track_meta(False)  # of this process: no affine matrices, which cost time
     transform.set_random_state(seed % SEEDS)
-    result = transform(example.clone())  # some of MONAI's transforms write to their input
+    result = transform(sample.clone())  # some of MONAI's transforms write to their input
     assert isinstance(result, Tensor)
     return result.contiguous()

@@ -127,7 +127,7 @@ def from_yaml(path: Path, parser: argparse.ArgumentParser, wanted: Iterable[str]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         parser.error(f"argument --config: must be a YAML file, got {path} ({error})")
     if not isinstance(values, dict):
-        parser.error(f"argument --config: must hold options by their names, got {path}")
+        parser.error(f"argument --config: must contain options by their names, got {path}")
     arguments: list[str] = []
     for key, value in values.items():
         name = str(key).replace("-", "_")

@@ -102,7 +102,7 @@ def folder(root: Path) -> Folder:
     found: dict[str, dict[str, list[Path]]] = {}
     for split in ("train", "val"):
         if not (root / split).is_dir():
-            raise RunError(f"folder:{root} must hold a folder {split} of folders of images, got none.")
+            raise RunError(f"folder:{root} must contain a folder {split}, with a folder for each class, got none.")
         found[split] = {
             each.name: files_below(each, readable)
             for each in sorted((root / split).iterdir())

@@ -8,7 +8,7 @@ class RunError(Exception):
 
 
 class NonFiniteError(RunError):
-    """The loss or a weight is no finite number."""
+    """The loss or a weight is not finite."""
 
 
 class Stopped(Exception):  # noqa: N818  it is no error

@@ -9,20 +9,20 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from scripts.training.errors import RunError
-from scripts.training.images import Images, Key
 from scripts.training.options import Options
+from scripts.training.samples import Key, Samples
 from scripts.training.sources import Data, Source
 
 
 class EvenBatches(Sampler[list[Key]]):
-    """Batches of one process; over all processes every image comes once an epoch.
+    """Batches of one process; over all processes every sample is used once in an epoch.
 
-    The images of an epoch are cut into global batches whose sizes differ by one at most, so none is left over and no
-    batch is tiny; each process has its share of every one, and all take the same number of steps.
+    The samples of an epoch are divided into global batches whose sizes differ by one at most, so that no sample is left
+    out and no batch is tiny. Each global batch is divided among the processes, which all take the same number of steps.
 
     Args:
-        count: How many images there are.
-        batch_size: The most images in a batch of one process.
+        count: The number of samples.
+        batch_size: The most samples in a batch of one process.
         rank: Which process this is.
         processes: How many there are.
         seed: Of the order; None for the order as it is.
@@ -79,10 +79,10 @@ class Loading(lightning.LightningDataModule):
         )
 
     def loader(self, source: Source, batches: EvenBatches) -> DataLoader[Any]:
-        images = Images(source, self.data, self.options, training=source is self.data.train)
+        samples = Samples(source, self.data, self.options, training=source is self.data.train)
         workers = self.options.workers
         return DataLoader(
-            images,
+            samples,
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -102,10 +102,10 @@ class Loading(lightning.LightningDataModule):
         return self.loader(self.data.test, self.batches(self.data.test, shuffle=False))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        images, *rest = batch
+        samples, *rest = batch
         if self.options.channels_last:
-            images = images.to(memory_format=torch.channels_last)
-        return images, *rest
+            samples = samples.to(memory_format=torch.channels_last)
+        return samples, *rest
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.position)
@@ -118,7 +118,7 @@ def steps_per_epoch(data: Data, options: Options, processes: int) -> int:
     """Batches of one process in an epoch.
 
     Raises:
-        RunError: If a process would be left without the images that a step needs.
+        RunError: If a process would be left without the samples that a step needs.
     """
     steps = 0
     splits = [(data.val, 1, "validation"), (data.train, 2, "training")]  # 2: BatchNorm's deviation
@@ -129,12 +129,12 @@ def steps_per_epoch(data: Data, options: Options, processes: int) -> int:
         steps = -(-count // (options.batch_size * processes))
         if count // steps < least * processes:
             raise RunError(
-                f"--batch-size must leave each process {least} {what} images a step or more, got {options.batch_size}, "
-                f"with {count} images and {processes} processes."
+                f"--batch-size must leave each process {least} {what} samples a step or more, got "
+                f"{options.batch_size}, with {count} samples and {processes} processes."
             )
     if options.batch_size * processes > len(data.train.labels):
         raise RunError(
-            f"--batch-size must be at most the {len(data.train.labels)} training images, shared by all processes, got "
+            f"--batch-size must be at most the {len(data.train.labels)} training samples, shared by all processes, got "
             f"{options.batch_size} for each of {processes}."
         )
     return min(steps, options.limit_batches or steps)

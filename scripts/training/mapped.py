@@ -1,4 +1,4 @@
-""".npy files that are read through a map of the file, so that a process holds only a few of their pages."""
+""".npy files that are read through a map of the file, so that only a few of their pages are in memory."""
 
 import math
 import mmap

@@ -192,7 +192,7 @@ def monitored(data: Data, options: Options) -> str:
 
 
 def worst(rows: Tensor) -> Tensor:
-    """The mistakes with the highest loss, that one first; then the right answers with the highest loss."""
+    """The mistakes, sorted by descending loss; then the correctly classified samples, in the same order."""
 
     def key(row: tuple[int, list[float]]) -> tuple[bool, float, float]:
         loss, index, label, prediction = row[1]

@@ -17,12 +17,12 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lazytorch.models import Backbone
 from scripts.training.errors import NonFiniteError, RunError
-from scripts.training.images import seed_for
 from scripts.training.loading import Loading
 from scripts.training.losses import TrainingLoss
 from scripts.training.metrics import Evaluation, Figures, monitored
 from scripts.training.mixing import Mixing
 from scripts.training.options import as_dict
+from scripts.training.samples import seed_for
 from scripts.training.stopping import Stop
 from scripts.training.weights import Description
 
@@ -55,8 +55,8 @@ class Classifier(lightning.LightningModule):
         self.loading = loading
         data, options = loading.data, loading.options
         self.steps = steps
-        self.images_an_update = options.batch_size * options.accumulate * processes
-        self.rate = options.learning_rate * self.images_an_update / 256  # the highest, scaled linearly
+        self.samples_per_update = options.batch_size * options.accumulate * processes
+        self.rate = options.learning_rate * self.samples_per_update / 256  # the highest, scaled linearly
         self.options = options
         self.stop = stop
         self.description = description
@@ -83,8 +83,8 @@ class Classifier(lightning.LightningModule):
         self.seconds = 0.0  # of training, before this process
         self.started = time.perf_counter()
         self.history: list[dict[str, float]] = []
-        self.train_totals = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
-        self.evaluation = Evaluation(len(data.classes), multi_label=data.multi_label)
+        self.train_totals = torch.zeros(3, dtype=torch.float64)  # loss, correct samples, samples
+        self.evaluation = Evaluation(len(data.classes), multi_label=data.multi_label)  # of the pass that is running
         self.validation: Figures | None = None  # of the last epoch
         self.test: Figures | None = None
 
@@ -106,7 +106,7 @@ class Classifier(lightning.LightningModule):
         return self.seconds + time.perf_counter() - self.started
 
     def configure_model(self) -> None:
-        """Have each process hold a part of the model, if there is a mesh of devices to share it."""
+        """Shard the model over the processes, if there is a mesh of devices."""
         if self.device_mesh is None or self.sharded:
             return
         for model in (self.model, *([self.average.module] if self.average is not None else [])):
@@ -144,20 +144,20 @@ class Classifier(lightning.LightningModule):
         torch.manual_seed(seed_for(self.options.seed, self.global_rank, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        images, labels, _ = batch
-        images, targets = self.mix(images, labels)
-        logits = self.model(images)
+        samples, labels, _ = batch
+        samples, targets = self.mix(samples, labels)
+        logits = self.model(samples)
         loss = self.loss(logits, targets)
-        self.agree(loss, images, batch_idx)
+        self.agree(loss, samples, batch_idx)
         right = self.loss.right(logits, targets)
-        values = torch.stack([loss.detach() * len(images), right, torch.full_like(right, len(images))])
+        values = torch.stack([loss.detach() * len(samples), right, torch.full_like(right, len(samples))])
         self.train_totals += values.to(self.train_totals)
-        self.log_dict({"loss": loss, "accuracy": right / len(images)}, prog_bar=True, batch_size=len(images))
+        self.log_dict({"loss": loss, "accuracy": right / len(samples)}, prog_bar=True, batch_size=len(samples))
         self.log("epoch", self.current_epoch + 1.0)  # Lightning would count from 0
         return loss
 
-    def agree(self, loss: Tensor, images: Tensor, batch_idx: int) -> None:
-        """Have all processes know whether one of them is asked to stop, or has a loss that is no number."""
+    def agree(self, loss: Tensor, samples: Tensor, batch_idx: int) -> None:
+        """Exchange between all processes whether one of them was asked to stop, or has a loss that is not finite."""
         bad = not bool(torch.isfinite(loss))
         flags = torch.tensor([self.stop.signal is not None, bad], dtype=torch.float32, device=self.device)
         stop, any_bad = self.sum(flags).tolist()
@@ -165,8 +165,8 @@ class Classifier(lightning.LightningModule):
         if not any_bad:
             return
         reason = "of another process" if not bad else f"is {loss.item()}"
-        if bad and not torch.isfinite(images).all():
-            reason += ", as some pixels are no finite numbers"
+        if bad and not torch.isfinite(samples).all():
+            reason += ", as some values of the samples are not finite"
         raise NonFiniteError(
             f"The loss {reason} at step {self.trainer.global_step + 1} (epoch {self.current_epoch + 1}, batch "
             f"{batch_idx + 1})."
@@ -196,8 +196,8 @@ class Classifier(lightning.LightningModule):
         self.evaluation = Evaluation(len(self.loading.data.classes), multi_label=self.loading.data.multi_label)
 
     def evaluation_step(self, batch: Any) -> None:
-        images, labels, indices = batch
-        self.evaluation.add(self.evaluated(images), labels, indices)
+        samples, labels, indices = batch
+        self.evaluation.add(self.evaluated(samples), labels, indices)
 
     def end_evaluation(self) -> Figures:
         loss = self.sum(self.evaluation.loss).item()
@@ -244,11 +244,11 @@ class Classifier(lightning.LightningModule):
             logger.log_metrics(logged, step=self.trainer.global_step)
 
     def refuse_non_finite_weights(self) -> None:
-        """A checkpoint with weights that are no numbers would not be a good one."""
+        """Stop the run before it saves a checkpoint with weights that are not finite."""
         parts = [each.to_local() if isinstance(each, DTensor) else each for each in self.model.parameters()]
         finite = torch.stack([torch.isfinite(each).all() for each in parts]).all()
         if self.sum(torch.tensor([not bool(finite)], dtype=torch.float32)).item():
-            raise NonFiniteError(f"A weight is no finite number after step {self.trainer.global_step}.")
+            raise NonFiniteError(f"A weight is not finite after step {self.trainer.global_step}.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = {

@@ -80,7 +80,9 @@ class Options:
         type=one_of("first", "last", "none"),
         metavar="first|last|none",
     )
-    workers: int = option("data", 0, "processes that load images, for each training process; 0: none", type=at_least(0))
+    workers: int = option(
+        "data", 0, "processes that load samples, for each training process; 0: none", type=at_least(0)
+    )
 
     model: str = option(
         "model", "mobilenet_v2", "a name in lazytorch.models.list_models(); --weights of this script have their own",
@@ -97,13 +99,17 @@ class Options:
         ".safetensors, .pt or .pth file",
     )
     freeze: int | None = option(
-        "model", None, "stages to keep as they are, with the stem; 0: the stem alone (default: nothing is frozen)",
+        "model", None, "number of stages to freeze, with the stem; 0: the stem alone (default: nothing is frozen)",
         type=at_least(0), metavar="STAGES",
     )  # fmt: skip
 
-    epochs: int = option("optimization", 16, "passes over the training images", type=at_least(1))
+    epochs: int = option("optimization", 16, "passes over the training samples", type=at_least(1))
     batch_size: int = option(
-        "optimization", 32, "images a step in each process; 2 or more for BatchNorm", type=at_least(2), metavar="IMAGES"
+        "optimization",
+        32,
+        "samples a step in each process; 2 or more for BatchNorm",
+        type=at_least(2),
+        metavar="SAMPLES",
     )
     accumulate: int = option(
         "optimization", 1, "steps whose gradients are averaged for one update", type=at_least(1), metavar="STEPS"
@@ -114,7 +120,7 @@ class Options:
     learning_rate: float = option(
         "optimization",
         RATE,
-        "highest learning rate for 256 images an update; with --weights the default is a tenth. The rate used is this "
+        "highest learning rate for 256 samples an update; with --weights the default is a tenth. The rate used is this "
         "times (batch size x processes x accumulate) / 256",
         type=between(0),
         metavar="RATE",
@@ -151,8 +157,8 @@ class Options:
     )  # fmt: skip
 
     label_smoothing: float = option(
-        "regularization", 0.0, "share of each label spread over all classes; of multi-label targets, moved towards 0.5",
-        type=between(0, 1), metavar="SHARE",
+        "regularization", 0.0, "fraction of each label spread over all classes; multi-label targets move towards 0.5",
+        type=between(0, 1), metavar="FRACTION",
     )  # fmt: skip
     mixup: float = option(
         "regularization", 0.0, "alpha of Mixup; 0: none. With CutMix, each batch has one of both", type=between(0),
@@ -162,7 +168,7 @@ class Options:
     crop: float = option(
         "regularization",
         1.0,
-        "least fraction of an example's length, area or volume that a random crop keeps; 1: no crop",
+        "least fraction of a sample's length, area or volume that a random crop keeps; 1: no crop",
         type=between(0.01, 1),
         metavar="FRACTION",
     )
@@ -187,11 +193,11 @@ class Options:
         "the last one, which is a horizontal flip of images)", type=axes, metavar="AXES",
     )  # fmt: skip
     intensity: float | None = option(
-        "regularization", None, "largest relative change of the values of a standardized example (default: 0 for "
+        "regularization", None, "largest relative change of the values of a standardized sample (default: 0 for "
         "images from 0 to 1, 0.1 for arrays)", type=between(0, 1), metavar="FRACTION",
     )  # fmt: skip
     noise: float = option(
-        "regularization", 0.0, "standard deviation of Gaussian noise on standardized examples", type=between(0),
+        "regularization", 0.0, "standard deviation of Gaussian noise on standardized samples", type=between(0),
         metavar="DEVIATION",
     )  # fmt: skip
     randaugment: int = option(
@@ -207,7 +213,7 @@ class Options:
     erasing: float = option(
         "regularization",
         0.0,
-        "probability that a box of 2 % to 33 % of an example is set to the mean",
+        "probability that a box of 2 % to 33 % of a sample is set to the mean",
         type=between(0, 1),
         metavar="PROBABILITY",
     )
@@ -228,7 +234,7 @@ class Options:
         "hardware", "32-true", "of the arithmetic: 32-true, bf16-mixed or 16-mixed",
         type=one_of("32-true", "bf16-mixed", "16-mixed"),
     )  # fmt: skip
-    channels_last: bool = option("hardware", False, "keep images and weights with channels last in memory")
+    channels_last: bool = option("hardware", False, "keep samples and weights with channels last in memory")
     compile: bool = option("hardware", False, "compile the model with torch.compile")
     deterministic: bool = option("hardware", False, "refuse operations whose result differs from run to run")
 
@@ -236,15 +242,14 @@ class Options:
     output: Path = option(
         "run",
         None,
-        "folder for everything that the run leaves (default: runs/NAME, named after the data; with --evaluate, that of "
-        "the weights)",
+        "folder of all output files (default: runs/NAME, named after the data; with --evaluate, that of the weights)",
         type=Path,
         metavar="DIR",
     )
     resume: bool = option(
         "run",
         False,
-        "go on from the last whole checkpoint in the output folder, with the options of that run; from the "
+        "continue from the last complete checkpoint in the output folder, with the options of that run; from the "
         "beginning if there is none",
     )
     checkpoint_steps: int | None = option(
@@ -269,7 +274,11 @@ class Options:
         "(default: no limit)", type=at_least(1), metavar="STEPS",
     )  # fmt: skip
     config: Path | None = option(
-        "run", None, "YAML file of options by their names here; the command line wins", type=Path, metavar="FILE"
+        "run",
+        None,
+        "YAML file of options by their names here; the command line has priority",
+        type=Path,
+        metavar="FILE",
     )
     given: frozenset[str] = frozenset()  # the options that are not at their default because somebody said so
 
@@ -282,7 +291,7 @@ def flag(name: str) -> str:
 
 
 def as_dict(options: Options) -> dict[str, Any]:
-    """The options as plain values; what a file of options holds."""
+    """The options as plain values; as in a file of options."""
     values = {name: getattr(options, name) for name in FIELDS}
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 

@@ -8,7 +8,7 @@ import matplotlib
 import numpy
 from torch import Tensor
 
-from scripts.training import examples
+from scripts.training import sample_pictures
 from scripts.training.fonts import drawable, for_names
 from scripts.training.sources import Data
 
@@ -77,13 +77,13 @@ def curves(history: list[dict[str, float]], title: str, monitor: str, best: dict
 
 
 def confusion(counts: Any, classes: list[str], title: str) -> Figure:
-    """Shares of each true class that went to each class; with the counts, if there are few."""
-    shares = counts / numpy.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """Fractions of each true class that went to each class; with the counts, if there are few."""
+    fractions = counts / numpy.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(classes) <= NUMBERED
     side = min(max(4.5, 0.45 * len(classes) + 2), 12)
     figure, axis = pyplot.subplots(figsize=(side + 1, side), layout="constrained")
-    drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(drawn, ax=axis, label="share of the true class", shrink=0.8)
+    drawn = axis.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=axis, label="fraction of the true class", shrink=0.8)
     axis.set(xlabel="predicted", ylabel="true")
     figure.suptitle(shortened(title, 90), fontsize=9, wrap=True)
     if few:
@@ -91,7 +91,7 @@ def confusion(counts: Any, classes: list[str], title: str) -> Figure:
         axis.set_xticks(range(len(classes)), short, rotation=90 if max(map(len, short)) > 3 else 0)
         axis.set_yticks(range(len(classes)), short)
         for row, column in numpy.argwhere(counts > 0):
-            colour = "white" if shares[row, column] > 0.5 else "black"
+            colour = "white" if fractions[row, column] > 0.5 else "black"
             axis.text(column, row, f"{int(counts[row, column])}", ha="center", va="center", color=colour, fontsize=8)
     return figure
 
@@ -105,11 +105,11 @@ def multi_label_confusion(counts: Any, classes: list[str], title: str) -> Figure
         title: What is shown.
     """
     pairs = counts.reshape(-1, 2, 2)
-    shares = (pairs / numpy.maximum(pairs.sum(axis=2, keepdims=True), 1)).reshape(-1, 4)
+    fractions = (pairs / numpy.maximum(pairs.sum(axis=2, keepdims=True), 1)).reshape(-1, 4)
     height = min(max(3.0, 0.4 * len(classes) + 2), 12)
     figure, axis = pyplot.subplots(figsize=(7, height), layout="constrained")
-    drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    figure.colorbar(drawn, ax=axis, label="share of its half of the row", shrink=0.8)
+    drawn = axis.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(drawn, ax=axis, label="fraction of its half of the row", shrink=0.8)
     columns = ("with it:\npredicted", "with it:\nmissed", "without it:\npredicted", "without it:\nnot predicted")
     axis.set_xticks(range(4), columns, fontsize=8)
     axis.axvline(1.5, color="black", linewidth=1)
@@ -117,8 +117,8 @@ def multi_label_confusion(counts: Any, classes: list[str], title: str) -> Figure
     figure.suptitle(shortened(title, 90), fontsize=9, wrap=True)
     if len(classes) <= NUMBERED:
         axis.set_yticks(range(len(classes)), [shortened(name, 24) for name in classes])
-        for row, column in numpy.ndindex(shares.shape):
-            colour = "white" if shares[row, column] > 0.5 else "black"
+        for row, column in numpy.ndindex(fractions.shape):
+            colour = "white" if fractions[row, column] > 0.5 else "black"
             axis.text(column, row, f"{int(counts[row, column])}", ha="center", va="center", color=colour, fontsize=8)
     return figure
 
@@ -140,17 +140,21 @@ def several_classes(data: Data, index: int, label: int, predicted: int) -> str:
 
 
 def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
-    """The mistakes with the highest loss, that one first; if there are none, the right answers with the highest.
+    """The mistakes with the highest loss; if there are none, the correctly classified samples with the highest loss.
 
     Args:
-        worst: Loss, index, label and prediction of images, mistakes first.
-        data: Whose validation images they are.
+        worst: Loss, index, label and prediction of samples, mistakes first.
+        data: Whose validation split has them.
         title: What is shown.
     """
     wrong = worst[worst[:, 2] != worst[:, 3]]
-    what = "mistakes with the highest loss" if len(wrong) else "no mistakes; right answers with the highest loss"
+    what = (
+        "mistakes with the highest loss"
+        if len(wrong)
+        else "no mistakes; correctly classified samples with the highest loss"
+    )
     shown = wrong if len(wrong) else worst
-    look = examples.look(data)
+    look = sample_pictures.look(data)
     columns = min(look.columns, len(shown))
     rows = -(-len(shown) // columns)
     size = look.width * columns + 0.4, 2.2 * rows + 0.7
@@ -158,7 +162,7 @@ def mistakes(worst: Tensor, data: Data, title: str) -> Figure:
     for axis in numpy.ravel(axes):
         axis.axis("off")
     for axis, (loss, index, label, predicted) in zip(numpy.ravel(axes), shown.tolist(), strict=False):
-        examples.draw(axis, data.val.read(int(index)), data)
+        sample_pictures.draw(axis, data.val.read(int(index)), data)
         if data.multi_label:
             classes = several_classes(data, int(index), int(label), int(predicted))
         else:

@@ -49,7 +49,7 @@ def run(options: Options) -> None:
         kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
         end(1, f"{error} {kept}. A lower --learning-rate, --clip or --precision 32-true may help.")
     except RunError as error:
-        # From a process that loads images, the message comes at the end of a traceback.
+        # From a process that loads samples, the message comes at the end of a traceback.
         end(1, str(error).strip().splitlines()[-1].removeprefix(f"{RunError.__module__}.RunError: "))
     except OSError as error:
         if not is_full(error):
@@ -140,7 +140,7 @@ def train(options: Options, stop: Stop) -> None:
     if run is not None:
         refuse_another_run(run, data, options)
         if report.is_whole(options.output) and len(run["history"]) >= options.epochs:
-            say(f"{options.output} holds a finished run of {len(run['history'])} epochs: nothing to do.")
+            say(f"{options.output} contains a finished run of {len(run['history'])} epochs: nothing to do.")
             return
     say(
         f"{options.data}: {report.sizes(data)} {KINDS[data.spatial_dims]} of "
@@ -172,10 +172,10 @@ def train(options: Options, stop: Stop) -> None:
         say(f"the weights {options.weights} are of other classes: the classifier is randomly initialized")
     model = weights.build(description, options.weights if run is None else None, new_classifier=other_classes)
     classifier = Classifier(model, description, loading, stop, steps=steps, processes=trainer.world_size)
-    say(f"{steps} steps an epoch, of {options.batch_size} images at most in each of {trainer.world_size} processes")
+    say(f"{steps} steps an epoch, of {options.batch_size} samples at most in each of {trainer.world_size} processes")
     fine_tuning = options.weights is not None and options.learning_rate == FINE_TUNING_RATE
     reason = ", a tenth of the default, as it starts from trained weights" if fine_tuning else ""
-    say(f"learning rate {classifier.rate:g} for {classifier.images_an_update} images an update{reason}")
+    say(f"learning rate {classifier.rate:g} for {classifier.samples_per_update} samples an update{reason}")
     if found:
         for each in found.reasons:
             say(f"{each} The one before it is used.")
@@ -194,7 +194,7 @@ def train(options: Options, stop: Stop) -> None:
 
 
 def evaluate(options: Options, stop: Stop) -> None:
-    """Measure the weights on the validation and test images; a summary and pictures go to ``evaluation``."""
+    """Measure the weights on the validation and test splits; a summary and pictures go to ``evaluation``."""
     quieten()
     there = weights.described(options.weights)
     options = with_model_of(there, options)
@@ -252,7 +252,7 @@ def without_kept_size(there: weights.Description | None) -> weights.Description 
 
 def normalized_as(there: weights.Description | None, data: Data) -> Data:
     """The data, normalized as for the weights, if they have as many channels."""
-    if there is None or there["channels"] != data.channels or not isinstance(data.image_size, int):
+    if there is None or there["channels"] != data.channels or not data.photographs:
         return data  # ``load`` has done so for arrays
     if "spatial_dims" in there:  # statistics of arrays are not those of photographs
         return data

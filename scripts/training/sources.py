@@ -34,25 +34,25 @@ class Source:
         return tuple(self.read(index).shape[1:])
 
     def name(self, index: int) -> str:
-        """What the image ``index`` is called in messages."""
+        """What the sample ``index`` is called in messages."""
         raise NotImplementedError
 
 
 class InMemory(Source):
-    """Images that are one tensor.
+    """Samples that are one tensor.
 
     Args:
-        images: (images, channels, height, width).
+        samples: (samples, channels, *spatial).
         labels: The class of each.
         what: What they are.
     """
 
-    def __init__(self, images: Tensor, labels: Sequence[int], what: str) -> None:
+    def __init__(self, samples: Tensor, labels: Labels, what: str) -> None:
         super().__init__(labels)
-        self.images, self.what = images, what
+        self.samples, self.what = samples, what
 
     def read(self, index: int) -> Tensor:
-        return self.images[index]
+        return self.samples[index]
 
     def name(self, index: int) -> str:
         return f"{self.what} {index}"
@@ -90,7 +90,7 @@ class PillowSet(Source):
 
 
 class Subset(Source):
-    """Some images of another source."""
+    """Some samples of another source."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         labels = source.labels
@@ -122,8 +122,6 @@ class Data(NamedTuple):
         mean: Of each channel.
         deviation: The standard deviation of each channel.
         test: A split that is evaluated once, after training.
-        multi_label: Whether a sample may have any number of classes; ``Source.labels`` is then an array.
-        spatial_dims: The number of spatial dimensions.
         resample: Whether arrays of another size are resampled to ``image_size``; otherwise they are cropped and padded.
     """
 
@@ -135,11 +133,24 @@ class Data(NamedTuple):
     mean: list[float]
     deviation: list[float]
     test: Source | None = None
-    multi_label: bool = False
-    spatial_dims: int = 2
     resample: bool = True
+
+    @property
+    def photographs(self) -> bool:
+        """Whether the data are images with pixels from 0 to 1 that are resized to a square; arrays otherwise."""
+        return isinstance(self.image_size, int)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample may have any number of classes."""
+        return isinstance(self.train.labels, numpy.ndarray)
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The length of a sample in each spatial dimension."""
-        return (self.image_size,) * self.spatial_dims if isinstance(self.image_size, int) else self.image_size
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def spatial_dims(self) -> int:
+        """The number of spatial dimensions."""
+        return len(self.sizes)

@@ -16,14 +16,12 @@ class Targets(NamedTuple):
     """The labels of every split, as sources have them.
 
     Args:
-        labels: By the names of the splits.
+        labels: By the names of the splits; of multi-label data, arrays.
         classes: How many there are.
-        multi_label: Whether a sample may have any number of classes.
     """
 
     labels: dict[str, list[int] | numpy.ndarray]
     classes: int
-    multi_label: bool
 
 
 def targets(arrays: Mapping[str, tuple[str, numpy.ndarray]]) -> Targets:
@@ -50,8 +48,8 @@ def targets(arrays: Mapping[str, tuple[str, numpy.ndarray]]) -> Targets:
             )
     count = next(iter(shapes))[0]
     if all((array.sum(axis=1) == 1).all() for array in found.values()):
-        return Targets({split: array.argmax(axis=1).tolist() for split, array in found.items()}, count, False)
-    return Targets({split: array.astype(numpy.float32) for split, array in found.items()}, count, True)
+        return Targets({split: array.argmax(axis=1).tolist() for split, array in found.items()}, count)
+    return Targets({split: array.astype(numpy.float32) for split, array in found.items()}, count)
 
 
 def whole_numbers(name: str, array: numpy.ndarray) -> numpy.ndarray:
@@ -80,7 +78,7 @@ def integers(arrays: Mapping[str, tuple[str, numpy.ndarray]], found: dict[str, n
                 f"{arrays[split][0]}: labels must be from 0 to {count - 1}, the highest of {arrays['train'][0]}, got "
                 f"{array.min()} to {array.max()}."
             )
-    return Targets({split: array.tolist() for split, array in found.items()}, count, False)
+    return Targets({split: array.tolist() for split, array in found.items()}, count)
 
 
 def held_out(labels: Sequence[int] | numpy.ndarray, seed: int) -> tuple[list[int], list[int]]:
@@ -126,10 +124,10 @@ def require_classes(what: str, classes: Sequence[str], splits: Mapping[str, Sour
     for name, source in splits.items():
         labels = source.labels
         if not len(labels):
-            raise RunError(f"{what}: there must be images, got no {name} images.")
+            raise RunError(f"{what}: every split must have samples, got no {name} samples.")
         many = isinstance(labels, numpy.ndarray)
         counts = labels.sum(axis=0) if many else numpy.bincount(labels, minlength=len(classes))
         if empty := [classes[int(index)] for index in numpy.flatnonzero(counts == 0)]:
-            raise RunError(f"{what}: every class must have {name} images, got none for {listed(empty)}.")
+            raise RunError(f"{what}: every class must have {name} samples, got none for {listed(empty)}.")
     if len(classes) < 2:
         raise RunError(f"{what}: there must be two classes or more, got {listed(classes)}.")

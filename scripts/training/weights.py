@@ -31,7 +31,7 @@ def describe(data: Data, options: Options) -> Description:
         "deviation": list(data.deviation),
         "seed": options.seed,  # of the split
     }
-    if not isinstance(data.image_size, int):
+    if not data.photographs:
         description |= {"spatial_dims": data.spatial_dims, "resample": data.resample, "multi_label": data.multi_label}
     return description
 
@@ -212,7 +212,7 @@ def require_classes(there: Description, data: Data, options: Options) -> None:
     if data.channels > there["channels"] or ("spatial_dims" in there and data.channels != there["channels"]):
         plural = "s" if "spatial_dims" in there and there["channels"] > 1 else ""
         raise RunError(
-            f"--data: the weights {options.weights} are of images of {there['channels']} channel{plural}, got "
+            f"--data: the weights {options.weights} are of samples with {there['channels']} channel{plural}, got "
             f"{options.data} with {data.channels} channels."
         )
 

@@ -47,4 +47,4 @@ def array_data(spatial_dims: int, channels: int = 2, classes: int = 2, count: in
     examples += torch.tensor(labels).reshape(-1, *[1] * (spatial_dims + 1))
     source = InMemory(examples, labels, "array")
     names, normal = [f"class {index}" for index in range(classes)], ([0.0] * channels, [1.0] * channels)
-    return Data(source, source, names, channels, SIZES[spatial_dims], *normal, spatial_dims=spatial_dims)
+    return Data(source, source, names, channels, SIZES[spatial_dims], *normal)

@@ -1,7 +1,6 @@
 """Values that runs should have measured, and what they have written of them."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy
@@ -10,16 +9,11 @@ import torch
 from torch.nn import functional as F
 
 import lazytorch
-from scripts.training.command_line import parse
-from scripts.training.images import Images
-from scripts.training.options import Options
+from scripts.training.samples import Samples
+from tests.scripts.runs import options_of
 
 PLAIN = ["--batch-size", "8", "--image-size", "16", "--device", "cpu", "--seed", "3", "--epochs", "3"]
 PLAIN += ["--model-option", "width=0.1", "final_channels=16"]
-
-
-def given(*arguments: str) -> Options:
-    return parse("", list(arguments))[0]
 
 
 def expected(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -52,14 +46,10 @@ def rows_of(output: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def summary_of(output: Path) -> dict:
-    return json.loads((output / "summary.json").read_text())
-
-
 def logits_of(output: Path, weights: str, source, data) -> torch.Tensor:
     """The outputs of weights of a run, computed without the script's loops."""
-    given, _ = parse("", ["--config", str(output / "options.yaml")])
+    given = options_of("--config", str(output / "options.yaml"))
     model = lazytorch.models.mobilenet_v2(**given.model_option, weights=output / weights).eval()
-    images = Images(source, data, given, training=False)
+    images = Samples(source, data, given, training=False)
     with torch.no_grad():
         return torch.cat([model(images[0, index][0][None]) for index in range(len(source.labels))])

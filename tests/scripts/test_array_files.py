@@ -13,7 +13,7 @@ from PIL import Image
 from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.images import Images
+from scripts.training.samples import Samples
 from scripts.training.sources import Data
 from tests.scripts.arrays import samples
 
@@ -187,7 +187,7 @@ def test_varying_lengths_are_cropped_or_padded_to_the_median(tmp_path):
     given = options(tmp_path, "--channels", "first")
     data = load(given)
     assert data.image_size == (40,)
-    images = Images(data.train, data, given, training=False)
+    images = Samples(data.train, data, given, training=False)
     standardized = [
         (torch.from_numpy(each) - torch.tensor(data.mean)[:, None]) / torch.tensor(data.deviation)[:, None]
         for each in written
@@ -202,7 +202,7 @@ def test_varying_lengths_are_cropped_or_padded_to_the_median(tmp_path):
     assert load_from(tmp_path, "--channels", "first", "--image-size", "none").image_size == (40,)
     given = options(tmp_path, "--channels", "first", "--image-size", "20")
     data = load(given)
-    images = Images(data.train, data, given, training=False)
+    images = Samples(data.train, data, given, training=False)
     torch.testing.assert_close(
         images[0, 2][0], standardized[2].float().unflatten(1, (20, 3)).mean(dim=2), rtol=1e-4, atol=1e-5
     )
@@ -228,9 +228,9 @@ def test_resampling_is_by_area_where_it_shrinks_and_linear_where_it_grows(tmp_pa
     data = load(given)
     raw = (data.train.read(0) - data.mean[0]) / data.deviation[0]
     expected = torch.nn.functional.interpolate(raw[None], data.image_size, mode=mode)[0]
-    sample = Images(data.val, data, given, training=False)[0, 0][0]
+    sample = Samples(data.val, data, given, training=False)[0, 0][0]
     assert sample.shape == (1, *data.image_size)
-    sample = Images(data.train, data, given, training=False)[0, 0][0]
+    sample = Samples(data.train, data, given, training=False)[0, 0][0]
     torch.testing.assert_close(sample, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -241,7 +241,7 @@ def test_one_dimension_may_shrink_while_another_grows(tmp_path):
     folder(tmp_path, write, [(12, 10)])
     given = options(tmp_path, "--channels", "none", "--image-size", "4x30")
     data = load(given)
-    sample = Images(data.train, data, given, training=False)[0, 0][0]
+    sample = Samples(data.train, data, given, training=False)[0, 0][0]
     assert sample.shape == (1, 4, 30)
     restored = sample * data.deviation[0] + data.mean[0]
     torch.testing.assert_close(restored[0], torch.tensor([1.0, 4, 7, 10])[:, None].expand(4, 30))

@@ -20,21 +20,17 @@ from scripts import export, train
 from scripts.training import checkpoints
 from scripts.training.command_line import parse
 from scripts.training.data import load
-from scripts.training.images import Images
 from scripts.training.module import Classifier
+from scripts.training.samples import Samples
 from tests.scripts import forks
 from tests.scripts.arrays import SHAPES, named, samples, save
-from tests.scripts.runs import assert_same
+from tests.scripts.runs import LIGHTNING_WARNINGS, assert_same, summary_of
 from tests.scripts.test_processes import record
 
 MODEL = ["--model", "mobilenet_v2", "--model-option", "width=0.1", "final_channels=16", "dropout=0.2"]
 RUN = [*MODEL, "--batch-size", "8", "--device", "cpu", "--seed", "3", "--ema", "0.9", "--lr", "0.2"]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 def arguments(path: Path, dims: int, *others: str) -> list[str]:
@@ -44,10 +40,6 @@ def arguments(path: Path, dims: int, *others: str) -> list[str]:
 def description(path: Path) -> dict:
     with safe_open(path, "pt") as file:
         return json.loads(file.metadata()["lazytorch"])
-
-
-def summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text())
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
@@ -68,7 +60,7 @@ def test_weights_contain_what_evaluation_and_export_need(run):
     assert there["deviation"] == pytest.approx(x.std(axis=axes))
     assert (there["spatial_dims"], there["channels"], there["image_size"]) == (dims, x.shape[1], list(x.shape[2:]))
     assert there["resample"] is False
-    assert summary(output)["input_shape"] == [1, *x.shape[1:]]
+    assert summary_of(output)["input_shape"] == [1, *x.shape[1:]]
     assert checkpoints.read(checkpoints.listed(output)[0])["run"]["description"] == there
 
 
@@ -77,16 +69,16 @@ def test_evaluate_standardizes_as_in_training(run, tmp_path):
     dims, _, output = run
     weights = str(output / "last.safetensors")
     train.main(["--evaluate", "--weights", weights, "--device", "cpu"])
-    again = summary(output / "evaluation")
-    assert again["val_accuracy"] == summary(output)["val_accuracy"]
-    assert again["val_loss"] == pytest.approx(summary(output)["val_loss"], rel=1e-5)
+    again = summary_of(output / "evaluation")
+    assert again["val_accuracy"] == summary_of(output)["val_accuracy"]
+    assert again["val_loss"] == pytest.approx(summary_of(output)["val_loss"], rel=1e-5)
     shutil.rmtree(output / "evaluation")
 
     moved = shutil.copy(weights, tmp_path / "mine.safetensors")
     x, y = samples(32, SHAPES[dims], seed=9)
     other = save(tmp_path / "other.npz", named(SHAPES[dims], train_images=x * 7, train_labels=y))
     train.main([*arguments(other, dims), "--evaluate", "--weights", str(moved), "--output", str(tmp_path / "run")])
-    there = summary(tmp_path / "run/evaluation")
+    there = summary_of(tmp_path / "run/evaluation")
     assert (there["mean"], there["deviation"]) == (again["mean"], again["deviation"])
     assert there["val_loss"] == pytest.approx(again["val_loss"], rel=1e-5)  # the validation split is the same
 
@@ -106,7 +98,7 @@ def test_export_has_the_outputs_and_the_standardization(run, tmp_path, kind):
     there = description(output / "last.safetensors")
     given = parse("", arguments(path, dims))[0]
     data = load(given)
-    images = Images(data.val, data, given, training=False)
+    images = Samples(data.val, data, given, training=False)
     batch = torch.stack([images[0, index][0] for index in range(3)])
     options = {"width": 0.1, "final_channels": 16}
     expected = lazytorch.models.mobilenet_v2(**options, weights=output / "last.safetensors").eval()(batch)
@@ -133,7 +125,7 @@ def test_data_that_the_weights_are_not_of_are_refused(run, tmp_path, capsys):
     weights = ["--evaluate", "--weights", str(output / "last.safetensors"), "--output", str(tmp_path / "run")]
     other = save(tmp_path / "other.npz", named((7 if dims == 3 else 1, *SHAPES[dims][1:])))
     for given, message in (
-        ([*arguments(other, dims)], f"are of images of {SHAPES[dims][0]} channel"),
+        ([*arguments(other, dims)], f"are of samples with {SHAPES[dims][0]} channel"),
         (["--data", "digits"], "are of the 2 classes 0, 1, got digits"),
     ):
         with pytest.raises(SystemExit):
@@ -285,7 +277,7 @@ def test_a_file_that_is_shortened_during_a_run_is_named(tmp_path, workers):
 def test_spectra_of_one_channel_train_from_two_axes(tmp_path):
     path = save(tmp_path / "set.npz", named((40,)))
     train.main(["--data", f"arrays:{path}", *RUN, "--epochs", "1", "--output", str(tmp_path / "run")])
-    assert summary(tmp_path / "run")["input_shape"] == [1, 1, 40]
+    assert summary_of(tmp_path / "run")["input_shape"] == [1, 1, 40]
 
 
 def test_samples_that_are_too_small_for_the_model_are_an_error(tmp_path, capsys):
@@ -303,7 +295,7 @@ import sys
 from pathlib import Path
 from scripts.training import running
 from scripts.training.data import load
-from scripts.training.images import Images
+from scripts.training.samples import Samples
 from scripts.training.command_line import parse
 
 def resident():
@@ -314,7 +306,7 @@ options = parse("", ["--data", "arrays:" + sys.argv[1], "--spatial-dims", "2", "
 load(parse("", [])[0])
 before = resident()
 data = load(options)
-images = Images(data.train, data, options, training=True)
+images = Samples(data.train, data, options, training=True)
 for index in range(4000):
     images[0, index * 7919 % len(images)]
 print(resident() - before)

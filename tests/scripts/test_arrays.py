@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from scripts import train
-from scripts.training import statistics
+from scripts.training import channel_statistics
 from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.images import Images
+from scripts.training.samples import Samples
 from scripts.training.sources import Data
 from tests.scripts.arrays import named, samples, save
 
@@ -156,7 +156,7 @@ def test_rows_of_several_classes_are_multi_label_data(tmp_path):
     for source, expected in ((data.train, labels), (data.val, several)):
         assert source.labels.dtype == numpy.float32
         numpy.testing.assert_array_equal(source.labels, expected)
-    batch = torch.utils.data.default_collate([Images(data.val, data, given, training=False)[0, i] for i in range(4)])
+    batch = torch.utils.data.default_collate([Samples(data.val, data, given, training=False)[0, i] for i in range(4)])
     torch.testing.assert_close(batch[1], torch.tensor(several[:4], dtype=torch.float32))
 
 
@@ -166,7 +166,7 @@ def test_rows_of_several_classes_are_multi_label_data(tmp_path):
         (LABELS[:11], "a.npz: y_val must have one label for each sample of {path}: x_val, 12, got 11."),
         (LABELS + 1, "a.npz: y_val: labels must be from 0 to 2, the highest of {path}: y_train, got 1 to 3."),
         (LABELS - 1, "a.npz: y_val: labels must be from 0 to 2, the highest of {path}: y_train, got -1 to 1."),
-        (LABELS * 0, "every class must have validation images, got none for 1, 2."),
+        (LABELS * 0, "every class must have validation samples, got none for 1, 2."),
         (LABELS + 0.5, "a.npz: y_val: labels must be whole numbers, got float64 such as 0.5."),
         (numpy.array(["a"] * 12), "a.npz: y_val: labels must be whole numbers, got <U1 such as a. numpy.unique("),
         (
@@ -332,7 +332,7 @@ def test_python_objects_are_not_executed(tmp_path, suffix):
 
 @pytest.mark.parametrize("block", [1, 3000, 10**9])
 def test_statistics_are_those_of_the_training_split(tmp_path, block, monkeypatch):
-    monkeypatch.setattr(statistics, "BLOCK_BYTES", block)
+    monkeypatch.setattr(channel_statistics, "BLOCK_BYTES", block)
     arrays = named((40, 3), 30, 4)
     arrays["train_images"][:, :, 1] += 1e4
     arrays["val_images"] += 1e6
@@ -341,7 +341,7 @@ def test_statistics_are_those_of_the_training_split(tmp_path, block, monkeypatch
         expected = arrays["train_images"].astype(numpy.float64)
         assert data.mean == pytest.approx(expected.mean(axis=(0, 1)), rel=1e-12)
         assert data.deviation == pytest.approx(expected.std(axis=(0, 1)), rel=1e-10)
-        images = Images(data.train, data, options(path), training=False)
+        images = Samples(data.train, data, options(path), training=False)
         every = torch.stack([images[0, index][0] for index in range(30)])
         torch.testing.assert_close(every.mean(dim=(0, 2)), torch.zeros(3), rtol=0, atol=2e-4)
         torch.testing.assert_close(every.std(dim=(0, 2)), torch.ones(3), rtol=1e-3, atol=0)
@@ -357,7 +357,7 @@ def test_types_of_numbers_change_no_sample(tmp_path, dtype):
         arrays["x_train"] += 10**12  # such as microseconds: float32 would have no digit left
     given = options(save(tmp_path / "a.npz", arrays))
     data = load(given)
-    sample = Images(data.train, data, given, training=False)[0, 3][0]
+    sample = Samples(data.train, data, given, training=False)[0, 3][0]
     assert sample.dtype == torch.float32
     torch.testing.assert_close(sample, torch.tensor(2 * x[3:4] - 1.0, dtype=torch.float32), rtol=1e-4, atol=1e-4)
 

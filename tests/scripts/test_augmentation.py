@@ -1,7 +1,6 @@
 """Augmentation of signals, images and volumes: the same options, and the same example for the same seed."""
 
 import importlib.util
-import os
 import pickle
 import random
 import signal
@@ -14,18 +13,15 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as transforms
 
-from scripts.training import checkpoints, running
+from scripts.training import running
 from scripts.training.augmentation import Augmentation, require
-from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.images import Images, seed_for
-from scripts.training.mixing import Mixing
-from scripts.training.options import Options
+from scripts.training.samples import Samples, seed_for
 from scripts.training.sources import Data, InMemory
 from tests.scripts import forks
-from tests.scripts.arrays import array_data
-from tests.scripts.runs import assert_same
+from tests.scripts.arrays import SIZES, array_data
+from tests.scripts.runs import assert_same, die_after_checkpoint, options_of
 
 SHAPES = {1: (60,), 2: (40, 30), 3: (16, 20, 12)}
 NONE = ("--shift", "0", "--intensity", "0")
@@ -42,19 +38,6 @@ CHANGES = [
 EVERYTHING = [each for change in CHANGES for each in change]
 
 
-def options(*arguments: str) -> Options:
-    return parse("", list(arguments))[0]
-
-
-def arrays(spatial_dims: int, channels: int = 5) -> Data:
-    """Arrays as ``--data arrays:`` has them, of four examples."""
-    generator = torch.Generator().manual_seed(0)
-    examples = torch.randn(4, channels, *SHAPES[spatial_dims], generator=generator)
-    source = InMemory(examples, [0, 1, 0, 1], "array")
-    normal = [0.0] * channels, [1.0] * channels
-    return Data(source, source, ["a", "b"], channels, SHAPES[spatial_dims], *normal, spatial_dims=spatial_dims)
-
-
 def applicable(change: tuple[str, ...], spatial_dims: int) -> bool:
     return spatial_dims > 1 or change[0] != "--rotate"
 
@@ -65,8 +48,8 @@ EACH = [(dims, change) for dims in SHAPES for change in CHANGES if applicable(ch
 @pytest.mark.parametrize("spatial_dims", SHAPES)
 def test_what_is_random_depends_on_seed_epoch_and_index_alone(spatial_dims):
     arguments = EVERYTHING if spatial_dims > 1 else [each for each in EVERYTHING if each not in ("--rotate", "30")]
-    data, given = arrays(spatial_dims), options(*arguments)
-    images = Images(data.train, data, given, training=True)
+    data, given = array_data(spatial_dims, 5), options_of(*arguments)
+    images = Samples(data.train, data, given, training=True)
     first = images[3, 2][0]
     for each in (torch.manual_seed, numpy.random.seed, random.seed):
         each(99)
@@ -76,9 +59,9 @@ def test_what_is_random_depends_on_seed_epoch_and_index_alone(spatial_dims):
     assert torch.equal(images[3, 2][0], first)
     assert torch.equal(again[3, 2][0], first)
     assert not torch.equal(images[4, 2][0], first)
-    other = Images(data.train, data, options(*arguments, "--seed", "1"), training=True)
+    other = Samples(data.train, data, options_of(*arguments, "--seed", "1"), training=True)
     assert not torch.equal(other[3, 2][0], first)
-    plain = Images(data.val, data, given, training=False)
+    plain = Samples(data.val, data, given, training=False)
     assert torch.equal(plain[0, 2][0], data.val.read(2))
 
 
@@ -88,7 +71,7 @@ def test_every_change_keeps_shape_and_dtype_and_the_data(spatial_dims, change):
     for channels in (1, 3, 7):
         example = torch.randn(channels, *SHAPES[spatial_dims], generator=torch.Generator().manual_seed(1))
         before = example.clone()
-        augment = Augmentation(options(*NONE, *change), spatial_dims)
+        augment = Augmentation(options_of(*NONE, *change), spatial_dims)
         results = [augment(example, seed) for seed in range(6)]
         assert torch.equal(example, before)
         for result in results:
@@ -96,7 +79,7 @@ def test_every_change_keeps_shape_and_dtype_and_the_data(spatial_dims, change):
             assert result.isfinite().all()
             assert result.is_contiguous()
         assert any(not torch.equal(result, example) for result in results)
-    assert torch.equal(Augmentation(options(*NONE), spatial_dims)(example, 0), example)
+    assert torch.equal(Augmentation(options_of(*NONE), spatial_dims)(example, 0), example)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +95,7 @@ def test_every_change_keeps_shape_and_dtype_and_the_data(spatial_dims, change):
 def test_flips_are_along_the_axes_that_are_named(axes, flipped):
     for spatial_dims, dims in flipped.items():
         example = torch.randn(2, *SHAPES[spatial_dims])
-        given = options(*NONE, "--flip", "1", *(() if axes is None else ("--flip-axes", axes)))
+        given = options_of(*NONE, "--flip", "1", *(() if axes is None else ("--flip-axes", axes)))
         assert torch.equal(Augmentation(given, spatial_dims)(example, 0), example.flip(dims))
 
 
@@ -122,7 +105,7 @@ def test_shifts_are_whole_steps_up_to_the_fraction(spatial_dims):
     example = torch.zeros(2, *shape)
     centre = torch.tensor([size // 2 for size in shape])
     example[(slice(None), *centre)] = torch.tensor([1.0, 2.0])
-    augment = Augmentation(options("--intensity", "0", "--shift", "0.1"), spatial_dims)
+    augment = Augmentation(options_of("--intensity", "0", "--shift", "0.1"), spatial_dims)
     moves = []
     for seed in range(40):
         result = augment(example, seed)
@@ -136,7 +119,7 @@ def test_shifts_are_whole_steps_up_to_the_fraction(spatial_dims):
 
 def test_volumes_rotate_within_their_slices():
     example = torch.arange(16.0).reshape(1, 16, 1, 1).expand(1, *SHAPES[3])
-    augment = Augmentation(options(*NONE, "--rotate", "45"), 3)
+    augment = Augmentation(options_of(*NONE, "--rotate", "45"), 3)
     inner = slice(7, 13), slice(4, 8)
     torch.testing.assert_close(augment(example, 0)[:, :, *inner], example[:, :, *inner])
     ramp = torch.arange(20.0).reshape(1, 1, 20, 1).expand(1, *SHAPES[3])
@@ -148,15 +131,15 @@ def test_volumes_rotate_within_their_slices():
 @pytest.mark.parametrize("spatial_dims", SHAPES)
 def test_intensity_noise_and_erasing_have_their_amounts(spatial_dims):
     example = torch.ones(3, *SHAPES[spatial_dims])
-    intensity = Augmentation(options("--shift", "0", "--intensity", "0.2"), spatial_dims)
+    intensity = Augmentation(options_of("--shift", "0", "--intensity", "0.2"), spatial_dims)
     factors = torch.stack([intensity(example, seed).flatten().unique(sorted=True)[[0, -1]] for seed in range(60)])
     assert torch.equal(factors[:, 0], factors[:, 1])  # one factor for the whole example
     assert 0.8 <= factors.min() < 0.83
     assert 1.17 < factors.max() <= 1.2
-    noise = Augmentation(options(*NONE, "--noise", "0.3"), spatial_dims)
+    noise = Augmentation(options_of(*NONE, "--noise", "0.3"), spatial_dims)
     values = torch.stack([noise(example, seed) - 1 for seed in range(40)])
     assert values.std().item() == pytest.approx(0.3, rel=0.05)
-    erasing = Augmentation(options(*NONE, "--erasing", "0.5"), spatial_dims)
+    erasing = Augmentation(options_of(*NONE, "--erasing", "0.5"), spatial_dims)
     erased = torch.tensor([(erasing(example, seed) == 0).float().mean().item() for seed in range(60)])
     assert 15 <= (erased > 0).sum() <= 45
     assert erased[erased > 0].min() > 0.005
@@ -165,7 +148,7 @@ def test_intensity_noise_and_erasing_have_their_amounts(spatial_dims):
 
 def test_crops_keep_the_least_fraction():
     ramp = torch.arange(60.0).reshape(1, 60)
-    crop = Augmentation(options(*NONE, "--crop", "0.5"), 1)
+    crop = Augmentation(options_of(*NONE, "--crop", "0.5"), 1)
     kept = torch.tensor([(crop(ramp, seed).max() - crop(ramp, seed).min()).item() / 59 for seed in range(60)])
     assert 0.45 < kept.min() < 0.55
     assert 0.95 < kept.max() <= 1
@@ -173,8 +156,8 @@ def test_crops_keep_the_least_fraction():
 
 @pytest.mark.parametrize("arguments", [(), ("--shift", "0.08", "--rotate", "10", "--zoom", "0.1", "--intensity", "0")])
 def test_images_from_0_to_1_have_a_small_affine_transform_by_default(arguments):
-    data = load(options())
-    images = Images(data.train, data, options(*arguments), training=True)
+    data = load(options_of())
+    images = Samples(data.train, data, options_of(*arguments), training=True)
     reference = transforms.Compose(
         [
             transforms.Resize(32, antialias=True),
@@ -189,7 +172,7 @@ def test_images_from_0_to_1_have_a_small_affine_transform_by_default(arguments):
         image = images[2, index][0]
         torch.manual_seed(seed_for(0, 2, index))
         assert torch.equal(image, reference(data.train.read(index)))
-    with_crop = Images(data.train, data, options("--crop", "0.5"), training=True)[2, 0][0]
+    with_crop = Samples(data.train, data, options_of("--crop", "0.5"), training=True)[2, 0][0]
     torch.manual_seed(seed_for(0, 2, 0))
     cropped = transforms.RandomResizedCrop(32, scale=(0.5, 1), antialias=True)(data.train.read(0))
     assert torch.equal(with_crop, transforms.Normalize([0.449], [0.226])(cropped))  # and nothing else
@@ -199,7 +182,7 @@ def test_arrays_are_shifted_and_scaled_by_default():
     for spatial_dims, shape in SHAPES.items():
         example = torch.randn(2, *shape)
         default, stated = (
-            Augmentation(options(*each), spatial_dims) for each in ((), ("--shift", "0.05", "--intensity", "0.1"))
+            Augmentation(options_of(*each), spatial_dims) for each in ((), ("--shift", "0.05", "--intensity", "0.1"))
         )
         assert torch.equal(default(example, 3), stated(example, 3))
         assert not torch.equal(default(example, 3), example)
@@ -214,7 +197,7 @@ def test_images_of_any_size_become_squares(arguments):
         for each in examples:
             source = InMemory(each, [0, 1], "image")
             data = Data(source, source, ["a", "b"], channels, 24, [0.5] * channels, [0.5] * channels)
-            image = Images(source, data, options(*arguments), training=True)[0, 1][0]
+            image = Samples(source, data, options_of(*arguments), training=True)[0, 1][0]
             assert (image.shape, image.dtype) == ((channels, 24, 24), torch.float32)
 
 
@@ -232,11 +215,11 @@ def test_images_of_any_size_become_squares(arguments):
 )
 def test_a_change_that_the_data_cannot_have_is_an_error(spatial_dims, arguments, message):
     with pytest.raises(RunError) as caught:
-        require(options(*arguments), arrays(spatial_dims))
+        require(options_of(*arguments), array_data(spatial_dims, 5))
     assert str(caught.value).endswith(message)
     other = {1: 3, 2: 3, 3: 2}[spatial_dims]
     if arguments[0] in ("--rotate", "--cutmix"):
-        require(options(*arguments), arrays(other))
+        require(options_of(*arguments), array_data(other, 5))
 
 
 def test_names_of_axes_are_checked_before_anything_is_read(capsys):
@@ -245,7 +228,7 @@ def test_names_of_axes_are_checked_before_anything_is_read(capsys):
         ("width,width", "must name each axis once, got width,width"),
     ):
         with pytest.raises(SystemExit):
-            options("--flip-axes", text)
+            options_of("--flip-axes", text)
         assert f"argument --flip-axes: {message}" in capsys.readouterr().err
 
 
@@ -255,58 +238,26 @@ def test_monai_is_needed_for_signals_and_volumes_alone(monkeypatch):
     for name in [each for each in sys.modules if each == "monai" or each.startswith("monai.")]:
         monkeypatch.setitem(sys.modules, name, None)
     for spatial_dims, kind in ((1, "signals"), (3, "volumes")):
-        data = arrays(spatial_dims)
+        data = array_data(spatial_dims, 5)
         with pytest.raises(RunError) as caught:
-            require(options(), data)
+            require(options_of(), data)
         assert str(caught.value) == (
             f"Augmentation of {kind} needs MONAI, which is not installed. Install it with pip install "
             "'lazytorch[arrays]', or give --shift 0 --intensity 0 and no other augmentation."
         )
-        require(options(*NONE), data)
-        plain = Images(data.train, data, options(*NONE), training=True)
+        require(options_of(*NONE), data)
+        plain = Samples(data.train, data, options_of(*NONE), training=True)
         assert torch.equal(plain[0, 1][0], data.train.read(1))
-    data = arrays(2)
-    require(options(*EVERYTHING), data)
-    assert Images(data.train, data, options(*EVERYTHING), training=True)[0, 1][0].shape == (5, 40, 30)
-
-
-@pytest.mark.parametrize("spatial_dims", SHAPES)
-def test_batches_of_every_kind_are_mixed(spatial_dims):
-    examples = torch.arange(4.0).reshape(4, *[1] * (1 + spatial_dims)).repeat(1, 5, *SHAPES[spatial_dims])
-    labels = torch.tensor([0, 1, 0, 1])
-    torch.manual_seed(0)
-    mixed, targets = Mixing(arrays(spatial_dims), options("--mixup", "1"))(examples, labels)
-    assert type(mixed) is torch.Tensor
-    assert mixed.shape == examples.shape
-    share = targets[1, 1]
-    assert 0 < share < 1
-    torch.testing.assert_close(mixed[1], (share * examples[1] + (1 - share) * examples[0]))
-    several = torch.tensor([[1.0, 1], [0, 1], [0, 0], [1, 0]])  # as of multi-label data
-    torch.manual_seed(0)
-    _, targets = Mixing(arrays(spatial_dims), options("--mixup", "1"))(examples, several)
-    torch.testing.assert_close(targets[1], share * several[1] + (1 - share) * several[0])
-    same, targets = Mixing(arrays(spatial_dims), options())(examples, labels)
-    assert same is examples
-    assert targets is labels
-    if spatial_dims > 1:
-        torch.manual_seed(3)
-        mixed, targets = Mixing(arrays(spatial_dims), options("--cutmix", "1"))(examples, labels)
-        assert mixed.shape == examples.shape
-        assert sorted(mixed[1].unique().tolist()) == [0, 1]
-        torch.testing.assert_close((mixed[1] == 1).float().mean(), targets[1, 1])
+    data = array_data(2, 5)
+    require(options_of(*EVERYTHING), data)
+    assert Samples(data.train, data, options_of(*EVERYTHING), training=True)[0, 1][0].shape == (5, *SIZES[2])
 
 
 def in_memory(spatial_dims: int, killed_after: int | None = None) -> None:
     """Have the process train on arrays, and be killed after the checkpoint of a step."""
     running.load = lambda *_, **__: array_data(spatial_dims, count=12)
-    prune = checkpoints.Saving.prune
-
-    def prune_or_die(saving: checkpoints.Saving) -> None:
-        if (saving.folder / f"step-{killed_after or 0:010}.ckpt").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        prune(saving)
-
-    checkpoints.Saving.prune = prune_or_die
+    if killed_after is not None:
+        die_after_checkpoint(killed_after)
 
 
 @pytest.mark.slow

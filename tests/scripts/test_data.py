@@ -15,16 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scripts import train
-from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.images import Images
 from scripts.training.loading import EvenBatches
 from scripts.training.reading import read_image
-
-
-def options(*arguments: str):
-    return parse("", list(arguments))[0]
+from scripts.training.samples import Samples
+from tests.scripts.runs import options_of
 
 
 def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 32), **keywords) -> None:
@@ -46,13 +42,13 @@ def flowers(tmp_path) -> Path:
 
 
 def test_folder_has_its_classes_channels_and_size(flowers):
-    data = load(options("--data", f"folder:{flowers}"))
+    data = load(options_of("--data", f"folder:{flowers}"))
     assert data.classes == ["rose", "tulip"]
     assert data.channels == 3
     assert data.image_size == 32
     assert list(data.train.labels) == [0, 0, 0, 1, 1, 1]
     assert list(data.val.labels) == [0, 1]
-    images = Images(data.train, data, options(), training=True)
+    images = Samples(data.train, data, options_of(), training=True)
     assert [images[0, index][0].shape for index in range(6)] == [(3, 32, 32)] * 6
 
 
@@ -60,12 +56,12 @@ def test_grey_folder_has_one_channel(tmp_path):
     for split in ("train", "val"):
         for name in ("a", "b"):
             save(tmp_path / split / name / "grey.png", "L", (400, 300))
-    data = load(options("--data", f"folder:{tmp_path}"))
+    data = load(options_of("--data", f"folder:{tmp_path}"))
     assert (data.channels, data.image_size) == (1, 224)
     save(tmp_path / "train/a/late colour.png", "RGB")
-    data = load(options("--data", f"folder:{tmp_path}"))
+    data = load(options_of("--data", f"folder:{tmp_path}"))
     with pytest.raises(RunError, match=r"late colour\.png is in colour, but the first images of all classes are grey"):
-        Images(data.train, data, options(), training=True)[0, 1]
+        Samples(data.train, data, options_of(), training=True)[0, 1]
 
 
 def test_hidden_files_and_folders_are_left_out_and_links_followed(flowers, tmp_path):
@@ -78,7 +74,7 @@ def test_hidden_files_and_folders_are_left_out_and_links_followed(flowers, tmp_p
     (rose / "deeper/round").symlink_to(rose, target_is_directory=True)  # into itself
     (flowers / "val/tulip").rename(tmp_path / "tulips of the test")
     (flowers / "val/tulip").symlink_to(tmp_path / "tulips of the test", target_is_directory=True)
-    data = load(options("--data", f"folder:{flowers}"))
+    data = load(options_of("--data", f"folder:{flowers}"))
     names = [data.train.name(index) for index in range(len(data.train.labels)) if data.train.labels[index] == 0]
     assert names == [str(rose / name) for name in ("0.png", "2.tiff", "deeper/1.JPG", "link/deep/4.png")]
     assert len(data.val.labels) == 2
@@ -87,7 +83,7 @@ def test_hidden_files_and_folders_are_left_out_and_links_followed(flowers, tmp_p
 
 def test_a_link_to_a_missing_file_is_named(flowers):
     (flowers / "train/tulip/9.png").symlink_to(flowers / "nowhere.png")
-    data = load(options("--data", f"folder:{flowers}"))
+    data = load(options_of("--data", f"folder:{flowers}"))
     with pytest.raises(RunError, match=r"tulip/9\.png cannot be read as an image \(FileNotFoundError"):
         data.train.read(list(data.train.labels).index(1) + 2)
 
@@ -153,10 +149,10 @@ def test_every_data_set_can_be_sent_to_another_process(flowers, kind, monkeypatc
     monkeypatch.setattr(torchvision.datasets.FakeData.__init__, "__defaults__", (50, (1, 28, 28), 5, None, None, 0))
     monkeypatch.setattr(torchvision.datasets, "SVHN", Splits)
     names = {"folder": f"folder:{flowers}", "torchvision": "torchvision:SVHN", "held out": "torchvision:FakeData"}
-    given = options("--data", names.get(kind, kind), "--randaugment", "1", "--flip", "0.5", "--erasing", "0.5")
+    given = options_of("--data", names.get(kind, kind), "--randaugment", "1", "--flip", "0.5", "--erasing", "0.5")
     data = load(given)
     for source in (data.train, data.val):
-        images = Images(source, data, given, training=source is data.train)
+        images = Samples(source, data, given, training=source is data.train)
         sent = pickle.loads(pickle.dumps(images))
         torch.testing.assert_close(sent[2, 1], images[2, 1], rtol=0, atol=0)
         assert sent.source.name(1) == source.name(1)
@@ -165,10 +161,16 @@ def test_every_data_set_can_be_sent_to_another_process(flowers, kind, monkeypatc
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "val/rose/0.png").unlink(), "every class must have validation images, got none for rose"),
+        (
+            lambda root: (root / "val/rose/0.png").unlink(),
+            "every class must have validation samples, got none for rose",
+        ),
         (lambda root: (root / "train/daisy").mkdir(), "must have the same classes, got daisy only in train"),
-        (lambda root: (root / "val").rename(root / "test"), "must hold a folder val"),
-        (lambda root: [path.unlink() for path in root.rglob("*.*")], "there must be images, got no training images"),
+        (lambda root: (root / "val").rename(root / "test"), "must contain a folder val"),
+        (
+            lambda root: [path.unlink() for path in root.rglob("*.*")],
+            "every split must have samples, got no training samples",
+        ),
         (
             lambda root: [(root / split / "tulip").rename(root / f"{split} tulip") for split in ("train", "val")],
             "there must be two classes or more, got rose",
@@ -209,7 +211,7 @@ def test_a_corrupt_image_names_its_file(flowers, tmp_path, content, workers, cap
 
 def test_sets_of_torchvision(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.FakeData.__init__, "__defaults__", (50, (1, 28, 28), 5, None, None, 0))
-    data = load(options("--data", "torchvision:FakeData"))
+    data = load(options_of("--data", "torchvision:FakeData"))
     assert (data.channels, data.image_size, len(data.classes)) == (1, 32, 5)
     assert (len(data.train.labels), len(data.val.labels)) == (40, 10)
     for name, message in (
@@ -218,7 +220,7 @@ def test_sets_of_torchvision(tmp_path, capsys, monkeypatch):
         ("utils", "has no set"),
     ):
         with pytest.raises(RunError, match=re.escape(message)):
-            load(options("--data", f"torchvision:{name}", "--data-root", str(tmp_path)))
+            load(options_of("--data", f"torchvision:{name}", "--data-root", str(tmp_path)))
 
 
 class Splits(torch.utils.data.Dataset):
@@ -243,14 +245,14 @@ class Splits(torch.utils.data.Dataset):
 
 def test_the_splits_of_a_set_are_found_by_their_names(monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "SVHN", Splits)
-    data = load(options("--data", "torchvision:SVHN"))
+    data = load(options_of("--data", "torchvision:SVHN"))
     assert (len(data.train.labels), len(data.val.labels)) == (6, 4)
     assert (data.classes, data.channels, data.image_size) == (["a", "b"], 3, 36)
     assert data.train.read(5)[0].unique().tolist() == [5]
 
 
 def test_digits_are_split_by_class_and_seed():
-    data, again, other = (load(options("--seed", seed)) for seed in ("0", "0", "1"))
+    data, again, other = (load(options_of("--seed", seed)) for seed in ("0", "0", "1"))
     assert (len(data.train.labels), len(data.val.labels)) == (1437, 360)
     images, same, others = (
         torch.stack([each.val.read(index) for index in range(360)]) for each in (data, again, other)
@@ -293,22 +295,22 @@ def test_every_image_comes_once_an_epoch_over_all_processes(count, batch_size, p
 
 
 def test_augmentation_depends_on_seed_epoch_and_index_alone():
-    given = options("--erasing", "1", "--randaugment", "2", "--crop", "0.5", "--flip", "0.5", "--data", "synthetic")
+    given = options_of("--erasing", "1", "--randaugment", "2", "--crop", "0.5", "--flip", "0.5", "--data", "synthetic")
     data = load(given)
-    images = Images(data.train, data, given, training=True)
+    images = Samples(data.train, data, given, training=True)
     first = images[3, 7][0]
     torch.manual_seed(99)
     random.seed(99)
-    torch.testing.assert_close(Images(data.train, data, given, training=True)[3, 7][0], first, rtol=0, atol=0)
+    torch.testing.assert_close(Samples(data.train, data, given, training=True)[3, 7][0], first, rtol=0, atol=0)
     assert not torch.equal(images[4, 7][0], first)
-    other = options("--erasing", "1", "--randaugment", "2", "--crop", "0.5", "--data", "synthetic", "--seed", "1")
-    assert not torch.equal(Images(data.train, data, other, training=True)[3, 7][0], first)
-    plain = Images(data.val, data, given, training=False)
+    other = options_of("--erasing", "1", "--randaugment", "2", "--crop", "0.5", "--data", "synthetic", "--seed", "1")
+    assert not torch.equal(Samples(data.train, data, other, training=True)[3, 7][0], first)
+    plain = Samples(data.val, data, given, training=False)
     torch.testing.assert_close(plain[0, 5][0], plain[1, 5][0], rtol=0, atol=0)
 
 
 def test_pixels_are_normalized():
-    data = load(options())
-    image = Images(data.val, data, options(), training=False)[0, 0][0]
+    data = load(options_of())
+    image = Samples(data.val, data, options_of(), training=False)[0, 0][0]
     raw = torch.nn.functional.interpolate(data.val.read(0)[None], (32, 32), mode="bilinear", antialias=True)[0]
     torch.testing.assert_close(image, (raw - 0.449) / 0.226)

@@ -17,21 +17,17 @@ from scripts.training.metrics import Evaluation
 from scripts.training.module import Classifier
 from scripts.training.sources import Data, InMemory
 from tests.scripts import forks
-from tests.scripts.measured import PLAIN, expected, given, logits_of, rows_of, summary_of
-from tests.scripts.memory import KilledError, kill_after, made, use
-from tests.scripts.runs import RUN
+from tests.scripts.counted import counted, use
+from tests.scripts.measured import PLAIN, expected, logits_of, rows_of
+from tests.scripts.runs import LIGHTNING_WARNINGS, RUN, KilledError, kill_after, options_of, summary_of
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture(scope="module")
 def multi_label(tmp_path_factory) -> tuple[Path, Data]:
     """A run on multi-label targets with Mixup, CutMix and label smoothing, and its data."""
-    output, data = tmp_path_factory.mktemp("multi_label") / "run", made(multi_label=True)
+    output, data = tmp_path_factory.mktemp("multi_label") / "run", counted(multi_label=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "load", lambda *_, **__: data)
         more = ["--limit-batches", "100", "--label-smoothing", "0.1", "--class-weights", "balanced"]
@@ -56,7 +52,7 @@ def test_multi_label_targets_train_and_report(multi_label):
 
 
 def test_the_test_split_is_evaluated_once_with_the_best_weights(tmp_path, monkeypatch):
-    data, output = made(multi_label=True), tmp_path / "run"
+    data, output = counted(multi_label=True), tmp_path / "run"
     monkeypatch.setattr(running, "load", lambda *_, **__: data)
     monkeypatch.setattr(report, "best", lambda history, _: history[0])
     train.main([*PLAIN, "--ema", "0.5", "--lr", "1", "--output", str(output)])
@@ -74,7 +70,7 @@ def test_the_test_split_is_evaluated_once_with_the_best_weights(tmp_path, monkey
 
 def test_multi_label_runs_that_are_killed_end_bitwise_equal(multi_label, tmp_path, monkeypatch):
     whole, _ = multi_label
-    monkeypatch.setattr(running, "load", lambda *_, **__: made(multi_label=True))
+    monkeypatch.setattr(running, "load", lambda *_, **__: counted(multi_label=True))
     more = ["--limit-batches", "100", "--label-smoothing", "0.1", "--class-weights", "balanced", "--monitor", "map"]
     run = [*RUN, *more, "--epochs", "4", "--checkpoint-steps", "2", "--output", str(tmp_path / "run"), "--resume"]
     for position in ((1, 2), (2, 0), (4, 0)):
@@ -94,7 +90,7 @@ def test_multi_label_runs_that_are_killed_end_bitwise_equal(multi_label, tmp_pat
 @pytest.mark.parametrize("position", [(1, 2), (2, 0), (3, 0)])
 def test_no_sample_is_read_more_often_than_asked(position, tmp_path, monkeypatch, capsys):
     """Also by a run that goes on, in an epoch, after one, or after the last one; pictures read up to 24 once more."""
-    data = made()
+    data = counted()
     monkeypatch.setattr(running, "load", lambda *_, **__: data)
     monkeypatch.setattr(report, "write_pictures", lambda *_: None)
     run = [*PLAIN, "--checkpoint-steps", "2", "--output", str(tmp_path / "run"), "--resume"]
@@ -119,6 +115,9 @@ def test_evaluate_measures_both_splits(multi_label, tmp_path, monkeypatch, capsy
     found, trained = summary_of(tmp_path / "evaluation"), summary_of(output)
     assert found["test_per_class"] == trained["test_per_class"]
     assert found["val_map"] == trained["best_val_map"]
+    assert [each["samples"] for each in found["test_per_class"]] == data.test.labels.sum(0).tolist()
+    test = expected(logits_of(output, "best.safetensors", data.test, data), torch.tensor(data.test.labels))
+    assert {name: found[f"test_{name}"] for name in test} == pytest.approx(test, rel=1e-4)
     text = (
         f"validation map {found['val_map']:.4f}, test map {found['test_map']:.4f} of 18 validation and 24 test images"
     )
@@ -137,7 +136,7 @@ def test_a_run_that_is_stopped_in_the_test_split_evaluates_it_when_resumed(tmp_p
     assert process.exitcode == 128 + signal.SIGTERM, log.read_text()
     assert "Stopped by SIGTERM. The last checkpoint is" in log.read_text()
     assert not (output / "summary.json").exists()
-    data = made()
+    data = counted()
     monkeypatch.setattr(running, "load", lambda *_, **__: data)
     train.main([*run, "--resume"])
     assert data.test.reads == dict.fromkeys(range(24), 1)
@@ -147,13 +146,13 @@ def test_a_run_that_is_stopped_in_the_test_split_evaluates_it_when_resumed(tmp_p
 
 
 def test_a_test_split_too_small_for_the_processes_is_refused():
-    data = made()
+    data = counted()
     small = data._replace(test=InMemory(torch.rand(1, 3, 16, 16), [0], "test"))
-    assert steps_per_epoch(data, given("--batch-size", "4"), 2) == 5
+    assert steps_per_epoch(data, options_of("--batch-size", "4"), 2) == 5
     with pytest.raises(
-        RunError, match="must leave each process 1 test images a step or more, got 4, with 1 images and 2"
+        RunError, match="must leave each process 1 test samples a step or more, got 4, with 1 samples and 2"
     ):
-        steps_per_epoch(small, given("--batch-size", "4"), 2)
+        steps_per_epoch(small, options_of("--batch-size", "4"), 2)
 
 
 def record(folder: Path) -> None:
@@ -190,7 +189,7 @@ def test_two_processes_count_each_sample_once(multi_label, strategy, tmp_path):
     assert {name: row[f"val_{name}"] for name in want} == pytest.approx(want, rel=1e-5)
     summary = summary_of(output)
     assert summary["best_epoch"] == 1
-    data = made(multi_label=multi_label)
+    data = counted(multi_label=multi_label)
     last = expected(logits_of(output, "best.safetensors", data.test, data), torch.tensor(data.test.labels))
     assert summary["test_loss"] == pytest.approx(last["loss"], rel=1e-4)
     samples = [each["samples"] for each in summary["test_per_class"]]

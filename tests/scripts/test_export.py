@@ -55,7 +55,7 @@ def test_a_file_that_answers_otherwise_is_refused(whole, tmp_path, monkeypatch):
         return lambda images: model(images) * 1.001
 
     monkeypatch.setitem(export.FORMATS, "safetensors", (wrong, ".safetensors"))
-    with pytest.raises(SystemExit, match=r"must answer as the trained one, to 0\.0001 .*, got 1\.0e-03"):
+    with pytest.raises(SystemExit, match=r"must return the outputs of the trained model, to 0\.0001 .*, got 1\.0e-03"):
         export.main([str(whole / "last.safetensors"), "--format", "safetensors", "--output", str(tmp_path / "x.st")])
     assert list(tmp_path.iterdir()) == []
 

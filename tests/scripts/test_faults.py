@@ -20,15 +20,11 @@ import torch
 from scripts import train
 from scripts.training import checkpoints, files
 from scripts.training.checkpoints import MARK, DamagedError
-from scripts.training.images import Images, Key
+from scripts.training.samples import Key, Samples
 from tests.scripts import forks
-from tests.scripts.runs import LONG, RUN, assert_same
+from tests.scripts.runs import LIGHTNING_WARNINGS, LONG, RUN, assert_same
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture
@@ -232,13 +228,13 @@ def nan_after(monkeypatch):
     """Have images be no numbers after so many were read."""
 
     def spoil(reads: int) -> None:
-        real, count = Images.__getitem__, itertools.count()
+        real, count = Samples.__getitem__, itertools.count()
 
-        def item(images: Images, key: Key) -> tuple[torch.Tensor, int, int]:
+        def item(images: Samples, key: Key) -> tuple[torch.Tensor, int, int]:
             image, label, index = real(images, key)
             return image * (float("nan") if images.random and next(count) >= reads else 1), label, index
 
-        monkeypatch.setattr(Images, "__getitem__", item)
+        monkeypatch.setattr(Samples, "__getitem__", item)
 
     return spoil
 
@@ -250,7 +246,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_checkpoi
         train.main(plain)
     assert caught.value.code == 1
     error = capsys.readouterr().err
-    assert "The loss is nan, as some pixels are no finite numbers at step 4 (epoch 2, batch 3)" in error
+    assert "The loss is nan, as some values of the samples are not finite at step 4 (epoch 2, batch 3)" in error
     last = checkpoints.listed(tmp_path / "run")[0]
     assert f"The last good checkpoint is {last}" in error
     assert all(torch.isfinite(value).all() for value in checkpoints.read(last)["state_dict"].values())
@@ -260,7 +256,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, capsys):
     with pytest.raises(SystemExit):
         train.main([*RUN, "--epochs", "2", "--learning-rate", "1e37", "--output", str(tmp_path / "run")])
     error = capsys.readouterr().err
-    assert "The loss is" in error or "A weight is no finite number" in error or "The validation loss is" in error
+    assert "The loss is" in error or "A weight is not finite" in error or "The validation loss is" in error
     assert "Traceback" not in error
     for path in checkpoints.listed(tmp_path / "run"):
         assert all(torch.isfinite(value).all() for value in checkpoints.read(path)["state_dict"].values())
@@ -294,7 +290,7 @@ def test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on(whole, tmp_p
     output = tmp_path / "run"
     shutil.copytree(whole, output)
     resume(output)
-    assert "holds a finished run of 12 epochs: nothing to do" in capsys.readouterr().out
+    assert "contains a finished run of 12 epochs: nothing to do" in capsys.readouterr().out
     resume(output, "--epochs", "13")
     assert "going on from" in capsys.readouterr().out
     assert len((output / "metrics.csv").read_text().splitlines()) == 14

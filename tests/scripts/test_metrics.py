@@ -15,14 +15,11 @@ from scripts.training import pictures, report, running
 from scripts.training.errors import RunError
 from scripts.training.losses import TrainingLoss
 from scripts.training.metrics import ABSENT, Evaluation, Figures, monitored
-from tests.scripts.measured import PLAIN, expected, given
-from tests.scripts.memory import made
+from tests.scripts.counted import counted
+from tests.scripts.measured import PLAIN, expected
+from tests.scripts.runs import LIGHTNING_WARNINGS, options_of
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 def figures_of(logits: torch.Tensor, labels: torch.Tensor, *, batch: int = 7) -> Figures:
@@ -100,7 +97,7 @@ def test_the_worst_of_multi_label_samples_have_their_most_wrong_class():
 
 def test_a_metric_that_is_not_defined_ends_no_run(tmp_path, monkeypatch, capsys):
     """The limited validation has samples of one class alone."""
-    data = made(test=False)
+    data = counted(test=False)
     data.val.labels = [0] * 12 + [1, 1, 1, 2, 2, 2]
     monkeypatch.setattr(running, "load", lambda *_, **__: data)
     run = [*PLAIN, "--limit-batches", "1", "--monitor", "auroc", "--output", str(tmp_path / "run")]
@@ -124,22 +121,22 @@ def test_the_best_epoch_is_that_of_the_monitored_metric():
 
 
 def test_the_monitored_metric_follows_from_the_targets():
-    assert monitored(made(), given()) == "accuracy"
-    assert monitored(made(multi_label=True), given()) == "auroc"
-    assert monitored(made(), given("--monitor", "f1")) == "f1"
+    assert monitored(counted(), options_of()) == "accuracy"
+    assert monitored(counted(multi_label=True), options_of()) == "auroc"
+    assert monitored(counted(), options_of("--monitor", "f1")) == "f1"
 
 
 def test_wrong_options_for_the_data_are_refused():
     with pytest.raises(
         RunError, match="--monitor: map is the average precision of multi-label targets, got targets of"
     ):
-        monitored(made(), given("--monitor", "map"))
-    data = made(multi_label=True)
+        monitored(counted(), options_of("--monitor", "map"))
+    data = counted(multi_label=True)
     data.train.labels[:, 1] = 0
     with pytest.raises(
         RunError, match=r"with each class and without it, got all or none for green. Use --class-weights"
     ):
-        TrainingLoss(data, given("--class-weights", "balanced"))
+        TrainingLoss(data, options_of("--class-weights", "balanced"))
 
 
 @pytest.mark.parametrize(

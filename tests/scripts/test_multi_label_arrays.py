@@ -12,14 +12,12 @@ import torch
 import lazytorch
 from scripts import export, train
 from scripts.training import checkpoints, pictures
-from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.metrics import PER_LABEL
 from scripts.training.sources import Data
 from tests.scripts.arrays import SHAPES, save
-from tests.scripts.measured import expected, logits_of, rows_of, summary_of
-from tests.scripts.memory import KilledError, kill_after
-from tests.scripts.runs import assert_same
+from tests.scripts.measured import expected, logits_of, rows_of
+from tests.scripts.runs import LIGHTNING_WARNINGS, KilledError, assert_same, kill_after, options_of, summary_of
 
 COUNTS = {"train": 24, "val": 10, "test": 9}
 RUN = ["--model", "mobilenet_v2", "--model-option", "width=0.1", "final_channels=16", "dropout=0.2", "--seed", "3"]
@@ -27,11 +25,7 @@ RUN += ["--batch-size", "8", "--device", "cpu", "--ema", "0.5", "--epochs", "2",
 RUN += ["--class-weights", "balanced", "--label-smoothing", "0.1", "--mixup", "0.2"]
 RUN += ["--flip", "0.5", "--noise", "0.1", "--erasing", "0.5", "--zoom", "0.1", "--checkpoint-steps", "1"]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 def data_set(path: Path, dims: int) -> Path:
@@ -54,7 +48,7 @@ def command(path: Path, dims: int, output: Path) -> list[str]:
 
 
 def loaded(path: Path, dims: int) -> Data:
-    return load(parse("", command(path, dims, path))[0])
+    return load(options_of(*command(path, dims, path)))
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
@@ -121,14 +115,16 @@ def test_export_has_the_outputs_of_the_weights(run, tmp_path, kind):
 
 @pytest.mark.filterwarnings("ignore:The weights .* have 3 classes")
 @pytest.mark.parametrize("run", [2], indirect=True)
-def test_fine_tuning_on_volumes_from_multi_label_images(run, tmp_path, capsys):
+@pytest.mark.parametrize("channels", [2, 5])  # the images have 5
+def test_fine_tuning_on_volumes_from_multi_label_images(run, channels, tmp_path, capsys):
     """With weights that are converted, a new classifier, and the statistics of the volumes."""
     _, _, output = run
     labels = numpy.arange(16) % 2
-    x = numpy.random.default_rng(0).normal(size=(16, 24, 20, 16, 2)) * 5 + labels.reshape(-1, 1, 1, 1, 1)
+    x = numpy.random.default_rng(0).normal(size=(16, 24, 20, 16, channels)) * 5 + labels.reshape(-1, 1, 1, 1, 1)
     path = save(tmp_path / "set.npz", {"x_train": x, "y_train": labels, "x_test": x[:4], "y_test": labels[:4]})
     start = ["--weights", str(output / "best.safetensors"), "--lr", "0", "--shift", "0", "--intensity", "0"]
-    given = ["--data", f"arrays:{path}", "--spatial-dims", "3", "--batch-size", "8", "--epochs", "1", "--device", "cpu"]
+    given = ["--data", f"arrays:{path}", "--spatial-dims", "3", "--channels", "last", "--device", "cpu"]
+    given += ["--batch-size", "8", "--epochs", "1"]
     train.main([*given, *start, "--output", str(tmp_path / "run")])
     printed = capsys.readouterr().out
     assert "are of images: each kernel is repeated along the depth" in printed
@@ -142,7 +138,11 @@ def test_fine_tuning_on_volumes_from_multi_label_images(run, tmp_path, capsys):
     assert all(torch.equal(here[name], expected_state[name]) for name in kernels)
     summary = summary_of(tmp_path / "run")
     assert summary["monitor"] == "accuracy"
-    assert summary["input_shape"] == [1, 2, 24, 20, 16]
+    assert summary["input_shape"] == [1, channels, 24, 20, 16]
+    training = load(options_of(*given)).train
+    values = torch.stack([training.read(index) for index in range(len(training.labels))])
+    assert summary["mean"] == pytest.approx(values.mean(dim=(0, 2, 3, 4)).tolist())
+    assert summary["deviation"] == pytest.approx(values.std(dim=(0, 2, 3, 4), correction=0).tolist())
     assert "test_accuracy" in summary
 
 

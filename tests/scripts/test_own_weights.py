@@ -16,16 +16,12 @@ from safetensors import safe_open
 import lazytorch
 from scripts import export, train
 from scripts.training import checkpoints
-from tests.scripts.runs import FOLDER, PETS
+from tests.scripts.runs import FOLDER, LIGHTNING_WARNINGS, PETS
 
 DOCS = Path(train.__file__).parents[1] / "docs" / "training.md"
 CPU = ["--device", "cpu"]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 def description(path: Path) -> dict:
@@ -103,7 +99,7 @@ def test_mismatches_are_one_sentence(run, pets, tmp_path, monkeypatch, capsys):
         (["--evaluate", "--model", "resnet18", *pets_data], "mine", "--model: the weights mine.safetensors are of "),
         (["--model", "resnet18", *pets_data], "mine", "are of resnet10t, got resnet18. Leave --model out."),
         (["--evaluate", "--data", "synthetic"], "mine", f"are of the 2 classes {', '.join(PETS)}, got synthetic with"),
-        (["--evaluate", "--data", f"folder:{colourful}"], "mine", "are of images of 1 channel, got folder:"),
+        (["--evaluate", "--data", f"folder:{colourful}"], "mine", "are of samples with 1 channel, got folder:"),
         (["--evaluate", *pets_data], "broken", "must have the weights of resnet10t(), got others: Missing key(s)"),
         (
             ["--evaluate", "--model", "resnet10t", *pets_data],
@@ -144,9 +140,8 @@ def test_fine_tuning_starts_from_the_model_of_the_weights(run, tmp_path, monkeyp
     assert "tenth" not in capsys.readouterr().out
     train.main([*arguments, "--epochs", "4"])
     printed = capsys.readouterr().out
-    assert "learning rate 0.0001 for 8 images an update, a tenth of the default, as it starts from trained weights" in (
-        printed
-    )
+    rate = "learning rate 0.0001 for 8 samples an update, a tenth of the default, as it starts from trained weights"
+    assert rate in printed
     assert "are of other classes: the classifier is randomly initialized" in printed
     there = description(Path("runs/flowers/last.safetensors"))
     assert (there["model"], there["classes"], there["channels"]) == ("resnet10t", ["rose", "tulip"], 3)

@@ -18,16 +18,12 @@ from scripts.training import fonts, pictures, running
 from scripts.training.metrics import WORST, worst
 from scripts.training.sources import Data, InMemory
 from tests.scripts.arrays import array_data
-from tests.scripts.runs import FOLDER, PETS, RUN
+from tests.scripts.runs import FOLDER, LIGHTNING_WARNINGS, PETS, RUN
 
 NAMES = ["$x", "$\\frac{", "$a$ & <b>", "кошка", "γάτα", "قطة", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a\nb", "\udce9"]
 TITLE = "resnet18 on folder:/data/$HOME/R&D <\N{CJK UNIFIED IDEOGRAPH-732B}>"
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture
@@ -127,12 +123,14 @@ def test_mistakes_are_there_without_a_mistake(pets, data):
     assert (run / "mistakes.png").read_bytes().startswith(b"\x89PNG")
     right = torch.tensor([[loss, index, index, index] for index, loss in enumerate([0.1, 0.3, 0.2])])
     with fonts.for_names(NAMES):
-        assert "no mistakes; right answers with the highest loss" in text_in(pictures.mistakes(right, data, TITLE))
+        assert "no mistakes; correctly classified samples with the highest loss" in text_in(
+            pictures.mistakes(right, data, TITLE)
+        )
         wrong = torch.tensor([[0.01, 3, 3, 4]])
         text = text_in(pictures.mistakes(torch.cat([wrong, right]), data, TITLE))
     pyplot.close("all")
     assert "mistakes with the highest loss" in text
-    assert text.count("loss 0.") == 1  # the right answers are not shown
+    assert text.count("loss 0.") == 1  # correctly classified samples are not shown
 
 
 def test_mistakes_come_before_right_answers_and_both_by_loss():
@@ -255,7 +253,7 @@ def test_images_of_many_bands_are_drawn_as_the_composite_that_is_stated(channels
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
 def test_values_of_any_type_are_drawn_also_if_they_are_constant(spatial_dims, dtype):
     data = array_data(spatial_dims, 4)
-    for examples in (data.val.images.abs() * 300, torch.zeros_like(data.val.images)):
+    for examples in (data.val.samples.abs() * 300, torch.zeros_like(data.val.samples)):
         source = InMemory(examples.to(dtype), data.val.labels, "array")
         with numpy.errstate(all="raise"):
             assert pictures.png(partial(pictures.mistakes, WRONG, data._replace(val=source), "a"), []).startswith(
@@ -265,8 +263,8 @@ def test_values_of_any_type_are_drawn_also_if_they_are_constant(spatial_dims, dt
 
 def test_mistakes_of_multi_label_data_show_their_classes_and_the_class_with_the_highest_loss():
     labels = numpy.array([[0, 0], [1, 1], [0, 0], [1, 0]], dtype=numpy.float32)
-    source = InMemory(array_data(2).val.images[:4], labels, "array")
-    data = array_data(2)._replace(val=source, multi_label=True)
+    source = InMemory(array_data(2).val.samples[:4], labels, "array")
+    data = array_data(2)._replace(train=source, val=source)
     _, text = drawn_mistakes(data, torch.tensor([[2.0, 1, 1, -1], [1.0, 2, -1, 0]]))
     assert "class 0, class 1\nmissed: class 1\nloss 2" in text
     assert "no class\nwrong: class 0\nloss 1" in text

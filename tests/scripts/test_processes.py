@@ -36,8 +36,8 @@ def whole(tmp_path_factory) -> Path:
     """A run of two processes that nothing happens to."""
     output = tmp_path_factory.mktemp("two") / "run"
     printed = finish_two(output, output.with_name("log"))
-    assert printed.count("4 steps an epoch, of 4 images at most in each of 2 processes") == 1
-    assert "learning rate 0.002 for 16 images an update" in printed
+    assert printed.count("4 steps an epoch, of 4 samples at most in each of 2 processes") == 1
+    assert "learning rate 0.002 for 16 samples an update" in printed
     return output
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.training import checkpoints
 from tests.scripts import forks
-from tests.scripts.runs import LONG, assert_same
+from tests.scripts.runs import LONG, assert_same, die_after_checkpoint
 
 KILLS = 20
 
@@ -27,21 +27,9 @@ def die_at_sync(number: int) -> None:
     os.fsync = fsync
 
 
-def die_after_the_last_save() -> None:
-    """Have the process killed when the last checkpoint is written, and the one that it makes needless still there."""
-    real = checkpoints.Saving.prune
-
-    def prune(saving: checkpoints.Saving) -> None:
-        if (saving.folder / "step-0000000048.ckpt").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(saving)
-
-    checkpoints.Saving.prune = prune
-
-
 def test_killed_after_its_last_checkpoint_leaves_no_more_files(whole, tmp_path):
     output, log = tmp_path / "run", tmp_path / "log"
-    assert forks.finish([*LONG, "--output", output], log, die_after_the_last_save) == -signal.SIGKILL
+    assert forks.finish([*LONG, "--output", output], log, partial(die_after_checkpoint, 48)) == -signal.SIGKILL
     assert len(checkpoints.listed(output)) == 3
     assert forks.finish([*LONG, "--output", output, "--resume"], log) == 0
     assert_same(output, whole)

@@ -1,7 +1,6 @@
 """scripts/train.py: what it leaves, and what it refuses."""
 
 import csv
-import json
 import multiprocessing
 import resource
 import shutil
@@ -22,8 +21,9 @@ from scripts.training import checkpoints, options, report, values
 from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.errors import RunError
-from scripts.training.images import Images
 from scripts.training.optimizing import require_optimizer
+from scripts.training.samples import Samples
+from tests.scripts.runs import LIGHTNING_WARNINGS, summary_of
 
 QUICK = ["--epochs", "2", "--limit-batches", "2", "--batch-size", "8", "--device", "cpu"]
 SMALL = ["--data", "synthetic", *QUICK, "--model-option", "width=0.1", "final_channels=16"]
@@ -32,11 +32,7 @@ LEFT = {
     *("mistakes.png", "options.yaml", "summary.json", "tensorboard"),
 }
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +53,6 @@ def small(tmp_path_factory) -> Path:
     hardware = ["--precision", "bf16-mixed", "--channels-last", "--deterministic", "--workers", "1", "--freeze", "1"]
     train.main([*SMALL, *regular, *augmented, *other, *hardware, "--seed", "3", "--output", str(output)])
     return output
-
-
-def summary_of(output: Path) -> dict:
-    return json.loads((output / "summary.json").read_text())
 
 
 def rows_of(output: Path) -> list[dict[str, str]]:
@@ -92,7 +84,7 @@ def test_weights_load_in_one_line_and_have_the_accuracy_that_was_measured(digits
     summary = summary_of(digits)
     model = lazytorch.models.get_model("mobilenet_v2", weights=digits / "last.safetensors").eval()
     data = load(parse("", [])[0])
-    images = Images(data.val, data, parse("", [])[0], training=False)
+    images = Samples(data.val, data, parse("", [])[0], training=False)
     rows = [images[0, index] for index in range(16)]  # those of the two batches of the limited evaluation
     with torch.no_grad():
         logits = model(torch.stack([image for image, _, _ in rows]))
@@ -143,7 +135,7 @@ def test_command_line_wins_over_the_file(tmp_path):
     [
         ("epoch: 3", "'epoch', which is no option"),
         ("epochs: many", "--epochs: must be a whole number of at least 1, got many"),
-        ("- 1", "must hold options by their names"),
+        ("- 1", "must contain options by their names"),
         ("a: [", "must be a YAML file"),
     ],
 )
@@ -324,7 +316,7 @@ def test_evaluates_weights(small, tmp_path, capsys):
         (["--model-option", "dropuot=0.1"], "Did you mean 'dropout'?"),
         (["--weights", "/nowhere.safetensors"], "weights: file not found"),
         (["--freeze", "9"], "count must be at most the 7 stages, got 9"),
-        (["--batch-size", "2000"], "--batch-size must be at most the 1437 training images"),
+        (["--batch-size", "2000"], "--batch-size must be at most the 1437 training samples"),
         (
             ["--data", "mnist"],
             "--data: must be digits, arrays:PATH, folder:PATH, torchvision:NAME or synthetic, got mnist",
@@ -365,7 +357,7 @@ def val_loss_and_accuracy_are_those_of_all_images(small):
     assert counts.trace() / counts.sum() == float(rows_of(small)[-1]["val_accuracy"])
     given, _ = parse("", ["--config", str(small / "options.yaml")])
     data = load(given)
-    images = Images(data.val, data, given, training=False)
+    images = Samples(data.val, data, given, training=False)
     model = lazytorch.models.mobilenet_v2(
         **run["description"]["model_option"], weights=small / "last.safetensors"
     ).eval()

@@ -12,6 +12,7 @@ from lazytorch.models import get_model, inflate_state_dict, reduce_state_dict
 from scripts import train
 from scripts.training import running
 from tests.scripts.arrays import SIZES, array_data
+from tests.scripts.runs import LIGHTNING_WARNINGS
 
 # One step that changes nothing: what is saved is what the run started from, but for the statistics of BatchNorm.
 STILL = ["--epochs", "1", "--limit-batches", "1", "--lr", "0", "--batch-size", "2", "--device", "cpu"]
@@ -21,11 +22,7 @@ RULES = {1: "each kernel is summed along its height", 3: "each kernel is repeate
 KERNEL = "stages.0.0.layers.conv1.conv.weight"
 STEM = "stem.conv1.conv.weight"
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
-]
+pytestmark = LIGHTNING_WARNINGS
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from scripts.training.options import Options
 from scripts.training.preprocessing import Preprocessing
 from scripts.training.sources import Data, Source
 
-Key = tuple[int, int]  # an epoch and an image's index
+Key = tuple[int, int]  # an epoch and a sample's index
 
 
 def seed_for(*numbers: int) -> int:
@@ -23,7 +23,7 @@ def seed_for(*numbers: int) -> int:
     return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> numpy.uint64(1))
 
 
-class Images(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
+class Samples(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
     """Samples of one split, ready for a model, with their labels and indices.
 
     What is random is drawn from a seed of the run's seed, the epoch and the index, so it depends neither on what was

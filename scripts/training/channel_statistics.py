@@ -1,5 +1,6 @@
-"""Mean and standard deviation of each channel, in one pass that holds a few samples in memory."""
+"""Mean and standard deviation of each channel, in one pass with a few samples in memory at a time."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scripts.training.arrays import Arrays, range_of
+from scripts.training.arrays import Arrays
 from scripts.training.errors import RunError
 from scripts.training.processes import is_first
 from scripts.training.sources import Source, Subset
@@ -28,12 +29,12 @@ def blocks(source: Source) -> Iterator[tuple[Sequence[int], Tensor]]:
     if isinstance(source, Subset):
         places[:] = -1
         places[source.indices] = numpy.arange(len(source.indices))
-    size = rows.dtype.itemsize * int(numpy.prod(rows.shape[1:]))
-    for start, stop in range_of(rows.shape[0], size, BLOCK_BYTES):
-        taken = places[start:stop]
+    step = max(1, BLOCK_BYTES // max(1, rows.dtype.itemsize * math.prod(rows.shape[1:])))
+    for start in range(0, len(places), step):
+        taken = places[start : start + step]
         kept = taken >= 0
         if kept.any():
-            values = whole.read_many(start, stop)
+            values = whole.read_many(start, start + len(taken))
             yield taken[kept].tolist(), values if kept.all() else values[torch.from_numpy(kept)]
 
 
@@ -46,7 +47,7 @@ def with_progress(source: Source, what: str) -> Iterator[tuple[Sequence[int], Te
             bar.update(len(indices))
 
 
-def statistics(source: Source) -> tuple[list[float], list[float]]:
+def mean_and_deviation(source: Source) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of a split, over all samples and places.
 
     Raises:

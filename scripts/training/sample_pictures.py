@@ -1,4 +1,4 @@
-"""How an example is drawn: a signal as traces, a volume as three slices, an image of many bands as a composite."""
+"""How a sample is drawn: a signal as traces, a volume as three slices, an image of many bands as a composite."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,6 @@ import numpy
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from scripts.training.augmentation import is_photographs
 from scripts.training.sources import Data
 
 TRACES = 8  # channels of a signal that are drawn, at most
@@ -15,11 +14,11 @@ LOW, HIGH = 2, 98  # percentiles of an array's values that become black and whit
 
 
 class Look(NamedTuple):
-    """How the examples of some data are drawn.
+    """How the samples of some data are drawn.
 
     Attributes:
-        note: What is seen, if that is not all of the example.
-        columns: Examples in a row, at most.
+        note: What is seen, if that is not all of the sample.
+        columns: Samples in a row, at most.
         width: Of one, in inches.
     """
 
@@ -29,14 +28,14 @@ class Look(NamedTuple):
 
 
 def look(data: Data) -> Look:
-    """How the examples are drawn, by their number of spatial dimensions and their channels."""
+    """How the samples are drawn, by their number of spatial dimensions and their channels."""
     channels = data.channels
     if data.spatial_dims == 1:
         some = f"channels 1 to {TRACES} of {channels}" if channels > TRACES else ""
         several = "each channel on a line of its own, the first on top" if channels > 1 else ""
         return Look("; ".join(filter(None, (some, several))), 4, 2.6)
     what = ""
-    if channels > 1 and not (is_photographs(data) and channels == len(COLOURS)):
+    if channels > 1 and not (data.photographs and channels == len(COLOURS)):
         shown = ("1 and 2", "red and green") if channels == 2 else ("1, 2 and 3", "red, green and blue")
         of_all = f" of {channels}" if channels > len(COLOURS) else ""
         what = f"channels {shown[0]}{of_all} as {shown[1]}, each scaled from percentile {LOW} to {HIGH}"
@@ -46,21 +45,21 @@ def look(data: Data) -> Look:
     return Look(what, 6, 1.7)
 
 
-def draw(axis: Axes, example: Tensor, data: Data) -> None:
-    """Draw an example as it was read, (channels, *spatial), without axes.
+def draw(axis: Axes, sample: Tensor, data: Data) -> None:
+    """Draw a sample as it was read, (channels, *spatial), without axes.
 
     Values of arrays are scaled, each channel by itself, from percentile 2 to 98.
     """
     axis.axis("off")
     if data.spatial_dims == 1:
-        traces(axis, example.double().numpy())
+        traces(axis, sample.double().numpy())
         return
-    if is_photographs(data) and example.size(0) in (1, 3):
-        pixels = example.permute(1, 2, 0).numpy()
+    if data.photographs and sample.size(0) in (1, 3):
+        pixels = sample.permute(1, 2, 0).numpy()
         top = 255 if pixels.dtype == numpy.uint8 else 1.0
         axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=top)
         return
-    picture = composite(example.double().numpy())
+    picture = composite(sample.double().numpy())
     if data.spatial_dims == 3:
         picture = central_slices(picture)
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
@@ -76,10 +75,10 @@ def traces(axis: Axes, signal: numpy.ndarray) -> None:
     axis.margins(x=0)
 
 
-def composite(example: numpy.ndarray) -> numpy.ndarray:
+def composite(sample: numpy.ndarray) -> numpy.ndarray:
     """(*spatial) for one channel, else (*spatial, 3): the first channels as red, green and blue."""
     bands = []
-    for channel in example[: len(COLOURS)]:
+    for channel in sample[: len(COLOURS)]:
         least, most = numpy.percentile(channel, (LOW, HIGH))
         if least == most:  # most of the values are equal
             least, most = channel.min(), channel.max()

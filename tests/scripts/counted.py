@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy
-import pytest
 import torch
 
-from scripts.training import checkpoints, running
+from scripts.training import running
 from scripts.training.sources import Data, InMemory
 
 
@@ -37,35 +36,19 @@ def split(count: int, name: str, seed: int, *, multi_label: bool) -> Counting:
     return Counting(images, labels.tolist(), name)
 
 
-def made(*, multi_label: bool = False, test: bool = True) -> Data:
+def counted(*, multi_label: bool = False) -> Data:
     """40 training, 18 validation and 24 test samples of three classes."""
-    train, val, last = (
+    train, val, test = (
         split(count, name, seed, multi_label=multi_label)
         for seed, (count, name) in enumerate([(40, "training"), (18, "validation"), (24, "test")])
     )
     classes = ["red", "green", "blue"]
-    return Data(train, val, classes, 3, 16, [0.5] * 3, [0.25] * 3, last if test else None, multi_label)
-
-
-class KilledError(Exception):
-    """In place of a killed process."""
-
-
-def kill_after(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int) -> None:
-    """Raise ``KilledError`` once the checkpoint from which batch ``batch`` of ``epoch`` is the next one is written."""
-    save = checkpoints.Saving.save
-
-    def saving(self: checkpoints.Saving, trainer: object, module: object, *position: int) -> None:
-        save(self, trainer, module, *position)  # pyright: ignore[reportArgumentType]
-        if position == (epoch, batch):
-            raise KilledError
-
-    monkeypatch.setattr(checkpoints.Saving, "save", saving)
+    return Data(train, val, classes, 3, 16, [0.5] * 3, [0.25] * 3, test)
 
 
 def use(multi_label: bool, spy: Callable[[], None] | None = None) -> None:
     """Have runs of this process use the data, whatever ``--data`` names."""
-    data = made(multi_label=multi_label)
+    data = counted(multi_label=multi_label)
     running.load = lambda *_, **__: data
     if spy is not None:
         spy()
