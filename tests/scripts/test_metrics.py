@@ -97,7 +97,7 @@ def test_the_worst_of_multi_label_samples_have_their_most_wrong_class():
 
 def test_a_metric_that_is_not_defined_ends_no_run(tmp_path, monkeypatch, capsys):
     """The limited validation has samples of one class alone."""
-    data = counted(test=False)
+    data = counted()._replace(test=None)
     data.val.labels = [0] * 12 + [1, 1, 1, 2, 2, 2]
     monkeypatch.setattr(running, "load", lambda *_, **__: data)
     run = [*PLAIN, "--limit-batches", "1", "--monitor", "auroc", "--output", str(tmp_path / "run")]
