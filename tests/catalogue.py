@@ -278,8 +278,12 @@ SAMPLES = [
 ]
 
 
+# Those of the samples that ``make test`` runs.
+FEW = {"convnext_atto_ols", "mobilenet_v3_small", "resnet10t", "shufflenet_v2_x0_5", "squeezenet1_1"}
+
+
 def chosen() -> set[str]:
-    """The networks of ``make test``: samples, and the smallest of each file of the zoo, class and reference zoo."""
+    """The networks of ``make test``: few samples, and the smallest of each file of the zoo, class and reference zoo."""
     parameters = {(each["name"], each["reference"].split()[0]): each["parameters"] for each in zoo_pages.read()}
     smallest: dict[tuple[str, str, str], str] = {}
     for file in pkgutil.iter_modules(models.__path__):
@@ -290,7 +294,7 @@ def chosen() -> set[str]:
                 key = (file.name, family, zoo)
                 best = smallest.get(key, name)
                 smallest[key] = min(best, name, key=lambda each: (parameters.get((each, zoo), math.inf), each))
-    return {*smallest.values(), *SAMPLES}
+    return {*smallest.values(), *FEW}
 
 
 CHOSEN = chosen()
@@ -304,6 +308,17 @@ def slow_unless_chosen(name: str, *values: Any) -> Any:
 def every_network(names: Iterable[str] = MODELS) -> pytest.MarkDecorator:
     """The parametrization of a test by the names of networks."""
     return pytest.mark.parametrize("name", [slow_unless_chosen(name) for name in names])
+
+
+def first_fast(values: Iterable[Any], fast: int = 1) -> list[Any]:
+    """Parameter sets; the tests of all but the first ``fast`` are slow."""
+    sets = [each if isinstance(each, tuple) else (each,) for each in values]
+    return [pytest.param(*each, marks=[] if index < fast else pytest.mark.slow) for index, each in enumerate(sets)]
+
+
+every_sample = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FEW else pytest.mark.slow) for name in SAMPLES]
+)
 
 
 LAYER_CASES = [
@@ -334,4 +349,16 @@ MODEL_CASES = [
     for name in SAMPLES
     for rank in (1, 2)
 ]
+FAST_MODEL_CASES = {"mobilenet_v3_small-1d", *(f"{name}-2d" for name in FEW)}
 CASES = LAYER_CASES + MODEL_CASES
+every_case = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            marks=[] if case in LAYER_CASES or case.name in FAST_MODEL_CASES else pytest.mark.slow,
+            id=case.name,
+        )
+        for case in CASES
+    ],
+)

@@ -12,9 +12,8 @@ from torch import nn
 
 import lazytorch
 from lazytorch import LazyModule, UninitializedModuleError, is_lazy, layers, materialize, models
-from tests.catalogue import CASES, LAYER_CASES, LAYERS, MODELS, Case, every_network
+from tests.catalogue import LAYER_CASES, LAYERS, MODELS, Case, every_case, every_network
 
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_layer = pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
 
 

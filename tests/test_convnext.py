@@ -33,6 +33,7 @@ from lazytorch.models import (
     reference_state_dict,
 )
 from scripts import parity
+from tests.catalogue import first_fast
 from tests.families import assert_checkpointing_computes_the_same, assert_weights_go_there_and_back
 
 SMALL = {"depths": (1, 2, 1), "widths": (8, 16, 24), "kernel_size": 3}
@@ -56,7 +57,7 @@ def assert_equals_timm(name, ours, theirs, size=64):
 
 @pytest.mark.parametrize("size", [64, 75])
 @pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto", "convnext_pico_ols"])
+@pytest.mark.parametrize("name", first_fast(["convnext_atto", "convnextv2_atto", "convnext_pico_ols"]))
 def test_dilated_networks_equal_timms(name, output_stride, size):
     options = {"output_stride": output_stride}
     model = assert_equals_timm(name, options, options, size)

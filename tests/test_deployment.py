@@ -12,14 +12,14 @@ from lazytorch import UninitializedModuleError, is_lazy, materialize
 from lazytorch.layers import ConvNormActivation, NormActivation, ShuffleBlock, StdConv2d
 from lazytorch.models import get_model, optimize_for_inference
 from scripts.parity import randomize
-from tests.catalogue import SAMPLES
+from tests.catalogue import every_sample
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SIDES = {1: (64,), 2: (64, 64), 3: (32, 32, 32)}
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("name", SAMPLES)
+@every_sample
 def test_outputs_are_the_same(name, rank):
     # PyTorch's 3-D average pooling of 3 pixels, which these two have in the last stage, takes no volume of 2 pixels.
     sides = (48, 48, 48) if rank == 3 and name.startswith(("res2net", "resnest")) else SIDES[rank]

@@ -2,6 +2,7 @@
 
 import warnings
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -120,6 +121,7 @@ def train_sharded(rank, folder):
     leave(rank, folder, trained)
 
 
+@pytest.mark.slow
 def test_built_on_meta_then_sharded_then_initialised_or_loaded(tmp_path):
     """The processes compare all with a model that is not sharded; here, what they trained with each other's."""
     first, second = run_twice(train_sharded, tmp_path)
@@ -145,6 +147,7 @@ def train_checkpointed(rank, folder):
     leave(rank, folder, gradients)
 
 
+@pytest.mark.slow
 def test_sharded_stages_with_gradient_checkpointing(tmp_path):
     first, second = run_twice(train_checkpointed, tmp_path)
     assert len(first) > 60

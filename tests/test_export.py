@@ -10,6 +10,7 @@ from torch.export import Dim
 from lazytorch import is_lazy, materialize
 from lazytorch.models import get_model
 from scripts.parity import randomize
+from tests.catalogue import first_fast
 
 # Residual and inverted bottlenecks and ConvNeXt blocks; ECA, squeeze-excitation and hard swish; blur pools; norms over
 # channels; splits and shuffles of channels; signals and volumes; global context;
@@ -36,7 +37,7 @@ def built(name, shape):
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [pytest.param(*each, marks=pytest.mark.slow if index > 2 else ()) for index, each in enumerate(MODELS.items())],
+    first_fast(MODELS.items()),
 )
 def test_exported_for_any_batch_to_torch_and_onnx(name, shape, tmp_path):
     model, x = built(name, shape), torch.randn(2, *shape)

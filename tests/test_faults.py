@@ -27,6 +27,7 @@ import lazytorch
 from lazytorch import LazyModule, ShapeInferenceError, UninitializedModuleError, is_lazy, lazify, materialize, summary
 from lazytorch.layers import LazyConvNormActivation, LazyPointwiseConv2d
 from lazytorch.models import get_model
+from tests.catalogue import first_fast
 
 LazyLinear = lazify(nn.Linear, in_features=-1)
 SHAPE = (1, 3, 32, 32)
@@ -980,18 +981,21 @@ def test_summary_does_not_try_again_after_an_error(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "mobilenet_v2",
-        "resnet18",
-        "efficientnet_b0",
-        "vgg11",
-        "densenet121",
-        "res2net50_48w_2s",
-        "resnest14d",
-        "skresnet18",
-        "legacy_seresnet18",
-        "mobileone_s4",
-    ],
+    first_fast(
+        [
+            "mobilenet_v2",
+            "resnet18",
+            "efficientnet_b0",
+            "vgg11",
+            "densenet121",
+            "res2net50_48w_2s",
+            "resnest14d",
+            "skresnet18",
+            "legacy_seresnet18",
+            "mobileone_s4",
+        ],
+        3,
+    ),
 )
 def test_networks_are_built_called_and_summarized_without_dynamo(name):
     code = f"""

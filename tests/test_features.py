@@ -11,7 +11,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from lazytorch import UninitializedModuleError, is_lazy, materialize
 from lazytorch.models import Features, get_model, list_models, load_reference_state_dict, references, resnet10t
 from scripts import parity
-from tests.catalogue import every_network
+from tests.catalogue import every_network, first_fast
 
 SAMPLES = [
     "resnet18", "resnet26t", "resnetrs50", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050",
@@ -34,7 +34,7 @@ def test_what_is_known_of_features_is_what_timm_knows(name):
 @pytest.mark.parametrize(
     "options", [{}, {"out_indices": (1, -1)}, {"out_indices": (0,)}, {"output_stride": 16}], ids=str
 )
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", first_fast(SAMPLES, 5))
 def test_feature_maps_are_those_of_timm(name, options):
     if "output_stride" in options and name.startswith(("densenet", "mobilenetv3", "mobilenetv4", "lcnet")):
         pytest.skip("timm's MobileNetV3 and DenseNet have no output_stride")

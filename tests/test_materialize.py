@@ -11,10 +11,10 @@ from torch import nn
 
 from lazytorch import LazyModule, ShapeInferenceError, is_lazy, materialize
 from lazytorch.layers import LazyConvNormActivation, LazyLinear, LazyReductionConv2d
-from tests.catalogue import CASES
+from tests.catalogue import every_case
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@every_case
 @pytest.mark.parametrize("batch", [1, 3])
 def test_builds_what_a_first_call_builds(case, batch):
     lazy = case.lazy()

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lazytorch import LazyModule, UninitializedModuleError, is_lazy, materialize
 from lazytorch.layers import LazyAdaptiveAvgPool, LazyConvNormActivation, LazyLinear, LazyReductionConv
-from tests.catalogue import CASES
+from tests.catalogue import CASES, first_fast
 from tests.modules import MAKERS, Block, LazyBlock, every_depth, image
 
 
@@ -139,7 +139,7 @@ COMPILED = {
 
 
 @pytest.mark.parametrize("make", COMPILED.values(), ids=COMPILED)
-@pytest.mark.parametrize("dynamic", [None, False, True])
+@pytest.mark.parametrize("dynamic", first_fast([None, False, True]))
 @pytest.mark.parametrize("how", ["torch.compile", "module.compile"])
 def test_compile_a_model_never_called(make, dynamic, how):
     model, x = make().eval(), image()

@@ -79,6 +79,7 @@ def test_comparison_finds_a_change_of_mobilenet(wrong):
     assert parity.compare("mobilenet_v2", "torchvision", **wrong).problems != []
 
 
+@pytest.mark.slow
 def test_script_prints_a_table_and_fails_if_one_differs(capsys, monkeypatch):
     assert parity.main(["resnet18", "--size", "32"]) == 0
     table = capsys.readouterr().out.splitlines()

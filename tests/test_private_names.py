@@ -11,6 +11,7 @@ import pytest
 
 import lazytorch
 from lazytorch import _torch
+from tests.catalogue import first_fast
 
 PACKAGE = Path(lazytorch.__file__).parent
 FILES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -46,7 +47,7 @@ def test_every_name_is_imported_by_the_function_that_allows_it_to_be_missing():
     assert sorted(IMPORTED) == sorted(_torch.__all__)
 
 
-@pytest.mark.parametrize("ours", IMPORTED)
+@pytest.mark.parametrize("ours", first_fast(IMPORTED, 2))
 def test_everything_works_without_one_name(ours):
     """In a process where PyTorch lacks that name, only a refinement is missing."""
     module, name = IMPORTED[ours]

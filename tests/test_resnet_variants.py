@@ -32,6 +32,7 @@ from lazytorch.models import (
 )
 from lazytorch.models.stems import ceil_max_pool
 from scripts import parity
+from tests.catalogue import first_fast
 from tests.families import assert_checkpointing_computes_the_same
 
 NAMES = ["res2net50_48w_2s", "resnest14d", "skresnet18", "legacy_seresnet18"]
@@ -63,7 +64,7 @@ def small(options, shape=(2, 3, 64, 64), **more):
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("name", [*NAMES[:3], "res2net50d", "resnest50d_1s4x24d"])
+@pytest.mark.parametrize("name", first_fast([*NAMES[:3], "res2net50d", "resnest50d_1s4x24d"]))
 def test_dilated_networks_equal_timms(name, output_stride):
     ours, theirs = with_weights_of_timm(name, output_stride=output_stride)
     found = parity.difference(ours, theirs, "timm", 64)
@@ -72,7 +73,7 @@ def test_dilated_networks_equal_timms(name, output_stride):
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("name", ["senet", "senet_basic", "sknet"])
+@pytest.mark.parametrize("name", first_fast(["senet", "senet_basic", "sknet"]))
 def test_dilated_networks_compute_the_pixels_between(name, output_stride):
     """The first SENets of timm have no output_stride; where averages are in a block, they are not dilated."""
     options = {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8), "stem": (8,)} | BLOCKS[name]

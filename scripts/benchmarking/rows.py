@@ -18,6 +18,7 @@ from torchvision.models.resnet import Bottleneck
 
 import lazytorch
 from lazytorch.models import MobileNet, ResNet, Stage, get_model, optimize_for_inference, references
+from scripts.benchmarking import training
 from scripts.benchmarking.measure import cpu_seconds, run_process, seconds
 from scripts.benchmarking.peers import NN_LAZY, autograd_nodes, draw_once, timm_model, torchvision_model
 
@@ -63,6 +64,11 @@ class Row(NamedTuple):
     on_accelerators: bool = False
 
 
+def images(device: str) -> torch.Tensor:
+    """A batch for the rows that run networks: 8 images; 128 on an accelerator, where 8 would measure the host alone."""
+    return torch.randn(8 if device == "cpu" else 128, *IMAGE[1:], device=device)
+
+
 def ours(name: str) -> nn.Module:
     return lazytorch.materialize(get_model(name), IMAGE)
 
@@ -103,7 +109,7 @@ def built_alike(name: str, device: str) -> dict[str, nn.Module]:
 
 @contextmanager
 def evaluation(name: str, device: str, compiled: bool = False) -> Iterator[Contenders]:
-    x = torch.randn(8, *IMAGE[1:], device=device)
+    x = images(device)
     models = built_alike(name, device)
     if compiled:
         models.pop("timm", None)
@@ -115,8 +121,8 @@ def evaluation(name: str, device: str, compiled: bool = False) -> Iterator[Conte
 
 @contextmanager
 def step(name: str, device: str, compiled: bool = False) -> Iterator[Contenders]:
-    x = torch.randn(8, *IMAGE[1:], device=device)
-    labels = torch.arange(8, device=device)
+    x = images(device)
+    labels = torch.arange(len(x), device=device)
     models = built_alike(name, device)
     if compiled:
         models.pop("timm", None)
@@ -292,7 +298,7 @@ def save_weights(name: str, folder: str) -> tuple[str, str]:
 
 @contextmanager
 def deploy(name: str, device: str) -> Iterator[Contenders]:
-    x = torch.randn(8, *IMAGE[1:], device=device)
+    x = images(device)
     model, peer = ours(name).to(device), torchvision_model(name).to(device).eval()
     fast = optimize_for_inference(model)
     with torch.inference_mode():
@@ -303,6 +309,12 @@ def deploy(name: str, device: str) -> Iterator[Contenders]:
             "torchvision": partial(seconds, partial(peer, x), device),
         }
         yield Contenders(calls, note=f"outputs within {difference:.0e} of the largest")
+
+
+@contextmanager
+def training_script(name: str, device: str) -> Iterator[Contenders]:
+    with training.contenders(name) as (calls, note):
+        yield Contenders(calls, note=note)
 
 
 STEADY = (1.02, 1.02)
@@ -316,10 +328,13 @@ ROWS = {
         "construct and call, batch of 2", first_call, {"torchvision": (0.80, 1.00), "torch.nn lazies": (1.00, None)}
     ),
     "eval": Row(
-        "forward in evaluation, batch of 8", evaluation, {"torchvision": STEADY, "timm": STEADY}, on_accelerators=True
+        "forward in evaluation, batch of 8 (128 on an accelerator)",
+        evaluation,
+        {"torchvision": STEADY, "timm": STEADY},
+        on_accelerators=True,
     ),
     "step": Row(
-        "forward, backward and a step of SGD, batch of 8",
+        "forward, backward and a step of SGD, batch of 8 (128 on an accelerator)",
         step,
         {"torchvision": STEADY, "timm": STEADY},
         on_accelerators=True,
@@ -353,9 +368,15 @@ ROWS = {
         {"torchvision": (None, 0.68)},
         models=tuple(COLD_STARTS),
     ),
+    "training": Row(
+        "an epoch of scripts/train.py with samples in memory and no augmentation, against a loop of plain PyTorch",
+        training_script,
+        {"plain loop": (1.05, 1.05)},
+        models=tuple(training.SETS),
+    ),
     "import": Row("import, in a fresh process", importing, {"torch": (1.03, None)}, models=("-",)),
     "deploy": Row(
-        "forward of optimize_for_inference, batch of 8, against eager evaluation",
+        "forward of optimize_for_inference, batch of 8 (128 on an accelerator), against eager evaluation",
         deploy,
         {"torchvision": (0.65, None)},
         on_accelerators=True,

@@ -50,6 +50,9 @@ class Changes(NamedTuple):
         return self.crop < 1 or max(amounts) > 0
 
 
+NO_CHANGES = Changes(1, 0, 0, 0, 0, (), 0, 0, 0)
+
+
 def changes(options: Options, spatial_dims: int, *, photographs: bool) -> Changes:
     """The changes that the options name, with the defaults that depend on the data."""
     # A random crop also changes position and size, so the defaults of these are 0 with it.

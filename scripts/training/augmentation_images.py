@@ -57,12 +57,16 @@ def altered(changes: "Changes") -> list[Any]:
     return steps
 
 
-def for_photographs(changes: "Changes", size: int, operations: int, magnitude: int) -> transforms.Compose:
-    """Pixels as they are read to a square of ``size`` pixels; ``altered`` follows the normalization.
+def for_photographs(
+    changes: "Changes", size: int, mean: list[float], deviation: list[float], operations: int, magnitude: int
+) -> transforms.Compose:
+    """Pixels as they are read, (..., channels, height, width), to standardized squares.
 
     Args:
         changes: What is changed.
         size: Pixels of a side.
+        mean: Of each channel.
+        deviation: The standard deviation of each channel.
         operations: Those of RandAugment.
         magnitude: Of these operations.
     """
@@ -73,7 +77,8 @@ def for_photographs(changes: "Changes", size: int, operations: int, magnitude: i
     steps += moved(changes)
     if operations:
         steps.append(transforms.RandAugment(operations, magnitude, interpolation=BILINEAR))
-    return transforms.Compose(steps)
+    steps += [transforms.ToDtype(torch.float32, scale=True), transforms.Normalize(mean, deviation)]
+    return transforms.Compose([*steps, *altered(changes)])
 
 
 def for_arrays(changes: "Changes", shape: tuple[int, ...]) -> transforms.Compose:

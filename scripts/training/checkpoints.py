@@ -32,8 +32,10 @@ class WholeFiles(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        content = buffer.getvalue()
-        write_whole(Path(path), content + MARK + hashlib.sha256(content).hexdigest().encode())
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        buffer.seek(0, io.SEEK_END)
+        buffer.write(MARK + digest.encode())
+        write_whole(Path(path), buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read(Path(path), map_location or "cpu")

@@ -11,7 +11,7 @@ from scripts.training.errors import RunError
 PARTIAL = ".partial"  # how the names of files end that are being written
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that, whatever happens, the old one or the new one is there, and whole.
 
     Raises:

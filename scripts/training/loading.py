@@ -58,6 +58,11 @@ class EvenBatches(Sampler[list[Key]]):
             yield [(self.epoch, int(index)) for index in batch[self.rank :: self.processes]]
 
 
+def as_it_is(batch: Any) -> Any:
+    """``Samples`` returns whole batches."""
+    return batch
+
+
 class Loading(lightning.LightningDataModule):
     """The loaders of the splits; where they stand is saved in checkpoints."""
 
@@ -84,6 +89,7 @@ class Loading(lightning.LightningDataModule):
         return DataLoader(
             samples,
             batch_sampler=batches,
+            collate_fn=as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.accelerator.is_available(),

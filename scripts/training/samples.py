@@ -1,15 +1,14 @@
 """Samples of a split as a model gets them. Loading processes import this file, so it needs no Lightning."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2 as transforms
 
 from scripts.training import augmentation_images
-from scripts.training.augmentation import Augmentation, changes
+from scripts.training.augmentation import NO_CHANGES, Augmentation, changes
 from scripts.training.errors import RunError
 from scripts.training.options import Options
 from scripts.training.preprocessing import Preprocessing
@@ -34,50 +33,57 @@ class Samples(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
         self.source = source
         self.channels = data.channels
         self.seed = options.seed
+        self.photographs = data.photographs
+        used = changes(options, data.spatial_dims, photographs=data.photographs)
+        self.random = training and (used.any() or options.randaugment > 0)
+        self.augment = None
         if isinstance(data.image_size, int):
-            self.preprocess = None
-            self.transform_photographs(data, data.image_size, options, training=training)
+            self.prepare: Callable[[Tensor], Tensor] = augmentation_images.for_photographs(
+                used if self.random else NO_CHANGES,
+                data.image_size,
+                data.mean,
+                data.deviation,
+                options.randaugment if self.random else 0,
+                options.randaugment_magnitude,
+            )
         else:
-            self.preprocess = Preprocessing(data)
-            self.augment = Augmentation(options, data.spatial_dims) if training else None
-
-    def transform_photographs(self, data: Data, size: int, options: Options, *, training: bool) -> None:
-        used = changes(options, 2, photographs=True)
-        operations, magnitude = options.randaugment, options.randaugment_magnitude
-        self.random = None
-        if training:
-            self.random = augmentation_images.for_photographs(used, size, operations, magnitude)
-        else:
-            self.shape = transforms.Compose([transforms.Resize(size, antialias=True), transforms.CenterCrop(size)])
-        normalize = transforms.Normalize(data.mean, data.deviation)
-        finish: list[Any] = [transforms.ToDtype(torch.float32, scale=True), normalize]
-        if training:
-            finish += augmentation_images.altered(used)
-        self.finish = transforms.Compose(finish)
+            self.prepare = Preprocessing(data)
+            self.augment = Augmentation(options, data.spatial_dims) if self.random else None
 
     def __len__(self) -> int:
         return len(self.source.labels)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int | numpy.ndarray, int]:
         epoch, index = key
-        read = self.photograph if self.preprocess is None else self.array
-        return read(epoch, index), self.source.labels[index], index
+        sample, seed = self.read(index), seed_for(self.seed, epoch, index)
+        if self.random and self.photographs:
+            torch.manual_seed(seed)
+        sample = self.prepare(sample)
+        if self.augment is not None:
+            sample = self.augment(sample, seed)
+        return sample.as_subclass(Tensor), self.source.labels[index], index
 
-    def array(self, epoch: int, index: int) -> Tensor:
-        assert self.preprocess is not None
-        sample = self.preprocess(self.source.read(index))
-        return sample if self.augment is None else self.augment(sample, seed_for(self.seed, epoch, index))
+    def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch of samples, labels and indices; without augmentation, samples of one size are prepared at once."""
+        indices = [index for _, index in keys]
+        labels = torch.as_tensor(numpy.array([self.source.labels[index] for index in indices]))
+        if self.random:
+            samples = torch.stack([self[key][0] for key in keys])
+        else:
+            read = [self.read(index) for index in indices]
+            if len({(each.shape, each.dtype) for each in read}) == 1:
+                samples = self.prepare(torch.stack(read))
+            else:
+                samples = torch.stack([self.prepare(each) for each in read])
+        return samples.as_subclass(Tensor), labels, torch.tensor(indices)
 
-    def photograph(self, epoch: int, index: int) -> Tensor:
-        image = self.source.read(index)
-        if image.size(0) > self.channels:
+    def read(self, index: int) -> Tensor:
+        """The sample as the source has it; a grey photograph has as many channels as those in colour."""
+        sample = self.source.read(index)
+        if not self.photographs:
+            return sample
+        if sample.size(0) > self.channels:
             raise RunError(
                 f"{self.source.name(index)} is in colour, but the first images of all classes are grey. Convert it."
             )
-        image = image.expand(self.channels, -1, -1)
-        if self.random is not None:
-            torch.manual_seed(seed_for(self.seed, epoch, index))
-            image = self.random(image)
-        else:
-            image = self.shape(image)
-        return self.finish(image).as_subclass(Tensor)
+        return sample.expand(self.channels, -1, -1)

@@ -22,6 +22,7 @@ from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.module import Classifier
 from scripts.training.samples import Samples
+from tests.catalogue import first_fast
 from tests.scripts import forks
 from tests.scripts.arrays import SHAPES, named, samples, save
 from tests.scripts.runs import LIGHTNING_WARNINGS, assert_same, summary_of
@@ -42,7 +43,7 @@ def description(path: Path) -> dict:
         return json.loads(file.metadata()["lazytorch"])
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=first_fast([3, 1, 2]))
 def run(request, tmp_path_factory) -> tuple[int, Path, Path]:
     """A run on arrays: their number of spatial dimensions, their file, and the folder of the run."""
     root = tmp_path_factory.mktemp(f"dims{request.param}")

@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 
+import numpy
 import pytest
 import torch
 import torchvision
@@ -18,17 +19,20 @@ from torch.utils._pytree import tree_leaves
 import lazytorch
 from lazytorch.models import get_model
 from scripts import benchmark
+from scripts.benchmarking import plain_loop, training
 from scripts.benchmarking.depth import Nested, deep, exponent
 from scripts.benchmarking.measure import Comparison, compare
 from scripts.benchmarking.peers import NN_LAZY, autograd_nodes
 from scripts.benchmarking.plot import plot
 from scripts.benchmarking.rows import MODELS, ROWS
+from tests.catalogue import first_fast
 
 
 def comparison(row, model, peer, ratio):
     return Comparison(row, model, peer, "s", ratio, 1.0, ratio, ratio, ratio)
 
 
+@pytest.mark.slow
 def test_a_look_measures_and_tells(capsys):
     assert benchmark.main(["--rows", "build,describe", "--models", "resnet18", "--rounds", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -97,7 +101,7 @@ def test_peers_of_pytorchs_own_lazy_modules_are_the_same_networks(name):
     assert not any(isinstance(each, nn.modules.lazy.LazyModuleMixin) for each in model.modules())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", first_fast(MODELS, 3))
 def test_a_step_has_as_many_autograd_nodes_as_torchvisions(name):
     x = torch.zeros(2, 3, 64, 64)
     assert autograd_nodes(get_model(name)(x)) == autograd_nodes(torchvision.models.get_model(name)(x)) > 50
@@ -116,23 +120,23 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", first_fast(MODELS, 3))
 def test_what_is_built_calls_the_operators_that_torchvisions_calls(name):
     """The reason why eager and compiled calls take as long."""
     x = torch.zeros(2, 3, 64, 64, device="meta")
     ours = lazytorch.materialize(get_model(name).to("meta"), x)
     with torch.device("meta"):
         theirs = torchvision.models.get_model(name)
-    for training in (False, True):
+    for trained in (False, True):
         counts = []
         for model in (ours, theirs):
-            with Operators() as operators, torch.set_grad_enabled(training):
-                y = model.train(training)(x)
-                if training:
+            with Operators() as operators, torch.set_grad_enabled(trained):
+                y = model.train(trained)(x)
+                if trained:
                     y.sum().backward()
             counts.append(operators.counts)
         assert counts[0].total() >= 90
-        if training and "efficientnet" in name:  # torchvision's drop out in place, in a view, whose gradient is copied
+        if trained and "efficientnet" in name:  # torchvision's drop out in place, in a view, whose gradient is copied
             assert counts[0] - counts[1] == Counter({("aten.view", (2, ours.num_features)): 1})
             assert counts[0].total() < counts[1].total()
         else:
@@ -229,3 +233,39 @@ def test_wrong_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit):
         benchmark.main(arguments)
     assert re.search(message, capsys.readouterr().err)
+
+
+TINY = training.Set(["--data", "arrays:FILE"], 4, functools.partial(training.write_random, (1, 16, 16), 10, 5))
+
+
+def test_the_loop_trains_on_the_samples_of_the_script(tmp_path, capsys):
+    assert training.save_samples(["--data", "digits", *training.NO_AUGMENTATION], tmp_path / "digits.npz") == 1797
+    arrays = numpy.load(tmp_path / "digits.npz")
+    assert arrays["train_images"].shape == (1437, 1, 32, 32)
+    assert arrays["val_labels"].shape == (360,)
+    assert abs(arrays["train_images"].mean()) < 1
+    TINY.make(tmp_path / "tiny.npz")
+    plain_loop.train(str(tmp_path / "tiny.npz"), "resnet10t", 4, 3, str(tmp_path))
+    first, second, third = map(float, capsys.readouterr().out.split())
+    assert first < second < third
+    saved = torch.load(tmp_path / "checkpoint.pt")
+    assert saved["model"]["head.classifier.weight"].shape[0] == 4
+    assert saved["model"]["stem.0.norm.num_batches_tracked"] == 9  # three steps an epoch
+    assert len(saved["optimizer"]["state"]) > 0
+
+
+def test_seconds_of_an_epoch_leave_out_the_first():
+    assert training.seconds_per_epoch([100, 103, 108]) == 4
+
+
+@pytest.mark.slow
+def test_the_script_is_compared_with_the_loop(monkeypatch):
+    monkeypatch.setattr(training, "EPOCHS", 2)
+    monkeypatch.setattr(training, "MODEL", "resnet10t")
+    monkeypatch.setitem(training.SETS, "tiny", TINY)
+    with training.contenders("tiny") as (calls, note):
+        (result,) = compare("training", "tiny", calls, 1, lambda: None, note=note)
+    assert result.peer == "plain loop"
+    assert 0 < result.ours < 60
+    assert 0 < result.theirs < 60
+    assert result.note == "an epoch of 15 samples, those of validation included"

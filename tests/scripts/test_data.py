@@ -13,6 +13,7 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import default_collate
 
 from scripts import train
 from scripts.training.data import load
@@ -20,6 +21,8 @@ from scripts.training.errors import RunError
 from scripts.training.loading import EvenBatches
 from scripts.training.reading import read_image
 from scripts.training.samples import Samples
+from tests.scripts import arrays
+from tests.scripts.counted import counted
 from tests.scripts.runs import options_of
 
 
@@ -292,6 +295,38 @@ def test_every_image_comes_once_an_epoch_over_all_processes(count, batch_size, p
     samplers[0].set_epoch(epoch + 1)
     order = [index for batch in samplers[0] for _, index in batch]
     assert order != [index for batch in batches[0] for _, index in batch] or count < 12
+
+
+STILL = ["--shift", "0", "--rotate", "0", "--zoom", "0", "--intensity", "0"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["digits", "augmented", "folder", "lengths", "images", "volumes", "resampled", "labels"]
+)
+def test_a_batch_contains_its_samples(flowers, tmp_path, kind):
+    paths = {dims: tmp_path / f"{dims}.npz" for dims in (1, 2, 3)}
+    for path, shape in zip(paths.values(), ((2, 40), (5, 24, 20), (1, 24, 20, 16)), strict=True):
+        arrays.save(path, arrays.named(shape))
+    images = ["--data", f"arrays:{paths[2]}", "--spatial-dims", "2", "--channels", "first", *STILL]
+    arguments = {
+        "augmented": [],
+        "folder": ["--data", f"folder:{flowers}", *STILL],
+        "lengths": ["--data", f"arrays:{paths[1]}", "--image-size", "64"],
+        "images": images,
+        "resampled": [*images, "--image-size", "30x16"],
+        "volumes": ["--data", f"arrays:{paths[3]}", "--image-size", "32x16x20", *STILL],
+    }
+    given = options_of(*arguments.get(kind, STILL))
+    data = counted(multi_label=True) if kind == "labels" else load(given)
+    for training, source in ((True, data.train), (False, data.val)):
+        separate = Samples(source, data, given, training=training)
+        count = min(len(separate), 5)
+        keys = [(3, (7 * index) % len(separate)) for index in range(count)]
+        samples, labels, indices = separate.__getitems__(keys)
+        assert indices.tolist() == [index for _, index in keys]
+        expected = default_collate([separate[key] for key in keys])
+        torch.testing.assert_close((samples, labels, indices), tuple(expected), rtol=0, atol=0)
+        assert samples.is_contiguous()
 
 
 def test_augmentation_depends_on_seed_epoch_and_index_alone():

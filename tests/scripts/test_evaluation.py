@@ -128,6 +128,7 @@ def stop_in_the_test_split() -> None:
     Classifier.on_test_epoch_start = lambda _: os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_the_test_split_evaluates_it_when_resumed(tmp_path, monkeypatch):
     log, output = tmp_path / "log", tmp_path / "run"
     run = [*PLAIN, "--epochs", "1", "--output", str(output)]

@@ -12,6 +12,7 @@ from torch import nn
 import lazytorch
 from scripts import export
 from scripts.training import checkpoints
+from tests.catalogue import first_fast
 
 pytestmark = [
     # torch.onnx's and onnxscript's own.
@@ -27,7 +28,7 @@ def ours(weights: Path) -> nn.Module:
 
 
 @pytest.mark.parametrize("kind", export.FORMATS)
-@pytest.mark.parametrize("source", ["checkpoint", "last.safetensors"])
+@pytest.mark.parametrize("source", first_fast(["last.safetensors", "checkpoint"]))
 def test_answers_as_the_trained_model(kind, source, whole, tmp_path, capsys):
     path = checkpoints.listed(whole)[0] if source == "checkpoint" else whole / source
     output = tmp_path / f"model{export.FORMATS[kind][1]}"

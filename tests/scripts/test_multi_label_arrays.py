@@ -15,6 +15,7 @@ from scripts.training import checkpoints, pictures
 from scripts.training.data import load
 from scripts.training.metrics import PER_LABEL
 from scripts.training.sources import Data
+from tests.catalogue import first_fast
 from tests.scripts.arrays import SHAPES, save
 from tests.scripts.measured import expected, logits_of, rows_of
 from tests.scripts.runs import LIGHTNING_WARNINGS, KilledError, assert_same, kill_after, options_of, summary_of
@@ -51,7 +52,7 @@ def loaded(path: Path, dims: int) -> Data:
     return load(options_of(*command(path, dims, path)))
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=first_fast([3, 1, 2]))
 def run(request, tmp_path_factory) -> tuple[int, Path, Path]:
     """The number of spatial dimensions, the folder of memory-mapped arrays, and that of the run."""
     root = tmp_path_factory.mktemp(f"multi_label{request.param}")

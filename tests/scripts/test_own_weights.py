@@ -131,6 +131,7 @@ def test_published_weights_are_evaluated_on_as_many_classes_only(tmp_path, monke
     assert "--data: the weights timm are of 1000 classes, got digits with 10." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_model_of_the_weights(run, tmp_path, monkeypatch, capsys):
     """With a tenth of the learning rate, a new classifier for other classes, and the backbone as it was."""
     monkeypatch.chdir(tmp_path)
@@ -159,6 +160,7 @@ def test_fine_tuning_starts_from_the_model_of_the_weights(run, tmp_path, monkeyp
     assert evaluation(Path("runs/flowers"))["input_shape"] == [1, 3, 32, 32]  # grey images in three channels
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The weights 'timm' have 1000 classes")
 def test_the_example_of_the_docs_trains(tmp_path, monkeypatch, capsys):
     """As it stands, on small images; the published weights, which a test cannot download, are random ones."""

@@ -82,6 +82,7 @@ def test_started_by_torchrun_and_stopped_through_it(whole, tmp_path):
     assert_same(output, whole)
 
 
+@pytest.mark.slow
 def test_started_by_slurm(whole, tmp_path):
     processes = forks.start_two([*TWO, "--output", tmp_path / "run"], tmp_path / "log", slurm=True)
     for process in processes:

@@ -161,6 +161,7 @@ def test_same_seed_same_result(digits, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (digits / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_loading_processes_change_nothing_however_they_are_started(tmp_path):
     run = [*SMALL, "--erasing", "0.5"]
