@@ -92,7 +92,7 @@ def test_xxlarge_has_its_own_eps():
 
 
 @pytest.mark.parametrize("options", [{}, {"out_indices": (0, -1)}, {"output_stride": 8}], ids=str)
-@pytest.mark.parametrize("name", ["convnext_atto_ols", "convnextv2_femto", "convnext_tiny"])
+@pytest.mark.parametrize("name", first_fast(["convnext_atto_ols", "convnextv2_femto", "convnext_tiny"]))
 def test_feature_maps_are_those_of_timm(name, options):
     given = {"features_only": True, **options}
     theirs = timm.create_model(name, **given).eval()

@@ -21,6 +21,7 @@ from lazytorch.models import (
     reference_state_dict,
 )
 from scripts import parity
+from tests.catalogue import first_fast
 from tests.families import assert_checkpointing_computes_the_same
 
 NAMES = ["repvgg_a0", "mobileone_s0"]
@@ -234,7 +235,7 @@ def test_weights_there_and_back(name, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"out_indices": (1, -1)}, {"out_indices": (0,)}], ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", first_fast(NAMES))
 def test_feature_maps_are_those_of_timm(name, options):
     backbone, whole = with_weights_of_timm(name)
     theirs = timm.create_model(name, features_only=True, **options)

@@ -27,6 +27,7 @@ from lazytorch.models import (
     resnet18,
 )
 from scripts.parity import randomize
+from tests.catalogue import first_fast
 
 SHAPE = (1, 3, 64, 64)
 # What torchvision, timm and we call one network.
@@ -173,7 +174,11 @@ def test_files_of_every_layout(tmp_path, layout, suffix):
 
 
 @pytest.mark.parametrize(
-    "wrapped", ["module.", "_orig_mod.", "model.", "net.", "module.backbone.", "_orig_mod.module.", "student.0."]
+    "wrapped",
+    first_fast(
+        ["module.", "_orig_mod.module.", "student.0.", "_orig_mod.", "model.", "net.", "module.backbone."],
+        3,
+    ),
 )
 @pytest.mark.parametrize("layout", [None, "torchvision", "timm"])
 @pytest.mark.parametrize("name", ["resnet18", "mnasnet0_5"])

@@ -201,6 +201,7 @@ def test_a_full_disk_says_so_and_spares_what_stood(whole, tmp_path):
     assert_same(output, whole)
 
 
+@pytest.mark.slow
 def test_a_really_full_filesystem(whole, tmp_path, capfd):
     disk = tmp_path / "disk"
     disk.mkdir()

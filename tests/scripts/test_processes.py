@@ -91,6 +91,7 @@ def test_started_by_slurm(whole, tmp_path):
     assert_same(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_is_refused(whole, capsys):
     (whole / "summary.json").rename(whole / "summary")
     try:

@@ -27,6 +27,7 @@ def die_at_sync(number: int) -> None:
     os.fsync = fsync
 
 
+@pytest.mark.slow
 def test_killed_after_its_last_checkpoint_leaves_no_more_files(whole, tmp_path):
     output, log = tmp_path / "run", tmp_path / "log"
     assert forks.finish([*LONG, "--output", output], log, partial(die_after_checkpoint, 48)) == -signal.SIGKILL
