@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from lazytorch import lazify, materialize
 from lazytorch.layers import (
     ConvNormActivation,
+    LazyAdaptiveAvgPool,
     LazyBottleneckBlock,
     LazyConvNormActivation,
+    LazyExpansionConv,
     LazyExpansionPointwiseConv,
     LazyInvertedBottleneck,
     LazyLayerScale,
     LazyLinear,
+    LazyMaxPool,
+    LazyReductionConv,
 )
 from lazytorch.models import (
     Backbone,
@@ -74,6 +78,14 @@ def lazy_layers(block: type[LazyBottleneckBlock]) -> None:
     block(64, 256, strid=2)  # error
     LazyLinear(in_features=3)  # error
     LazyLayerScale("high")  # error
+    LazyMaxPool(3, stride=(1, 2, 2), padding=1)
+    LazyAdaptiveAvgPool((None, 2), spatial_dims=2)
+    LazyExpansionConv(2, kernel_size=3, padding="same")
+    LazyReductionConv(4, 1, bias=False)
+    LazyMaxPool(3, strid=2)  # error
+    LazyAdaptiveAvgPool("1")  # error
+    LazyExpansionConv(2)  # error
+    LazyReductionConv(4, 1, biass=False)  # error
 
 
 def lazified_classes() -> None:

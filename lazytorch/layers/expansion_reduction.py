@@ -1,6 +1,6 @@
 """Lazy convolutions whose output channels are a multiple or a fraction of their input channels."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -10,6 +10,7 @@ from lazytorch.layers.bases import (
     LazyConvExpansionModule,
     LazyConvReductionModule,
 )
+from lazytorch.layers.checks import Sizes
 from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d
 from lazytorch.layers.pointwise import PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import of_rank
@@ -49,6 +50,24 @@ class LazyExpansionConv(LazyConvExpansionModule):
 
     def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
         return of_rank(nn.Conv2d, spatial_dims)(*args, **kwargs)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            expansion_ratio: float,
+            kernel_size: Sizes,
+            stride: Sizes = 1,
+            padding: Sizes | str = 0,
+            dilation: Sizes = 1,
+            groups: int = 1,
+            bias: bool = True,
+            padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+            device: Any = None,
+            dtype: Any = None,
+            *,
+            spatial_dims: int | None = None,
+        ) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -149,6 +168,24 @@ class LazyReductionConv(LazyConvReductionModule):
 
     def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
         return of_rank(nn.Conv2d, spatial_dims)(*args, **kwargs)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            reduction_ratio: float,
+            kernel_size: Sizes,
+            stride: Sizes = 1,
+            padding: Sizes | str = 0,
+            dilation: Sizes = 1,
+            groups: int = 1,
+            bias: bool = True,
+            padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+            device: Any = None,
+            dtype: Any = None,
+            *,
+            spatial_dims: int | None = None,
+        ) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED)

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import nn
 
@@ -101,6 +101,12 @@ class LazyAdaptiveAvgPool(_LazyOfRank):
 
     layer = nn.AdaptiveAvgPool2d
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, output_size: int | tuple[int | None, ...] | None, *, spatial_dims: int | None = None
+        ) -> None: ...
+
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.AdaptiveMaxPool2d)
 class LazyAdaptiveMaxPool(_LazyOfRank):
@@ -118,6 +124,16 @@ class LazyAdaptiveMaxPool(_LazyOfRank):
     """
 
     layer = nn.AdaptiveMaxPool2d
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            output_size: int | tuple[int | None, ...] | None,
+            return_indices: bool = False,
+            *,
+            spatial_dims: int | None = None,
+        ) -> None: ...
 
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.AvgPool2d)
@@ -137,6 +153,20 @@ class LazyAvgPool(_LazyOfRank):
 
     layer = nn.AvgPool2d
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            kernel_size: int | tuple[int, ...],
+            stride: int | tuple[int, ...] | None = None,
+            padding: int | tuple[int, ...] = 0,
+            ceil_mode: bool = False,
+            count_include_pad: bool = True,
+            divisor_override: int | None = None,
+            *,
+            spatial_dims: int | None = None,
+        ) -> None: ...
+
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.MaxPool2d)
 class LazyMaxPool(_LazyOfRank):
@@ -154,6 +184,20 @@ class LazyMaxPool(_LazyOfRank):
     """
 
     layer = nn.MaxPool2d
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            kernel_size: int | tuple[int, ...],
+            stride: int | tuple[int, ...] | None = None,
+            padding: int | tuple[int, ...] = 0,
+            dilation: int | tuple[int, ...] = 1,
+            return_indices: bool = False,
+            ceil_mode: bool = False,
+            *,
+            spatial_dims: int | None = None,
+        ) -> None: ...
 
 
 @create_lazy_signature(optional=["spatial_dims"], target=nn.ZeroPad2d)
