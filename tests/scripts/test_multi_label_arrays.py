@@ -95,7 +95,7 @@ def test_killed_and_resumed_ends_bitwise_equal(run, tmp_path, monkeypatch):
     assert_same(tmp_path / "run", output)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", first_fast(["safetensors", "onnx", "torch-export"]))
 def test_export_has_the_outputs_of_the_weights(run, tmp_path, kind):
     _, _, output = run
     file = tmp_path / f"model{export.FORMATS[kind][1]}"
@@ -104,6 +104,10 @@ def test_export_has_the_outputs_of_the_weights(run, tmp_path, kind):
         import onnx
 
         content = {each.key: each.value for each in onnx.load(file).metadata_props}["lazytorch"]
+    elif kind == "torch-export":
+        extra = {"lazytorch": ""}
+        torch.export.load(file, extra_files=extra)
+        content = extra["lazytorch"]
     else:
         with safetensors.safe_open(file, "pt") as exported:
             content = exported.metadata()["lazytorch"]
