@@ -14,6 +14,7 @@ from scripts.training.options import Options
 from scripts.training.preprocessing import Preprocessing
 from scripts.training.sources import Data, Source
 
+AT_ONCE = 32 * 2**20  # bytes of samples that are prepared at once
 Key = tuple[int, int]  # an epoch and a sample's index
 
 
@@ -64,18 +65,24 @@ class Samples(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
         return sample.as_subclass(Tensor), self.source.labels[index], index
 
     def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch of samples, labels and indices; without augmentation, samples of one size are prepared at once."""
+        """A batch of samples, labels and indices."""
         indices = [index for _, index in keys]
         labels = torch.as_tensor(numpy.array([self.source.labels[index] for index in indices]))
-        if self.random:
-            samples = torch.stack([self[key][0] for key in keys])
-        else:
-            read = [self.read(index) for index in indices]
-            if len({(each.shape, each.dtype) for each in read}) == 1:
-                samples = self.prepare(torch.stack(read))
-            else:
-                samples = torch.stack([self.prepare(each) for each in read])
+        samples = torch.stack([self[key][0] for key in keys]) if self.random else self.prepared(indices)
         return samples.as_subclass(Tensor), labels, torch.tensor(indices)
+
+    def prepared(self, indices: list[int]) -> Tensor:
+        """Samples without random changes; neighbours of one size are prepared at once, unless they are large."""
+        done, waiting = [], []
+        for index in indices:
+            sample = self.read(index)
+            if waiting:
+                same = (sample.shape, sample.dtype) == (waiting[0].shape, waiting[0].dtype)
+                if not same or len(waiting) * sample.nbytes >= AT_ONCE:
+                    done.append(self.prepare(torch.stack(waiting)))
+                    waiting = []
+            waiting.append(sample)
+        return torch.cat([*done, self.prepare(torch.stack(waiting))])
 
     def read(self, index: int) -> Tensor:
         """The sample as the source has it; a grey photograph has as many channels as those in colour."""

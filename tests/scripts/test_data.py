@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from scripts import train
+from scripts.training import samples as samples_module
 from scripts.training.data import load
 from scripts.training.errors import RunError
 from scripts.training.loading import EvenBatches
@@ -327,6 +328,17 @@ def test_a_batch_contains_its_samples(flowers, tmp_path, kind):
         expected = default_collate([separate[key] for key in keys])
         torch.testing.assert_close((samples, labels, indices), tuple(expected), rtol=0, atol=0)
         assert samples.is_contiguous()
+
+
+def test_few_large_samples_are_in_memory_at_once(monkeypatch):
+    monkeypatch.setattr(samples_module, "AT_ONCE", 3 * 3 * 16 * 16 * 4)  # three images
+    data, given, sizes = counted(), options_of(*STILL), []
+    images = Samples(data.val, data, given, training=False)
+    prepare = images.prepare
+    images.prepare = lambda batch: sizes.append(len(batch)) or prepare(batch)
+    batch = images.__getitems__([(0, index) for index in range(8)])[0]
+    assert sizes == [3, 3, 2]
+    torch.testing.assert_close(batch, torch.stack([images[0, index][0] for index in range(8)]), rtol=0, atol=0)
 
 
 def test_augmentation_depends_on_seed_epoch_and_index_alone():
