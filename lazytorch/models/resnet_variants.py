@@ -30,7 +30,7 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import NAMES, ResNet
-from lazytorch.models.resnets import SENET, D, grouped
+from lazytorch.models.resnet_options import SENET, D, grouped
 from lazytorch.models.stems import ceil_max_pool
 
 # fmt: off

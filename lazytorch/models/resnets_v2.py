@@ -17,7 +17,7 @@ from torch import nn
 from lazytorch.layers import LazyPreActivationBlock, StdConv2d
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import ResNet
-from lazytorch.models.resnets import D, T
+from lazytorch.models.resnet_options import D, T
 from lazytorch.models.stems import zero_padded_max_pool
 
 # fmt: off
