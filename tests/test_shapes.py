@@ -275,7 +275,10 @@ def test_concatenation_has_the_shape_of_a_real_call(args):
         shapes = type(args[0])(shape_of(mode, each) for each in args[0])
         found = outcome(torch.cat, (shapes, *args[1:]), {})
     expected = outcome(torch.cat, args, {})
-    assert found in (expected, RuntimeError) if isinstance(expected, type) else found == expected
+    if isinstance(expected, type):  # for no tensors, torch 2.8 raises another one in its meta kernel
+        assert found in (expected, RuntimeError, ValueError)
+    else:
+        assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -157,9 +157,11 @@ class Backbone(Trunk):
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in vars(self).get("_modules", ()):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
             self._refuse_name(name)
-        return super().__getattr__(name)
+            raise
 
     def _refuse_name(self, name: str) -> None:
         """Raise an error for an attribute of other libraries' networks, unless a user's class has such a module."""
