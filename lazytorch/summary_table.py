@@ -215,7 +215,7 @@ class Summary(TableOfLayers):
         def bar(value: int, total: int) -> str:
             width = f"{100 * value / max(total, 1):.1f}%"
             filled = f'<div style="background: #4c72b0; height: 0.8em; width: {width}"></div>'
-            whole = f'<div style="display: inline-block; width: 60%">{filled}</div>'  # the text stands beside it
+            whole = f'<div style="display: inline-block; width: 60%">{filled}</div>'  # the text is next to the bar
             return f'<td style="min-width: 12em; text-align: left">{whole} {share(value, total)}</td>'
 
         rows = "".join(

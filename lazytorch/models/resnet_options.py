@@ -1,4 +1,4 @@
-"""Options of ``ResNet`` that several files of names share, called as in timm's names: D is that of ``resnet50d``."""
+"""Options of ``ResNet`` by their letters in timm's names, for every file of names: D has those of ``resnet50d``."""
 
 from functools import partial
 from typing import Any

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Comparison", "compare", "cpu_seconds", "geometric_mean", "run_process", "seconds"]
+__all__ = ["Comparison", "compare", "cpu_seconds", "geometric_mean", "run_python", "seconds"]
 
 
 class Comparison(NamedTuple):
@@ -88,11 +88,16 @@ def geometric_mean(ratios: list[float]) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
-def run_process(code: str, *arguments: str) -> str:
-    """The output of a new Python process that runs ``code``; it may cache bytecode, as for an installed package."""
+def run_python(*arguments: str, **variables: str) -> str:
+    """The output of a new Python process; it may cache bytecode, as for an installed package.
+
+    Args:
+        *arguments: Of the command line.
+        **variables: Environment variables, beside those of this process.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env={**environment, **variables}
     )
     if done.returncode:
         raise RuntimeError(f"A process that was to be measured failed:\n{done.stderr}")
@@ -102,6 +107,6 @@ def run_process(code: str, *arguments: str) -> str:
 def cpu_seconds(code: str) -> float:
     """CPU seconds (user and system) of a new Python process that runs ``code``."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run_process(code)
+    run_python("-c", code)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

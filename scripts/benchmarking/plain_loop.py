@@ -1,4 +1,4 @@
-"""A training loop of plain PyTorch, the peer of scripts/train.py; it prints the time at the end of each epoch."""
+"""A training loop of plain PyTorch, the peer of scripts/train.py."""
 
 import sys
 import time
@@ -15,6 +15,8 @@ __all__ = ["train"]
 
 def train(file: str, name: str, batch_size: int, epochs: int, folder: str) -> None:
     """Train a model of the zoo with AdamW; validate and save a checkpoint after each epoch.
+
+    Print a line for each epoch: the time at its end, the training loss and the training and validation accuracies.
 
     Args:
         file: A .npz file: ``train_images`` and ``val_images`` (samples, channels, *spatial), standardized, of the size
@@ -33,7 +35,7 @@ def train(file: str, name: str, batch_size: int, epochs: int, folder: str) -> No
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(training) // batch_size)
     for _ in range(epochs):
         model.train()
-        total = right = 0.0
+        loss_sum, right, validated = 0.0, 0, 0
         for samples, labels in DataLoader(training, batch_size, shuffle=True):
             logits = model(samples)
             loss = F.cross_entropy(logits, labels)
@@ -41,14 +43,15 @@ def train(file: str, name: str, batch_size: int, epochs: int, folder: str) -> No
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += loss.item() * len(samples)
+            loss_sum += loss.item() * len(samples)
             right += (logits.argmax(1) == labels).sum().item()
         model.eval()
         with torch.inference_mode():
             for samples, labels in DataLoader(validation, batch_size):
-                right += (model(samples).argmax(1) == labels).sum().item()
+                validated += (model(samples).argmax(1) == labels).sum().item()
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, f"{folder}/checkpoint.pt")
-        print(time.time(), flush=True)
+        accuracies = right / len(training), validated / len(validation)
+        print(time.time(), loss_sum / len(training), *accuracies, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torchvision.models.resnet import Bottleneck
 import lazytorch
 from lazytorch.models import MobileNet, ResNet, Stage, get_model, optimize_for_inference, references
 from scripts.benchmarking import training
-from scripts.benchmarking.measure import cpu_seconds, run_process, seconds
+from scripts.benchmarking.measure import cpu_seconds, run_python, seconds
 from scripts.benchmarking.peers import NN_LAZY, autograd_nodes, draw_once, timm_model, torchvision_model
 
 __all__ = ["ALL_TABLES", "MODELS", "ROWS", "Contenders", "Row"]
@@ -65,7 +65,10 @@ class Row(NamedTuple):
 
 
 def images(device: str) -> torch.Tensor:
-    """A batch for the rows that run networks: 8 images; 128 on an accelerator, where 8 would measure the host alone."""
+    """A batch for the rows that run networks: 8 images on the CPU, 128 on an accelerator.
+
+    With 8, an accelerator waits for Python, and the rows would measure Python.
+    """
     return torch.randn(8 if device == "cpu" else 128, *IMAGE[1:], device=device)
 
 
@@ -181,7 +184,7 @@ print(status("VmHWM") - before, held)
 
 def peak(what: str, name: str) -> tuple[float, float]:
     """The growth of the peak resident memory of a new process, and the size that it is compared with, in bytes."""
-    grown, beside = map(float, run_process(PEAK, name, what).split())
+    grown, beside = map(float, run_python("-c", PEAK, name, what).split())
     return grown, beside
 
 
@@ -251,7 +254,7 @@ def sweep(name: str, device: str) -> Iterator[Contenders]:
 def importing(name: str, device: str) -> Iterator[Contenders]:
     def measure(package: str) -> float:
         code = f"import time; start = time.perf_counter(); import {package}; print(time.perf_counter() - start)"
-        return float(run_process(code))
+        return float(run_python("-c", code))
 
     yield Contenders({"ours": partial(measure, "lazytorch"), "torch": partial(measure, "torch")})
 

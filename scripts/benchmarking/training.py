@@ -3,9 +3,6 @@
 Both train, validate and save a checkpoint in each epoch.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +13,17 @@ from typing import NamedTuple
 import numpy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from scripts.benchmarking import plain_loop
+from scripts.benchmarking.measure import run_python
 from scripts.training.command_line import parse
 from scripts.training.data import load
 from scripts.training.samples import Samples
 
 __all__ = ["SETS", "contenders"]
 
-ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).resolve().parents[1] / "train.py"
+# With two threads on two cores, an epoch takes one of two times at random, which differ by a factor of 1.8.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 NO_AUGMENTATION = ["--shift", "0", "--rotate", "0", "--zoom", "0", "--intensity", "0"]
 
 
@@ -66,21 +67,10 @@ def seconds_per_epoch(times: list[float]) -> float:
     return (times[-1] - times[0]) / (len(times) - 1)
 
 
-def run(*command: str) -> str:
-    """The output of a new process with one thread: with two on two cores, an epoch takes one of two times at random."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
-    if done.returncode:
-        raise RuntimeError(f"A process that was to be measured failed:\n{done.stderr}")
-    return done.stdout
-
-
 def by_script(command: list[str]) -> float:
     """Seconds an epoch of the script, by the times in its TensorBoard log."""
     with tempfile.TemporaryDirectory() as folder:
-        run("scripts/train.py", *command, "--output", folder)
+        run_python(str(SCRIPT), *command, "--output", folder, **ONE_THREAD)
         events = EventAccumulator(f"{folder}/tensorboard").Reload().Scalars("val_accuracy")
     return seconds_per_epoch([each.wall_time for each in events])
 
@@ -89,8 +79,8 @@ def by_loop(file: Path, batch_size: int) -> float:
     """Seconds an epoch of the loop."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = [str(file), MODEL, str(batch_size), str(EPOCHS), folder]
-        times = run("-m", "scripts.benchmarking.plain_loop", *arguments)
-    return seconds_per_epoch(list(map(float, times.split())))
+        lines = run_python(plain_loop.__file__, *arguments, **ONE_THREAD).splitlines()
+    return seconds_per_epoch([float(line.split()[0]) for line in lines])
 
 
 def save_samples(command: list[str], file: Path) -> int:

@@ -35,22 +35,19 @@ class Changes(NamedTuple):
         erasing: Probability that a box is set to the mean.
     """
 
-    crop: float
-    shift: float
-    rotation: float
-    zoom: float
-    flip: float
-    flipped: tuple[int, ...]
-    intensity: float
-    noise: float
-    erasing: float
+    crop: float = 1.0
+    shift: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    flip: float = 0.0
+    flipped: tuple[int, ...] = ()
+    intensity: float = 0.0
+    noise: float = 0.0
+    erasing: float = 0.0
 
     def any(self) -> bool:
         amounts = (self.shift, self.rotation, self.zoom, self.flip, self.intensity, self.noise, self.erasing)
         return self.crop < 1 or max(amounts) > 0
-
-
-NO_CHANGES = Changes(1, 0, 0, 0, 0, (), 0, 0, 0)
 
 
 def changes(options: Options, spatial_dims: int, *, photographs: bool) -> Changes:

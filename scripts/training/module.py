@@ -95,7 +95,7 @@ class Classifier(lightning.LightningModule):
 
     def evaluated_state(self) -> dict[str, Any]:
         """The weights and buffers of the evaluated model, whole, on the first process."""
-        if not self.sharded:  # what follows looks every parameter up, several times
+        if not self.sharded:  # faster than the function below, which looks up every parameter several times
             return {name: value.detach().cpu() for name, value in self.evaluated.state_dict().items()}
         return get_model_state_dict(self.evaluated, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 

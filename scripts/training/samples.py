@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scripts.training import augmentation_images
-from scripts.training.augmentation import NO_CHANGES, Augmentation, changes
+from scripts.training.augmentation import Augmentation, Changes, changes
 from scripts.training.errors import RunError
 from scripts.training.options import Options
 from scripts.training.preprocessing import Preprocessing
@@ -40,7 +40,7 @@ class Samples(Dataset[tuple[Tensor, int | numpy.ndarray, int]]):
         self.augment = None
         if isinstance(data.image_size, int):
             self.prepare: Callable[[Tensor], Tensor] = augmentation_images.for_photographs(
-                used if self.random else NO_CHANGES,
+                used if self.random else Changes(),
                 data.image_size,
                 data.mean,
                 data.deviation,

@@ -246,8 +246,10 @@ def test_the_loop_trains_on_the_samples_of_the_script(tmp_path, capsys):
     assert abs(arrays["train_images"].mean()) < 1
     TINY.make(tmp_path / "tiny.npz")
     plain_loop.train(str(tmp_path / "tiny.npz"), "resnet10t", 4, 3, str(tmp_path))
-    first, second, third = map(float, capsys.readouterr().out.split())
-    assert first < second < third
+    lines = [list(map(float, line.split())) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][0] < lines[1][0] < lines[2][0]
+    assert lines[0][1] > lines[2][1] > 0  # the training loss
+    assert all(0 <= accuracy <= 1 for line in lines for accuracy in line[2:])
     saved = torch.load(tmp_path / "checkpoint.pt")
     steps = next(value for name, value in saved["model"].items() if name.endswith("num_batches_tracked"))
     assert saved["model"]["head.classifier.weight"].shape[0] == 4
