@@ -305,6 +305,7 @@ STILL = ["--shift", "0", "--rotate", "0", "--zoom", "0", "--intensity", "0"]
     "kind", ["digits", "augmented", "folder", "lengths", "images", "volumes", "resampled", "labels"]
 )
 def test_a_batch_contains_its_samples(flowers, tmp_path, kind):
+    save(flowers / "train/rose/1.png", size=(30, 50))  # the others have 40 x 32 pixels
     paths = {dims: tmp_path / f"{dims}.npz" for dims in (1, 2, 3)}
     for path, shape in zip(paths.values(), ((2, 40), (5, 24, 20), (1, 24, 20, 16)), strict=True):
         arrays.save(path, arrays.named(shape))
@@ -322,7 +323,7 @@ def test_a_batch_contains_its_samples(flowers, tmp_path, kind):
     for training, source in ((True, data.train), (False, data.val)):
         separate = Samples(source, data, given, training=training)
         count = min(len(separate), 5)
-        keys = [(3, (7 * index) % len(separate)) for index in range(count)]
+        keys = [(3, (11 * index) % len(separate)) for index in range(count)]
         samples, labels, indices = separate.__getitems__(keys)
         assert indices.tolist() == [index for _, index in keys]
         expected = default_collate([separate[key] for key in keys])
