@@ -174,14 +174,15 @@ def alike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     """
     drawn: dict[object, list[tuple[Tensor, Tensor]]] = {}
     for key, value in ours.items():
-        mine, other = value.double().flatten(), theirs[key].double().flatten()
-        if (other == other[0]).all():
-            if not torch.equal(mine, other):
+        other = theirs[key]
+        if (other == other.flatten()[0]).all():
+            if not torch.equal(value.flatten(), other.flatten()):
                 return False
         else:
-            drawn.setdefault(key if len(mine) >= MANY else value.shape, []).append((mine, other))
+            drawn.setdefault(key if value.numel() >= MANY else value.shape, []).append((value, other))
     for pairs in drawn.values():
-        mine, other = (torch.cat(values) for values in zip(*pairs, strict=True))
+        # Double precision of one group at a time: of a whole network it would not fit in memory.
+        mine, other = (torch.cat([each.double().flatten() for each in values]) for values in zip(*pairs, strict=True))
         # The standard errors of the means and standard deviations of both samples, relative to the standard deviation.
         bound = STANDARD_ERRORS * (2 / len(mine)) ** 0.5
         if not (mine.mean() - other.mean()).abs() <= bound * other.std():
@@ -216,19 +217,8 @@ def difference(ours: Backbone, theirs: nn.Module, source: str, size: int) -> dic
     x = torch.randn(2, 3, size, size)
     as_there = reference_state_dict(ours, source)
     there = dict(zip(ours.state_dict(), as_there, strict=True))
-    found: dict[str, float] = {}
-    for training in (False, True):
-        mode = "training" if training else "evaluation"
-        passes = [one_pass(network.train(training), x) for network in (ours, theirs)]
-        (output, gradients), (expected, expected_gradients) = passes
-        gradients = {there.get(key, key): value for key, value in gradients.items()}
-        for key in gradients.keys() & expected_gradients.keys():  # a linear layer may be a convolution there
-            gradients[key] = gradients[key].reshape(expected_gradients[key].shape)
-        found[f"output in {mode}"] = relative([(output, expected)])
-        found[f"gradient in {mode}"] = max(
-            relative([(gradients.get(key), value)], least=scale_of_weight(key, expected_gradients))
-            for key, value in expected_gradients.items()
-        )
+    found = difference_of_pass(ours.eval(), theirs.eval(), there, x)
+    found |= difference_of_pass(ours.train(), theirs.train(), there, x)
     odd = torch.randn(1, 3, *[size + 11 - size % 2] * 2)
     with torch.no_grad(), contextlib.suppress(RuntimeError):  # some references do not run at odd sizes
         expected = theirs.eval()(odd)
@@ -239,6 +229,33 @@ def difference(ours: Backbone, theirs: nn.Module, source: str, size: int) -> dic
     return found
 
 
+def difference_of_pass(ours: nn.Module, theirs: nn.Module, there: dict[str, str], x: Tensor) -> dict[str, float]:
+    """The largest relative differences of outputs and gradients; ``there`` are the names of our entries there.
+
+    Their gradients are compared as they are computed, because those of two networks may not fit in memory.
+    """
+    gradients: dict[str, Tensor] = {}
+    output = one_pass(ours, x, lambda key, value: gradients.update({there.get(key, key): value}))
+    largest = {key: float(value.abs().max()) for key, value in gradients.items()}
+    worst = 0.0
+
+    def compare_gradient(key: str, expected: Tensor) -> None:
+        nonlocal worst
+        value = gradients.pop(key, None)
+        if value is not None and value.numel() == expected.numel():  # a linear layer may be a convolution there
+            value = value.reshape(expected.shape)
+        # Before a BatchNorm, the gradient of a bias is rounding errors: it is compared with that of its layer's weight.
+        least = largest.get(f"{key.removesuffix('bias')}weight", 0.0) if key.endswith(".bias") else 0.0
+        worst = max(worst, relative([(value, expected)], least))
+
+    expected = one_pass(theirs, x, compare_gradient)
+    mode = "training" if ours.training else "evaluation"
+    return {
+        f"output in {mode}": relative([(output, expected)]),
+        f"gradient in {mode}": float("inf") if gradients else worst,
+    }
+
+
 def output_of(network: nn.Module, x: Tensor) -> Tensor | None:
     """The output, None if the network does not run."""
     try:
@@ -247,22 +264,27 @@ def output_of(network: nn.Module, x: Tensor) -> Tensor | None:
         return None
 
 
-def one_pass(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Output, and gradients by name; that of the input is called ``input``."""
+def one_pass(network: nn.Module, x: Tensor, take_gradient: Callable[[str, Tensor], None]) -> Tensor:
+    """Output; the gradients are given to a function by their names, that of the input is called ``input``."""
     torch.manual_seed(2)
     x = x.clone().requires_grad_()
+
+    def taking(key: str) -> Callable[[Tensor], None]:
+        def take(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            take_gradient(key, parameter.grad)
+            parameter.grad = None
+
+        return take
+
+    leaves = {"input": x, **dict(network.named_parameters())}
+    handles = [value.register_post_accumulate_grad_hook(taking(key)) for key, value in leaves.items()]
     output = network(x)
     weights = torch.linspace(-1, 1, output.numel()).view_as(output)
     (output * weights).sum().backward()
-    gradients = {key: value.grad for key, value in network.named_parameters()}
-    network.zero_grad()
-    return output.detach(), {"input": x.grad, **gradients}  # pyright: ignore[reportReturnType]
-
-
-def scale_of_weight(key: str, gradients: dict[str, Tensor]) -> float:
-    """For a bias, the largest gradient of its layer's weight: before a BatchNorm, a bias has but rounding errors."""
-    weight = gradients.get(f"{key.removesuffix('bias')}weight") if key.endswith(".bias") else None
-    return 0.0 if weight is None else float(weight.abs().max())
+    for handle in handles:
+        handle.remove()
+    return output.detach()
 
 
 def relative(pairs: Iterable[tuple[Tensor | None, Tensor]], least: float = 0.0) -> float:
