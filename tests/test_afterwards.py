@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import lazytorch
 from lazytorch import LazyModule, is_lazy, lazify, materialize
 from tests.modules import Block, LazyBlock, every_depth, image
 
@@ -113,9 +114,23 @@ def test_same_autograd_nodes():
 
 def test_package_needs_torch_alone():
     code = (
-        "import sys, torch; before = set(sys.modules); import lazytorch; "
+        "import sys, torch; before = set(sys.modules); import lazytorch, lazytorch.models; "
         "print({name.split('.')[0] for name in set(sys.modules) - before} - {'lazytorch', 'torch'} - "
         "set(sys.stdlib_module_names))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "set()"
+
+
+def test_networks_are_imported_when_they_are_first_used():
+    code = (
+        "import sys, lazytorch; before = 'lazytorch.models' in sys.modules; "
+        "print(before, 'models' in dir(lazytorch), lazytorch.models.list_models('resnet18'))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "False True ['resnet18']"
+
+
+def test_attribute_that_the_package_does_not_have():
+    with pytest.raises(AttributeError, match=r"^module 'lazytorch' has no attribute 'materialise'$"):
+        lazytorch.materialise  # noqa: B018

@@ -1,5 +1,6 @@
 """Rules: convert names of a model's state to those of torchvision and timm."""
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ class Rule(NamedTuple):
     """One line of ``Rules``.
 
     Attributes:
-        ours: The pattern for the start of our name.
+        ours: The start of our name, with ``S``, ``B`` and ``*``.
         theirs: The reference name, with expressions in braces.
         like: The shape of the reference's tensor, with ``"*"`` for a size that is computed from our tensor; empty for
             our shape.
@@ -24,7 +25,7 @@ class Rule(NamedTuple):
         absent: The block must have none of these parts.
     """
 
-    ours: re.Pattern[str]
+    ours: str
     theirs: str
     like: tuple[int | str, ...]
     present: set[str]
@@ -121,7 +122,7 @@ class Rules:
 
     def _apply(self, model: nn.Module, key: str) -> tuple[str, tuple[int | str, ...], bool]:
         if key not in self.found:
-            matches = [(rule, rule.ours.fullmatch(key)) for rule in self.rules]
+            matches = [(rule, pattern_of(rule.ours).fullmatch(key)) for rule in self.rules]
             self.found[key] = [(rule, match) for rule, match in matches if match is not None]
         for rule, match in self.found[key]:
             known = variables(model, key, match.groupdict())
@@ -140,15 +141,21 @@ def parsed(line: list[str]) -> Rule:
     like = given.get("like", "*")
     if not theirs or given.keys() - {"if", "unless", "like"} or not re.fullmatch(LIKE, like):
         raise ValueError(f"Rules: a line must be 'ours theirs', then if=, unless= or like=, got {' '.join(line)!r}.")
-    pattern = re.escape(ours).replace(r"\*", r"(?P<any>[^.]+)")
-    pattern = re.sub(r"\b([SB])\b", r"(?P<\1>\\d+)", pattern)
     return Rule(
-        re.compile(rf"{pattern}(?P<rest>\..+)?"),
+        ours,
         theirs,
         tuple(int(size) if size.isdigit() else size for size in like.split("x")) if "like" in given else (),
         set(filter(None, given.get("if", "").split("|"))),
         set(filter(None, given.get("unless", "").split("|"))),
     )
+
+
+@functools.cache
+def pattern_of(ours: str) -> re.Pattern[str]:
+    """The pattern of the entries that a rule for ``ours`` names; compiled when it is needed, to keep imports fast."""
+    pattern = re.escape(ours).replace(r"\*", r"(?P<any>[^.]+)")
+    pattern = re.sub(r"\b([SB])\b", r"(?P<\1>\\d+)", pattern)
+    return re.compile(rf"{pattern}(?P<rest>\..+)?")
 
 
 def variables(model: nn.Module, key: str, matched: Mapping[str, str | None]) -> dict[str, Any]:
