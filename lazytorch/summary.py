@@ -1,6 +1,7 @@
 """summary: output shapes, parameters and multiply-accumulates (MACs) of every layer, without changing the model."""
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -166,42 +167,40 @@ class Recorder:
         while entered is not module:  # a call that raised, in a forward that caught the error
             entered, before = self.running.pop()
         self.macs[module] = self.macs.get(module, 0) + self.mode.macs - before
-        shapes: list[tuple[int, ...]] = []
-        map_tensors(lambda tensor: shapes.append(tuple(tensor.shape)), output)
-        self.output_shapes[module] = shapes
+        shapes = self.output_shapes[module] = []
+        if isinstance(output, Tensor):
+            shapes.append(tuple(output.shape))
+        else:
+            map_tensors(lambda tensor: shapes.append(tuple(tensor.shape)), output)
 
     def rows(self, model: nn.Module) -> tuple[list[LayerSummary], int]:
         """The row of every module of ``model``, and the number of its trainable parameters."""
         layers: list[LayerSummary] = []
+        # The numbers of elements and of trainable elements of each parameter, by the parameter's id, by module.
         counts: dict[nn.Module, dict[int, tuple[int, int]]] = {}
-        for name, each in model.named_modules():
-            parameters, _ = map(sum, zip((0, 0), *count_values(each, counts).values(), strict=True))
-            if isinstance(each, Block):
-                layers += [layer.below(name) for layer in each.layers]
-            else:
-                shapes, macs = self.output_shapes.get(each, []), self.macs.get(each, 0)
-                layers.append(LayerSummary(name, type(each).__name__, shapes, parameters, macs))
-        return layers, sum(trainable for _, trainable in counts[model].values())
 
+        def add(name: str, module: nn.Module) -> dict[int, tuple[int, int]]:
+            if module in counts:
+                return counts[module]
+            counted = counts[module] = {}
+            if isinstance(module, Block):
+                layers.extend(layer.below(name) for layer in module.layers)
+                if module.layers:
+                    counted[id(module)] = module.layers[0].parameters, module.trainable
+                return counted
+            shapes, macs = self.output_shapes.get(module, []), self.macs.get(module, 0)
+            row = LayerSummary(name, type(module).__name__, shapes, 0, macs)
+            layers.append(row)
+            for key, part in module._modules.items():
+                if part is not None:
+                    counted.update(add(f"{name}.{key}" if name else key, part))
+            for each in module._parameters.values():
+                if each is not None:
+                    counted[id(each)] = each.numel(), each.numel() * each.requires_grad
+            row.parameters = sum(elements for elements, _ in counted.values())
+            return counted
 
-def count_values(module: nn.Module, counts: dict[nn.Module, dict[int, tuple[int, int]]]) -> dict[int, tuple[int, int]]:
-    """The number of elements, and of trainable elements, of each parameter of ``module``, by the parameter's id.
-
-    Args:
-        module: The module.
-        counts: Results by module; used for modules that were counted before, and extended.
-    """
-    if module not in counts:
-        counted = counts[module] = {}
-        for part in module._modules.values():
-            if part is not None:
-                counted.update(count_values(part, counts))
-        for each in module._parameters.values():
-            if each is not None:
-                counted[id(each)] = each.numel(), each.numel() * each.requires_grad
-        if isinstance(module, Block) and module.layers:
-            counted[id(module)] = module.layers[0].parameters, module.trainable
-    return counts[module]
+        return layers, sum(trainable for _, trainable in add("", model).values())
 
 
 class Block(nn.Module):
@@ -239,11 +238,11 @@ class Block(nn.Module):
         else:
             mode.macs += found[0][0].macs
         layers, self.trainable = found
-        before = [layer.macs for layer in self.layers] or [0] * len(layers)
-        self.layers = [layer.below("") for layer in layers]
-        for layer, macs in zip(self.layers, before, strict=True):
-            layer.macs += macs
-        self.first = x if self.first is None else self.first
+        if self.first is None:
+            self.first, self.layers = x, layers
+        else:
+            pairs = zip(layers, self.layers, strict=True)
+            self.layers = [dataclasses.replace(layer, macs=layer.macs + before.macs) for layer, before in pairs]
         with without_shapes():
             return mode.like(given, layers[0].output_shapes[0])
 

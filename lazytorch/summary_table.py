@@ -41,7 +41,7 @@ class LayerSummary:
 
     def below(self, name: str) -> "LayerSummary":
         """A copy of this row for the same module inside a module called ``name``."""
-        inner = ".".join(filter(None, (name, self.name)))
+        inner = f"{name}.{self.name}" if name and self.name else name or self.name
         return LayerSummary(inner, self.kind, list(self.output_shapes), self.parameters, self.macs)
 
     @property
