@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -13,10 +13,7 @@ from lazytorch.layers.residual import ResidualBlock, squeeze
 from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
+from lazytorch.signature import create_lazy_signature, without_first
 
 __all__ = ["BasicBlock", "LazyBasicBlock"]
 
@@ -144,7 +141,5 @@ class LazyBasicBlock(LazyConvInChannelModule, BasicBlock):
         torch.Size([2, 128, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(BasicBlock.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(BasicBlock.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

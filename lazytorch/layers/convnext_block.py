@@ -1,7 +1,7 @@
 """The block of ConvNeXt."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,10 +16,7 @@ from lazytorch.layers.residual import branch
 from lazytorch.layers.rules import checked
 from lazytorch.layers.rules import norm_layer as norm_rule
 from lazytorch.layers.same_padding import SamePadding
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
+from lazytorch.signature import create_lazy_signature, without_first
 
 __all__ = ["ConvNeXtBlock", "LazyConvNeXtBlock"]
 
@@ -170,7 +167,5 @@ class LazyConvNeXtBlock(LazyConvInChannelModule, ConvNeXtBlock):
         torch.Size([2, 32, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(ConvNeXtBlock.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(ConvNeXtBlock.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,7 +1,7 @@
 """The universal inverted bottleneck block of MobileNetV4."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -12,10 +12,7 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.residual import LinearResidual, squeeze
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import eager_twin
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
+from lazytorch.signature import create_lazy_signature, without_first
 
 __all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]
 
@@ -151,7 +148,5 @@ class LazyUniversalInvertedBottleneck(LazyConvInChannelModule, UniversalInverted
         torch.Size([2, 24, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(UniversalInvertedBottleneck.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(UniversalInvertedBottleneck.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
