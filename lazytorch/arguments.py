@@ -12,18 +12,6 @@ from torch import nn
 
 from lazytorch._lazy.show import show
 
-__all__ = [
-    "INPUT_CHANNELS",
-    "Rule",
-    "ValueRules",
-    "close_to",
-    "explained",
-    "of_torch",
-    "readable",
-    "rules_of",
-    "with_signature",
-]
-
 T = TypeVar("T", bound=type)
 # A rule is called with the name and the value of an argument and its owner, the module under construction. It raises an
 # error if the value is wrong. A rule for several arguments is called with the owner and their values.

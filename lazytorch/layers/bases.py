@@ -12,15 +12,6 @@ from lazytorch.layers.checks import positive
 from lazytorch.lazify import first_tensor
 from lazytorch.lazy_module import LazyModule, describe, target_class
 
-__all__ = [
-    "LazyConv2dExpansionModule",
-    "LazyConv2dInChannelModule",
-    "LazyConv2dReductionModule",
-    "LazyConvExpansionModule",
-    "LazyConvInChannelModule",
-    "LazyConvReductionModule",
-]
-
 P = ParamSpec("P")
 
 if TYPE_CHECKING:

@@ -15,8 +15,6 @@ from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["BasicBlock", "LazyBasicBlock"]
-
 
 @checked(
     {("mid_channels", "groups"): divides, ("out_channels", "groups"): divides},

@@ -17,8 +17,6 @@ from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
-
 
 def splits_alone(owner: object, splits: int, reduce_ratio: int, spatial_layer: object) -> None:
     """The rule of ``splits``: several splits exclude ``reduce_ratio`` and ``spatial_layer``."""

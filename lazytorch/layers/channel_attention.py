@@ -11,8 +11,6 @@ from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["EfficientChannelAttention", "LazyEfficientChannelAttention"]
-
 
 @checked(kernel_size=odd_number)
 class EfficientChannelAttention(nn.Module):

@@ -10,8 +10,6 @@ from lazytorch.layers.rules import checked
 from lazytorch.lazify import Lazified
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["ChannelNorm", "LazyChannelNorm"]
-
 
 @checked(eps=positive)
 class ChannelNorm(nn.LayerNorm):

@@ -15,35 +15,6 @@ from torch import nn
 from lazytorch._lazy.show import show
 from lazytorch.arguments import Rule
 
-__all__ = [
-    "Padding",
-    "Sizes",
-    "above",
-    "along",
-    "at_least",
-    "choice",
-    "divides",
-    "each",
-    "flag",
-    "fraction",
-    "fraction_below_one",
-    "largest",
-    "module",
-    "number",
-    "odd",
-    "odd_number",
-    "optional",
-    "padding",
-    "positive",
-    "positive_sizes",
-    "positive_whole",
-    "several",
-    "sizes",
-    "strided_same",
-    "who",
-    "whole",
-]
-
 Sizes = int | Sequence[int]  # one number, or one for each spatial dimension
 Padding = Sizes | str | None
 

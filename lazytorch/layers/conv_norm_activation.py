@@ -12,8 +12,6 @@ from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["ConvNormActivation", "LazyConvNormActivation"]
-
 
 @checked({("out_channels", "groups"): divides, ("padding", "stride"): strided_same})
 class ConvNormActivation(NamedSequential):

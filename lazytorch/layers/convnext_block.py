@@ -18,8 +18,6 @@ from lazytorch.layers.rules import norm_layer as norm_rule
 from lazytorch.layers.same_padding import SamePadding
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["ConvNeXtBlock", "LazyConvNeXtBlock"]
-
 
 @checked(kernel_size=odd, hidden_norm=norm_rule, layer_scale=number)
 class ConvNeXtBlock(nn.Module):

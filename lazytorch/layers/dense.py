@@ -15,8 +15,6 @@ from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["DenseLayer", "LazyDenseLayer", "LazyNormActivation", "NormActivation"]
-
 
 @checked()
 class NormActivation(NamedSequential):

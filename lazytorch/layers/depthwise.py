@@ -12,8 +12,6 @@ from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["DepthwiseConv", "DepthwiseConv2d", "LazyDepthwiseConv", "LazyDepthwiseConv2d"]
-
 
 @checked({("padding", "stride"): strided_same})
 class DepthwiseConv(ConvNormActivation):

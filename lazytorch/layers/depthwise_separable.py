@@ -14,8 +14,6 @@ from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["DepthSepConv", "DepthSepConv2d", "LazyDepthSepConv", "LazyDepthSepConv2d"]
-
 
 @checked({("padding", "stride"): strided_same})
 class DepthSepConv(NamedSequential):

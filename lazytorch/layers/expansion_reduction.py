@@ -18,21 +18,6 @@ from lazytorch.layers.pointwise import PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import of_rank
 from lazytorch.signature import create_lazy_signature
 
-__all__ = [
-    "LazyExpansionConv",
-    "LazyExpansionConv2d",
-    "LazyExpansionDepthSepConv",
-    "LazyExpansionDepthSepConv2d",
-    "LazyExpansionPointwiseConv",
-    "LazyExpansionPointwiseConv2d",
-    "LazyReductionConv",
-    "LazyReductionConv2d",
-    "LazyReductionDepthSepConv",
-    "LazyReductionDepthSepConv2d",
-    "LazyReductionPointwiseConv",
-    "LazyReductionPointwiseConv2d",
-]
-
 INFERRED = ("in_channels", "out_channels")
 
 

@@ -13,8 +13,6 @@ from lazytorch.arguments import Rule
 from lazytorch.layers.checks import who
 from lazytorch.lazy_module import LazyModule
 
-__all__ = ["factory", "maker", "refusal_of_call"]
-
 
 def maker(example: str) -> Rule:
     """The rule of a class or function that returns a layer; its parameters are not checked.

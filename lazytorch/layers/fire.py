@@ -13,8 +13,6 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["FireModule", "LazyFireModule"]
-
 
 def even(name: str, value: Any, owner: object) -> None:
     """The rule of output channels, of which each of two convolutions computes one half."""

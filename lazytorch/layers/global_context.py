@@ -14,8 +14,6 @@ from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["GlobalContext", "LazyGlobalContext"]
-
 
 @checked(squeeze_channels=positive_whole)
 class GlobalContext(nn.Module):

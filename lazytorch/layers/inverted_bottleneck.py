@@ -15,13 +15,6 @@ from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = [
-    "FusedInvertedBottleneck",
-    "InvertedBottleneck",
-    "LazyFusedInvertedBottleneck",
-    "LazyInvertedBottleneck",
-]
-
 
 def require_groups(block: nn.Module, channels: int, group_size: int) -> None:
     if channels % group_size:

@@ -10,8 +10,6 @@ from lazytorch.layers.rules import checked
 from lazytorch.lazify import Lazified
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LayerScale", "LazyLayerScale"]
-
 
 @checked(initial_value=number)
 class LayerScale(nn.Module):

@@ -7,8 +7,6 @@ from torch import nn
 from lazytorch.lazify import Lazified
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LazyLinear"]
-
 
 @create_lazy_signature(exclude=["in_features"])
 class LazyLinear(Lazified, nn.Linear, inferred={"in_features": -1}):

@@ -13,8 +13,6 @@ from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LazyMixedConv", "MixedConv"]
-
 
 def in_parts(channels: int, parts: int) -> list[int]:
     """The channels of each part."""

@@ -17,8 +17,6 @@ from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["Branches", "LazyMultiBranchConv", "MultiBranchConv"]
-
 
 class Branches(nn.ModuleDict):
     """The branches of a ``MultiBranchConv``. Stochastic depth drops all branches except ``identity``."""

@@ -12,8 +12,6 @@ from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LazyPointwiseConv", "LazyPointwiseConv2d", "PointwiseConv", "PointwiseConv2d"]
-
 
 @checked({("out_channels", "groups"): divides})
 class PointwiseConv(ConvNormActivation):

@@ -15,8 +15,6 @@ from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LazyPreActivationBlock", "PreActivationBlock"]
-
 
 @checked({("mid_channels", "groups"): divides}, kernel_size=odd, shortcut=shortcut_layer, basic=flag, always=flag)
 class PreActivationBlock(nn.Module):

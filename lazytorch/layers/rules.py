@@ -22,8 +22,6 @@ from lazytorch.layers.checks import (
 )
 from lazytorch.layers.factories import factory, refusal_of_call
 
-__all__ = ["RULES", "activation_layer", "checked", "norm_layer", "shortcut_layer"]
-
 T = TypeVar("T", bound=type)
 
 norm_layer = factory("channels", example="nn.BatchNorm2d")

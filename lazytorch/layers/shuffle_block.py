@@ -14,8 +14,6 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LazyShuffleBlock", "ShuffleBlock"]
-
 
 def even(name: str, value: Any, owner: object) -> None:
     """The rule of output channels, of which each of two branches computes one half."""

@@ -18,8 +18,6 @@ from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LazySelectiveKernelConv", "LazySplitAttentionConv", "SelectiveKernelConv", "SplitAttentionConv"]
-
 
 def parts(x: Tensor, count: int) -> list[Tensor]:
     """The parts of the channels; ``torch.fx`` traces indices, and no loop over what ``chunk`` returns."""

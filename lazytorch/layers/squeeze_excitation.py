@@ -13,8 +13,6 @@ from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LazySqueezeExcitation", "SqueezeExcitation"]
-
 
 def whole_or_function(name: str, value: Any, owner: object) -> None:
     """The rule of a number of channels, or a function of the channels of the input."""

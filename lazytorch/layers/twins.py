@@ -13,8 +13,6 @@ from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, Lazy
 from lazytorch.lazify import lazify
 from lazytorch.lazy_module import LazyModule, target_class
 
-__all__ = ["eager_twin", "lazy_twin"]
-
 POOLS = {each.layer: each for each in (LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool)}
 
 

@@ -14,8 +14,6 @@ from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature, without_first
 
-__all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]
-
 
 def odd_or_none(name: str, value: Sizes, owner: object) -> None:
     """The rule of the size of a kernel: odd, or 0 for no convolution."""
