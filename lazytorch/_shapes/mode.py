@@ -9,6 +9,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lazytorch import _torch
-from lazytorch._init.initialize import initialize_postponed
+from lazytorch._init.initialize import initialize_postponed, thread_local
 from lazytorch._shapes.rules import RULES
 from lazytorch._shapes.shape_tensor import META, REAL, ShapeTensor, shape_tensor
 from lazytorch.errors import ShapeInferenceError
@@ -63,7 +64,6 @@ class ShapeMode(TorchFunctionMode):
         self.macs = 0
         self.counted: dict[int, float] = {}
         self.protected: set[int] = set()
-        self.paused = False
         self.fake_mode: Any = None
         self.fakes: dict[int, tuple[Tensor, Any]] = {}  # tensors and their fake tensors, by id
 
@@ -80,7 +80,7 @@ class ShapeMode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.paused or func in METADATA or func in DATA:
+        if current_mode() is not self or func in METADATA or func in DATA:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "__set__" or func in RESHAPES:
@@ -188,15 +188,6 @@ def current_mode() -> ShapeMode | None:
     return getattr(_local, "mode", None)
 
 
-@contextlib.contextmanager
-def without_shapes() -> Iterator[None]:
+def without_shapes() -> AbstractContextManager[None]:
     """Disable this thread's mode in this block, so that new tensors are real."""
-    mode = current_mode()
-    if mode is None or mode.paused:
-        yield
-        return
-    mode.paused = True
-    try:
-        yield
-    finally:
-        mode.paused = False
+    return thread_local(_local, "mode", None)
