@@ -120,11 +120,11 @@ def known_function(function: F) -> F:
 def is_known(value: Any) -> bool:
     """Whether ``value``, and everything in it, runs only code of torch.nn and lazytorch.layers if it is called."""
     if isinstance(value, functools.partial):
-        return all(map(is_known, (value.func, *value.args, *value.keywords.values())))
+        value = (value.func, value.args, value.keywords)
+    if isinstance(value, dict):
+        value = tuple(value.values())
     if isinstance(value, (tuple, list)):
         return all(map(is_known, value))
-    if isinstance(value, dict):
-        return all(map(is_known, value.values()))
     try:
         return not callable(value) or value in known
     except TypeError:  # it has no hash
