@@ -92,11 +92,10 @@ class BasicBlock(ResidualBlock):
         spatial_dims: int = 2,
     ) -> None:
         input_dilation = dilation if input_dilation is None else input_dilation
-        fits = largest(stride) == 1 and in_channels == out_channels and input_dilation == dilation
+        reduces = largest(stride) > 1 or input_dilation != dilation
+        fits = in_channels == out_channels and not reduces
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
-        blur = (
-            eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None
-        )
+        blur = eager_twin(anti_aliasing) if anti_aliasing and reduces else None
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         super().__init__(
             {

@@ -119,11 +119,10 @@ class BottleneckBlock(ResidualBlock):
     ) -> None:
         first = mid_channels // reduce_ratio
         input_dilation = dilation if input_dilation is None else input_dilation
-        fits = largest(stride) == 1 and in_channels == out_channels and input_dilation == dilation
+        reduces = largest(stride) > 1 or input_dilation != dilation
+        fits = in_channels == out_channels and not reduces
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
-        blur = (
-            eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None
-        )
+        blur = eager_twin(anti_aliasing) if anti_aliasing and reduces else None
         strides = (1, stride if blur is None else 1)
         if stride_first and blur is None:
             strides, input_dilation = (stride, 1), dilation

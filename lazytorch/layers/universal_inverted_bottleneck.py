@@ -1,6 +1,7 @@
 """The universal inverted bottleneck block of MobileNetV4."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -108,31 +109,21 @@ class UniversalInvertedBottleneck(LinearResidual):
         blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
         step = stride if blur is None else 1
 
-        def depthwise(
-            channels: int, side: Sizes, step: Sizes, activation: Callable[[], nn.Module] | None
-        ) -> nn.Module | None:
-            return (
-                DepthwiseConv(channels, side, step, dilation=dilation, activation=activation, **common)
-                if side
-                else None
-            )
-
-        def blurred(channels: int, here: bool) -> nn.Module | None:
-            return blur(channels, stride, spatial_dims=spatial_dims) if blur is not None and here else None
-
-        super().__init__(
-            {
-                "start": depthwise(in_channels, start_kernel_size, 1 if kernel_size else step, None),
-                "start_blur": blurred(in_channels, not kernel_size),
-                "expand": PointwiseConv(in_channels, mid_channels, activation=activation, **common),
-                "depthwise": depthwise(mid_channels, kernel_size, step, activation),
-                "blur": blurred(mid_channels, bool(kernel_size)),
-                "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
-                "project": PointwiseConv(mid_channels, out_channels, activation=None, **common),
-            },
-            shortcut and largest(stride) == 1 and in_channels == out_channels,
-            drop_path_rate,
-        )
+        depthwise = partial(DepthwiseConv, dilation=dilation, **common)
+        layers: dict[str, nn.Module | None] = {}
+        if start_kernel_size:
+            layers["start"] = depthwise(in_channels, start_kernel_size, 1 if kernel_size else step, activation=None)
+        if blur is not None and not kernel_size:
+            layers["start_blur"] = blur(in_channels, stride, spatial_dims=spatial_dims)
+        layers["expand"] = PointwiseConv(in_channels, mid_channels, activation=activation, **common)
+        if kernel_size:
+            layers["depthwise"] = depthwise(mid_channels, kernel_size, step, activation=activation)
+        if blur is not None and kernel_size:
+            layers["blur"] = blur(mid_channels, stride, spatial_dims=spatial_dims)
+        layers["se"] = squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims)
+        layers["project"] = PointwiseConv(mid_channels, out_channels, activation=None, **common)
+        has_shortcut = shortcut and largest(stride) == 1 and in_channels == out_channels
+        super().__init__(layers, has_shortcut, drop_path_rate)
 
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
