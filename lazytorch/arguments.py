@@ -57,10 +57,7 @@ INPUT_CHANNELS = ("in_channels", "in_chans", "channels")
 
 def rules_of(cls: type[nn.Module]) -> ValueRules:
     """The rules for the arguments of a class: its own, or those that all classes of torch.nn share."""
-    rules = getattr(cls.__init__, "rules", None)
-    if rules is not None:
-        return rules
-    return of_torch if cls.__module__ in OF_TORCH else {}
+    return getattr(cls.__init__, "rules", of_torch if cls.__module__ in OF_TORCH else {})
 
 
 def with_signature(

@@ -133,12 +133,7 @@ def sizes(rule: Rule) -> Rule:
     return of_each
 
 
-_each_positive_whole = sizes(positive_whole)
-
-
-def positive_sizes(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be a positive whole number, or one for each spatial dimension."""
-    return value if type(value) is int and value > 0 else _each_positive_whole(name, value, owner)
+positive_sizes = sizes(positive_whole)
 
 
 def odd(name: str, value: Any, owner: object) -> Any:

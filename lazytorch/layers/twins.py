@@ -43,9 +43,9 @@ def lazy_twin(layer: Callable[..., Any]) -> Callable[..., Any]:
     parameters = inspect.signature(layer).parameters
     if "in_channels" not in parameters:
         return layer
-    inferred: dict[str, Any] = {"in_channels": 1} | (
-        {"spatial_dims": spatial_dims} if "spatial_dims" in parameters else {}
-    )
+    inferred: dict[str, Any] = {"in_channels": 1}
+    if "spatial_dims" in parameters:
+        inferred["spatial_dims"] = spatial_dims
     return lazify(layer, **inferred)
 
 
