@@ -13,7 +13,6 @@ __all__ = [
     "disable_current_modes",
     "disable_torch_function",
     "disabled_torch_function",
-    "dispatch_mode",
     "fake_tensor",
     "has_any_global_hook",
     "len_torch_dispatch_stack",
@@ -47,7 +46,6 @@ disable_torch_function = optional("torch._C", "DisableTorchFunction")
 disabled_torch_function = optional("torch._C", "_disabled_torch_function_impl")
 # materialize and summary compute the output shapes of operators that have no rule in lazytorch/_shapes.
 fake_tensor = optional("torch._subclasses", "fake_tensor")
-dispatch_mode = optional("torch.utils._python_dispatch", "TorchDispatchMode")
 
 
 def graph_break() -> None:

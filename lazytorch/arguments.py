@@ -12,18 +12,6 @@ from torch import nn
 
 from lazytorch._lazy.show import show
 
-__all__ = [
-    "INPUT_CHANNELS",
-    "Rule",
-    "ValueRules",
-    "close_to",
-    "explained",
-    "of_torch",
-    "readable",
-    "rules_of",
-    "with_signature",
-]
-
 T = TypeVar("T", bound=type)
 # A rule is called with the name and the value of an argument and its owner, the module under construction. It raises an
 # error if the value is wrong. A rule for several arguments is called with the owner and their values.
@@ -69,10 +57,7 @@ INPUT_CHANNELS = ("in_channels", "in_chans", "channels")
 
 def rules_of(cls: type[nn.Module]) -> ValueRules:
     """The rules for the arguments of a class: its own, or those that all classes of torch.nn share."""
-    rules = getattr(cls.__init__, "rules", None)
-    if rules is not None:
-        return rules
-    return of_torch if cls.__module__ in OF_TORCH else {}
+    return getattr(cls.__init__, "rules", of_torch if cls.__module__ in OF_TORCH else {})
 
 
 def with_signature(
@@ -190,42 +175,25 @@ class AsWritten(str):
     __repr__ = str.__str__
 
 
-class Readable(Signature):
-    """A signature that shows default values as in code, without memory addresses."""
-
-    def __repr__(self) -> str:
-        return f"<Signature {self}>"
+class ReadableParameter(Parameter):
+    """A parameter that shows its default value as in code, without memory addresses."""
 
     def __str__(self) -> str:
         return str(self.shown())
 
-    def format(self, **options: Any) -> str:
-        """As ``Signature.format`` of Python 3.13."""
-        return self.shown().format(**options)  # pyright: ignore[reportAttributeAccessIssue]
+    def _format(self, **options: Any) -> str:
+        """What ``Signature.format`` of Python 3.14 calls instead of ``str``."""
+        return self.shown()._format(**options)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def shown(self) -> Signature:
-        return Signature(map(shown, self.parameters.values()), return_annotation=self.return_annotation)  # pyright: ignore[reportArgumentType]
-
-
-class ReadableParameter(Parameter):
-    """A parameter of a ``Readable``."""
-
-    def __str__(self) -> str:
-        return str(shown(self))
+    def shown(self) -> Parameter:
+        default = self.default if self.default is Parameter.empty else AsWritten(show(self.default))
+        return Parameter(self.name, self.kind, default=default, annotation=self.annotation)
 
 
-def shown(parameter: Parameter) -> Parameter:
-    default = parameter.default
-    default = default if default is Parameter.empty else AsWritten(show(default))
-    return Parameter(parameter.name, parameter.kind, default=default, annotation=parameter.annotation)
-
-
-def readable(signature: Signature) -> Readable:
-    """``signature``, as a ``Readable``."""
-    return Readable(
-        [
-            ReadableParameter(each.name, each.kind, default=each.default, annotation=each.annotation)
-            for each in signature.parameters.values()
-        ],
-        return_annotation=signature.return_annotation,
-    )
+def readable(signature: Signature) -> Signature:
+    """``signature``, with parameters that are readable."""
+    parameters = [
+        ReadableParameter(each.name, each.kind, default=each.default, annotation=each.annotation)
+        for each in signature.parameters.values()
+    ]
+    return signature.replace(parameters=parameters)

@@ -5,26 +5,29 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_overloads
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_overloads
 
 from torch import nn
 
 from lazytorch.arguments import close_to, rules_of, with_signature
-from lazytorch.lazy_module import target_class
+from lazytorch.lazy_module import LazyModule, target_class
 
-__all__ = ["create_lazy_signature"]
+__all__ = ["create_lazy_signature", "without_first"]
 
 P = ParamSpec("P")
 T = TypeVar("T", bound=type[nn.Module])
 VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
-if TYPE_CHECKING:
 
-    def without_first(
-        init: Callable[Concatenate[Any, Any, P], None], /
-    ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
-        """Type of a lazy class's constructor: that of its target without the first parameter."""
-        ...
+def without_first(
+    init: Callable[Concatenate[Any, Any, P], None], /
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+    """Decorator that makes a constructor that of ``LazyModule``, with the parameters of ``init`` without the first.
+
+    Type checkers read these parameters; ``create_lazy_signature`` sets them at run time.
+    """
+    constructor: Any = LazyModule.__init__
+    return lambda declared: constructor
 
 
 def create_lazy_signature(

@@ -120,11 +120,11 @@ def known_function(function: F) -> F:
 def is_known(value: Any) -> bool:
     """Whether ``value``, and everything in it, runs only code of torch.nn and lazytorch.layers if it is called."""
     if isinstance(value, functools.partial):
-        return all(map(is_known, (value.func, *value.args, *value.keywords.values())))
+        value = (value.func, value.args, value.keywords)
+    if isinstance(value, dict):
+        value = tuple(value.values())
     if isinstance(value, (tuple, list)):
         return all(map(is_known, value))
-    if isinstance(value, dict):
-        return all(map(is_known, value.values()))
     try:
         return not callable(value) or value in known
     except TypeError:  # it has no hash
@@ -213,19 +213,17 @@ class Initialization:
     def __call__(self) -> None:
         initialize([self])
 
-    def pieces(self, except_for: Collection[int]) -> list[Piece]:
+    def pieces(self, except_for: Collection[int]) -> Iterator[Piece]:
         """The tensors to fill, each with its own seed; large parameters are split into pieces."""
-        pieces: list[Piece] = []
         for name, (tensor, each) in self.fills.items():
             if tensor.is_meta or id(tensor) in except_for:
                 continue
             stream, flat = mix(self.seed, name), tensor.detach()
             if tensor.device.type != "cpu" or tensor.numel() <= PIECE or not tensor.is_contiguous():
-                pieces.append((flat, each, stream))
+                yield flat, each, stream
                 continue
-            split = flat.view(-1).split(PIECE)
-            pieces += [(piece, each, mix(stream, str(index))) for index, piece in enumerate(split)]
-        return pieces
+            for index, piece in enumerate(flat.view(-1).split(PIECE)):
+                yield piece, each, mix(stream, str(index))
 
 
 def initialize(those: Iterable[Initialization], except_for: Collection[int] = ()) -> None:

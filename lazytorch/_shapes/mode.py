@@ -9,6 +9,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lazytorch import _torch
-from lazytorch._init.initialize import initialize_postponed
+from lazytorch._init.initialize import initialize_postponed, thread_local
 from lazytorch._shapes.rules import RULES
 from lazytorch._shapes.shape_tensor import META, REAL, ShapeTensor, shape_tensor
 from lazytorch.errors import ShapeInferenceError
@@ -63,7 +64,6 @@ class ShapeMode(TorchFunctionMode):
         self.macs = 0
         self.counted: dict[int, float] = {}
         self.protected: set[int] = set()
-        self.paused = False
         self.fake_mode: Any = None
         self.fakes: dict[int, tuple[Tensor, Any]] = {}  # tensors and their fake tensors, by id
 
@@ -80,7 +80,7 @@ class ShapeMode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.paused or func in METADATA or func in DATA:
+        if current_mode() is not self or func in METADATA or func in DATA:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "__set__" or func in RESHAPES:
@@ -107,27 +107,30 @@ class ShapeMode(TorchFunctionMode):
             if given.get("running_mean") is None:
                 return torch.empty_like(given["input"])
             args, kwargs = (), given | {IN_TRAINING[func]: False}
-        if _torch.fake_tensor is None or _torch.dispatch_mode is None:
+        if _torch.fake_tensor is None:
             return func(*args, **kwargs)
         if self.fake_mode is None:
-            self.fake_mode = _torch.fake_tensor.FakeTensorMode()
-            self.everything_fake = everything_fake(self.fake_mode)
-        shapes: dict[int, Tensor] = {}
+            self.fake_mode = _torch.fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
+        originals: dict[int, Tensor] = {}
 
         def fake(tensor: Tensor) -> Tensor:
             is_shape = type(tensor) is ShapeTensor
-            if not is_shape and not (type(tensor) in REAL and tensor.is_meta):
+            if not is_shape and type(tensor) not in REAL:
                 return tensor
             if id(tensor) not in self.fakes:
                 device, plain = tensor.device if is_shape else self.device, tensor.detach().as_subclass(Tensor)
-                self.fakes[id(tensor)] = tensor, _torch.fake_tensor.FakeTensor(self.fake_mode, plain, device)
+                if plain.is_meta:
+                    made = _torch.fake_tensor.FakeTensor(self.fake_mode, plain, device)
+                else:
+                    made = self.fake_mode.from_tensor(tensor)
+                self.fakes[id(tensor)] = tensor, made
             made = self.fakes[id(tensor)][1]
-            shapes[id(made)] = tensor
+            originals[id(made)] = tensor
             return made
 
         args, kwargs = map_tensors(fake, args), map_tensors(fake, kwargs)
         try:
-            with self.fake_mode, self.everything_fake, self.counting():
+            with self.fake_mode, self.counting():
                 result = func(*args, **kwargs)
         except (
             _torch.fake_tensor.DataDependentOutputException,
@@ -137,7 +140,8 @@ class ShapeMode(TorchFunctionMode):
                 f"{self.owner}: the forward must not depend on the values in tensors, as only their shapes are known, "
                 f"got {error.func}. Call the model on a real batch instead."
             ) from error
-        return map_tensors(lambda each: shapes.get(id(each), each), result)
+        # An in-place operator must return the original tensor, so that ``self.count += 1`` keeps the buffer.
+        return map_tensors(lambda each: originals.get(id(each), each), result)
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
@@ -158,27 +162,6 @@ class ShapeMode(TorchFunctionMode):
     def of(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> ShapeTensor:
         """A contiguous tensor of that shape."""
         return shape_tensor(torch.empty(shape, dtype=dtype, device=META), device)
-
-
-def everything_fake(fake_mode: Any) -> Any:
-    """A mode that passes fake copies of parameters and buffers to operators, so that the originals are not changed."""
-
-    class EverythingFake(_torch.dispatch_mode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            real: dict[int, Tensor] = {}
-
-            def fake(tensor: Tensor) -> Tensor:
-                if isinstance(tensor, _torch.fake_tensor.FakeTensor):
-                    return tensor
-                made = fake_mode.from_tensor(tensor)
-                real[id(made)] = tensor
-                return made
-
-            result = func(*map_tensors(fake, args), **map_tensors(fake, kwargs or {}))
-            # An in-place operator must return the original tensor, so that ``self.count += 1`` keeps the buffer.
-            return map_tensors(lambda each: real.get(id(each), each), result)
-
-    return EverythingFake()
 
 
 def is_autocast() -> bool:
@@ -205,15 +188,6 @@ def current_mode() -> ShapeMode | None:
     return getattr(_local, "mode", None)
 
 
-@contextlib.contextmanager
-def without_shapes() -> Iterator[None]:
+def without_shapes() -> AbstractContextManager[None]:
     """Disable this thread's mode in this block, so that new tensors are real."""
-    mode = current_mode()
-    if mode is None or mode.paused:
-        yield
-        return
-    mode.paused = True
-    try:
-        yield
-    finally:
-        mode.paused = False
+    return thread_local(_local, "mode", None)

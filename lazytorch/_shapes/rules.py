@@ -5,8 +5,8 @@ valid arguments, and contiguous, non-empty tensors of one dtype on one device. O
 FakeTensorMode is used instead.
 """
 
-import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,21 +75,12 @@ def group_norm(
     return shapes.like(input, input.shape) if fits else None
 
 
-def elementwise(func: Callable[..., Any]) -> Callable[..., ShapeTensor | None]:
-    """The rule of an elementwise function, which may have a parameter ``inplace``."""
-    try:
-        names = list(inspect.signature(func).parameters)
-    except ValueError:  # built-in functions have neither a signature nor ``inplace``
-        names = []
-    position = names.index("inplace") - 1 if "inplace" in names else None
-
-    def rule(shapes: "ShapeMode", input: Any, *args: Any, **kwargs: Any) -> ShapeTensor | None:
-        if not is_plain(input) or "out" in kwargs:
-            return None
-        by_position = position is not None and len(args) > position and args[position]
-        return input if by_position or kwargs.get("inplace") else shapes.like(input, input.shape)
-
-    return rule
+def elementwise(shapes: "ShapeMode", input: Any, *args: Any, **kwargs: Any) -> ShapeTensor | None:
+    """The rule of an elementwise function; ``inplace``, if it has it, is its last parameter."""
+    if not is_plain(input) or "out" in kwargs:
+        return None
+    inplace = kwargs.get("inplace", bool(args) and args[-1] is True)
+    return input if inplace else shapes.like(input, input.shape)
 
 
 def dropout(
@@ -136,17 +127,21 @@ def layer_norm(
     return shapes.like(input, input.shape) if fits else None
 
 
-def channels_moved(shapes: "ShapeMode", input: Any, source: Any, destination: Any) -> ShapeTensor | None:
-    """The rule of ``movedim`` that moves the channels to the end and back, or dimension 2, after groups, to 1.
+def contiguous(func: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule of a function that returns views. They are contiguous here, so that the next operators have rules.
 
-    The result is contiguous here, but not in a real call, where the next layers run in channels-last memory format.
-    The shapes are the same.
+    In a real call the next layers of a network run in channels-last memory format; the shapes are the same.
     """
-    if (source, destination) not in ((1, -1), (-1, 1), (2, 1)) or not is_plain(input) or input.dim() < 2:
-        return None
-    sizes = list(input.shape)
-    sizes.insert(destination if destination > 0 else len(sizes), sizes.pop(source))
-    return shapes.like(input, sizes)
+
+    def rule(shapes: "ShapeMode", input: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_plain(input):
+            return None
+        result = func(input, *args, **kwargs)
+        if isinstance(result, Tensor):
+            return shapes.like(input, result.shape)
+        return tuple(shapes.like(input, view.shape) for view in result)
+
+    return rule
 
 
 def in_place(shapes: "ShapeMode", input: Any, *numbers: Any) -> ShapeTensor | None:
@@ -166,12 +161,6 @@ def count(shapes: "ShapeMode", input: Any) -> float | None:
     if id(input) not in shapes.counted:
         return None
     return shapes.counted[id(input)] + (0.0 if input.is_meta else float(input))
-
-
-def type_name(shapes: "ShapeMode", input: Any) -> str | None:
-    prefix, name = "torch", torch.empty(0, dtype=input.dtype, device="cpu").type().rpartition(".")[2]
-    kind = input.device.type
-    return f"{prefix}.{name}" if kind == "cpu" else f"{prefix}.{kind}.{name}"
 
 
 def on_meta(func: Callable[..., Any]) -> Callable[..., Tensor | None]:
@@ -200,28 +189,6 @@ def concatenate(shapes: "ShapeMode", tensors: Any, dim: int = 0) -> ShapeTensor 
     return shapes.like(first, (*before, sum(each.size(dim) for each in tensors), *after))
 
 
-def split(shapes: "ShapeMode", input: Any, sizes: Any, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
-    """The rule of ``split`` with the sizes of the parts. They are contiguous here, but views in a real call."""
-    if (
-        not isinstance(sizes, (tuple, list))
-        or not is_plain(input)
-        or type(dim) is not int
-        or not 0 <= dim < input.dim()
-    ):
-        return None
-    if {*map(type, sizes)} != {int} or min(sizes) < 1 or sum(sizes) != input.size(dim):
-        return None
-    before, after = input.shape[:dim], input.shape[dim + 1 :]
-    return tuple(shapes.like(input, (*before, size, *after)) for size in sizes)
-
-
-def chunk(shapes: "ShapeMode", input: Any, chunks: int, dim: int = 0) -> tuple[ShapeTensor, ...] | None:
-    """The rule of ``chunk`` into equal parts."""
-    if type(chunks) is not int or chunks < 1 or type(dim) is not int or not 0 <= dim < input.dim():
-        return None
-    return split(shapes, input, [input.size(dim) // chunks] * chunks, dim)
-
-
 def empty(shapes: "ShapeMode", size: Any, *, dtype: torch.dtype, device: torch.device) -> ShapeTensor | None:
     return shapes.of(size, dtype, device) if type(size) is tuple and type(device) is torch.device else None
 
@@ -233,7 +200,7 @@ ELEMENTWISE = [
 VIEWS = {Tensor.transpose, Tensor.unflatten, Tensor.unsqueeze, Tensor.view}
 ON_META = [torch.flatten, Tensor.flatten, Tensor.view_as, *VIEWS]
 RULES: dict[Any, Callable[..., Any]] = {
-    **{getattr(torch, f"conv{dims}d"): convolution(dims) for dims in (1, 2, 3)},
+    **{getattr(torch, f"conv{dims}d"): partial(convolution, dims) for dims in (1, 2, 3)},
     F.linear: linear,
     torch.bmm: batched_products,
     Tensor.softmax: softmax,
@@ -242,26 +209,22 @@ RULES: dict[Any, Callable[..., Any]] = {
     F.layer_norm: layer_norm,
     F.dropout: dropout,
     F.pad: pad,
-    **{func: elementwise(func) for func in ELEMENTWISE},
+    **dict.fromkeys(ELEMENTWISE, elementwise),
     Tensor.add: broadcast,
     Tensor.mul: broadcast,
     Tensor.div: broadcast,
     Tensor.mean: reduction,
     torch.linalg.vector_norm: reduction,
-    Tensor.movedim: channels_moved,
-    Tensor.type: type_name,
     Tensor.__float__: count,
     Tensor.add_: add_in_place,
     Tensor.bernoulli_: in_place,
     Tensor.div_: in_place,
     **{func: on_meta(func) for func in ON_META},
-    **{getattr(F, f"max_pool{dims}d"): pool(dims) for dims in (1, 2, 3)},
-    **{getattr(F, f"avg_pool{dims}d"): average_pool(dims) for dims in (1, 2, 3)},
-    **{
-        getattr(F, f"adaptive_{kind}_pool{dims}d"): adaptive_pool(dims) for kind in ("avg", "max") for dims in (1, 2, 3)
-    },
+    **{getattr(F, f"max_pool{dims}d"): partial(pool, dims) for dims in (1, 2, 3)},
+    **{getattr(F, f"avg_pool{dims}d"): partial(average_pool, dims) for dims in (1, 2, 3)},
+    **{getattr(F, f"adaptive_avg_pool{dims}d"): partial(adaptive_pool, dims) for dims in (1, 2, 3)},
+    **{getattr(F, f"adaptive_max_pool{dims}d"): partial(adaptive_pool, dims) for dims in (1, 2, 3)},
     torch.cat: concatenate,
-    Tensor.split: split,
-    Tensor.chunk: chunk,
+    **{func: contiguous(func) for func in (Tensor.chunk, Tensor.movedim, Tensor.split)},
     torch.empty: empty,
 }

@@ -1,8 +1,10 @@
-"""Shape rules of sliding windows: convolutions and poolings, and of padding."""
+"""Shape rules of sliding windows, convolutions and poolings, in ``dims`` spatial dimensions, and of padding."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from torch.nn import functional as F
 
 from lazytorch._shapes.shape_tensor import ShapeTensor, is_plain, require_one_dtype
 
@@ -38,97 +40,83 @@ def output_sizes(sizes: Sequence[int], *window: Sizes, ceil_mode: bool = False) 
     return output if min(output) > 0 and set(map(type, output)) == {int} else None
 
 
-def convolution(dims: int) -> Callable[..., ShapeTensor | None]:
-    def rule(
-        shapes: "ShapeMode",
-        input: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Sizes = 1,
-        padding: Any = 0,
-        dilation: Sizes = 1,
-        groups: int = 1,
-    ) -> ShapeTensor | None:
-        require_one_dtype(input, weight)
-        if not is_plain(input, weight) or not input.dim() == weight.dim() == dims + 2:
-            return None
-        batch, channels, *sizes = input.shape
-        out_channels, in_group, *kernel = weight.shape
-        if channels != in_group * groups or out_channels % groups or 0 in weight.shape:
-            return None
-        output = output_sizes(sizes, kernel, stride, padding, dilation)
-        if output is None or not is_bias(bias, input, out_channels):
-            return None
-        shapes.macs += batch * math.prod(output) * weight.numel()
-        return shapes.like(input, (batch, out_channels, *output))
-
-    return rule
+def convolution(
+    dims: int,
+    shapes: "ShapeMode",
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> ShapeTensor | None:
+    require_one_dtype(input, weight)
+    if not is_plain(input, weight) or not input.dim() == weight.dim() == dims + 2:
+        return None
+    batch, channels, *sizes = input.shape
+    out_channels, in_group, *kernel = weight.shape
+    if channels != in_group * groups or out_channels % groups or 0 in weight.shape:
+        return None
+    output = output_sizes(sizes, kernel, stride, padding, dilation)
+    if output is None or not is_bias(bias, input, out_channels):
+        return None
+    shapes.macs += batch * math.prod(output) * weight.numel()
+    return shapes.like(input, (batch, out_channels, *output))
 
 
-def pool(dims: int) -> Callable[..., ShapeTensor | None]:
-    def rule(
-        shapes: "ShapeMode",
-        input: Any,
-        kernel_size: Sizes,
-        stride: Any = None,
-        padding: Sizes = 0,
-        dilation: Sizes = 1,
-        ceil_mode: bool = False,
-        return_indices: bool = False,
-    ) -> ShapeTensor | None:
-        if return_indices or not is_plain(input) or input.dim() != dims + 2:
-            return None
-        kernel, pads, sizes = each_of(kernel_size, dims), each_of(padding, dims), input.shape[2:]
-        if kernel is None or pads is None:
-            return None
-        if any(2 * pad > width or width > size for pad, width, size in zip(pads, kernel, sizes, strict=True)):
-            return None
-        output = output_sizes(sizes, kernel, stride or kernel, pads, dilation, ceil_mode=ceil_mode)
-        return None if output is None else shapes.like(input, (*input.shape[:2], *output))
-
-    return rule
+def pool(
+    dims: int,
+    shapes: "ShapeMode",
+    input: Any,
+    kernel_size: Sizes,
+    stride: Any = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> ShapeTensor | None:
+    if return_indices or not is_plain(input) or input.dim() != dims + 2:
+        return None
+    kernel, pads, sizes = each_of(kernel_size, dims), each_of(padding, dims), input.shape[2:]
+    if kernel is None or pads is None:
+        return None
+    if any(2 * pad > width or width > size for pad, width, size in zip(pads, kernel, sizes, strict=True)):
+        return None
+    output = output_sizes(sizes, kernel, stride or kernel, pads, dilation, ceil_mode=ceil_mode)
+    return None if output is None else shapes.like(input, (*input.shape[:2], *output))
 
 
-def average_pool(dims: int) -> Callable[..., ShapeTensor | None]:
-    max_pool = pool(dims)
-
-    def rule(
-        shapes: "ShapeMode",
-        input: Any,
-        kernel_size: Sizes,
-        stride: Any = None,
-        padding: Sizes = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> ShapeTensor | None:
-        return None if divisor_override == 0 else max_pool(shapes, input, kernel_size, stride, padding, 1, ceil_mode)
-
-    return rule
+def average_pool(
+    dims: int,
+    shapes: "ShapeMode",
+    input: Any,
+    kernel_size: Sizes,
+    stride: Any = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> ShapeTensor | None:
+    return None if divisor_override == 0 else pool(dims, shapes, input, kernel_size, stride, padding, 1, ceil_mode)
 
 
 def pad(
     shapes: "ShapeMode", input: Any, pad: Any, mode: str = "constant", value: float | None = None
 ) -> ShapeTensor | None:
-    if not is_plain(input) or not isinstance(pad, (tuple, list)) or len(pad) % 2 or {*map(type, pad)} != {int}:
+    if not is_plain(input):
         return None
-    sizes = list(input.shape)
-    for place, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
-        if (
-            min(before, after) < 0
-            or place > input.dim() - 2
-            or (mode != "constant" and max(before, after) >= sizes[-place])
-        ):
+    if mode != "constant":
+        sides = [size for size in reversed(input.shape[2:]) for _ in range(2)]
+        if len(pad) != len(sides) or not all(0 <= count < size for count, size in zip(pad, sides, strict=True)):
             return None
-        sizes[-place] += before + after
-    return shapes.like(input, sizes)
+    return shapes.like(input, F.pad(input, pad).shape)  # without the mode: its meta kernel is slow, the shape the same
 
 
-def adaptive_pool(dims: int) -> Callable[..., ShapeTensor | None]:
-    def rule(shapes: "ShapeMode", input: Any, output_size: Any, return_indices: bool = False) -> ShapeTensor | None:
-        sizes = each_of(output_size, dims)
-        if return_indices or sizes is None or not is_plain(input) or input.dim() != dims + 2:
-            return None
-        return shapes.like(input, (*input.shape[:2], *sizes)) if min(sizes) > 0 else None
-
-    return rule
+def adaptive_pool(
+    dims: int, shapes: "ShapeMode", input: Any, output_size: Any, return_indices: bool = False
+) -> ShapeTensor | None:
+    sizes = each_of(output_size, dims)
+    if return_indices or sizes is None or not is_plain(input) or input.dim() != dims + 2:
+        return None
+    return shapes.like(input, (*input.shape[:2], *sizes)) if min(sizes) > 0 else None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import reduce
 from math import comb
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,7 @@ from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, choice, each, odd_number
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["BlurPool", "LazyBlurPool", "average_blur", "average_window"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -103,10 +98,8 @@ class LazyBlurPool(LazyConvInChannelModule, BlurPool):
         torch.Size([2, 8, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(BlurPool.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(BlurPool.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     has_state = False  # the kernel is a constant
 

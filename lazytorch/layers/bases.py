@@ -1,7 +1,7 @@
 """The bases of the convolutional layers, which infer channels and the number of spatial dimensions."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protocol
 
 from torch import nn
 
@@ -12,42 +12,21 @@ from lazytorch.layers.checks import positive
 from lazytorch.lazify import first_tensor
 from lazytorch.lazy_module import LazyModule, describe, target_class
 
-__all__ = [
-    "LazyConv2dExpansionModule",
-    "LazyConv2dInChannelModule",
-    "LazyConv2dReductionModule",
-    "LazyConvExpansionModule",
-    "LazyConvInChannelModule",
-    "LazyConvReductionModule",
-]
+P = ParamSpec("P")
 
 if TYPE_CHECKING:
-    # Types of the constructors of expansions and reductions, for type checkers.
-    P = ParamSpec("P")
 
     class Expanding(Protocol[P]):
+        """Type of a constructor with ``expansion_ratio`` in place of the channels."""
+
         def __call__(self, expansion_ratio: float, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        def __get__(self, instance: Any, owner: Any) -> "Expanding[P]": ...
 
     class Reducing(Protocol[P]):
+        """Type of a constructor with ``reduction_ratio`` in place of the channels."""
+
         def __call__(self, reduction_ratio: float, *args: P.args, **kwargs: P.kwargs) -> None: ...
-
-    class ExpandingConstructor(Generic[P]):
-        def __get__(self, instance: Any, owner: Any) -> Expanding[P]: ...
-
-    class ReducingConstructor(Generic[P]):
-        def __get__(self, instance: Any, owner: Any) -> Reducing[P]: ...
-
-    def with_expansion_ratio(
-        init: Callable[Concatenate[Any, Any, Any, P], None], /
-    ) -> Callable[[Callable[..., None]], ExpandingConstructor[P]]:
-        """The parameters of ``init``, with a ratio in place of the channels."""
-        ...
-
-    def with_reduction_ratio(
-        init: Callable[Concatenate[Any, Any, Any, P], None], /
-    ) -> Callable[[Callable[..., None]], ReducingConstructor[P]]:
-        """The parameters of ``init``, with a ratio in place of the channels."""
-        ...
+        def __get__(self, instance: Any, owner: Any) -> "Reducing[P]": ...
 
 
 class LazyConvInChannelModule(LazyModule):
@@ -115,6 +94,14 @@ class LazyConvExpansionModule(LazyConvInChannelModule):
         return in_channels, int(in_channels * ratio)
 
 
+def with_expansion_ratio(
+    init: Callable[Concatenate[Any, Any, Any, P], None], /
+) -> "Callable[[Callable[..., None]], Expanding[P]]":
+    """As ``without_first``, with ``expansion_ratio`` in place of the input and output channels."""
+    constructor: Any = LazyConvExpansionModule.__init__
+    return lambda declared: constructor
+
+
 class LazyConvReductionModule(LazyConvInChannelModule):
     """Base of lazy layers with ``reduction_ratio`` times fewer output channels than input channels.
 
@@ -133,6 +120,14 @@ class LazyConvReductionModule(LazyConvInChannelModule):
                 f"got {in_channels} (input {shown})."
             )
         return in_channels, int(in_channels // ratio)
+
+
+def with_reduction_ratio(
+    init: Callable[Concatenate[Any, Any, Any, P], None], /
+) -> "Callable[[Callable[..., None]], Reducing[P]]":
+    """As ``without_first``, with ``reduction_ratio`` in place of the input and output channels."""
+    constructor: Any = LazyConvReductionModule.__init__
+    return lambda declared: constructor
 
 
 class LazyConv2dInChannelModule(LazyConvInChannelModule):

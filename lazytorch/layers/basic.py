@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -13,12 +13,7 @@ from lazytorch.layers.residual import ResidualBlock, squeeze
 from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["BasicBlock", "LazyBasicBlock"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked(
@@ -97,11 +92,10 @@ class BasicBlock(ResidualBlock):
         spatial_dims: int = 2,
     ) -> None:
         input_dilation = dilation if input_dilation is None else input_dilation
-        fits = largest(stride) == 1 and in_channels == out_channels and input_dilation == dilation
+        reduces = largest(stride) > 1 or input_dilation != dilation
+        fits = in_channels == out_channels and not reduces
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
-        blur = (
-            eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None
-        )
+        blur = eager_twin(anti_aliasing) if anti_aliasing and reduces else None
         common = {"norm_layer": norm_layer, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         super().__init__(
             {
@@ -144,7 +138,5 @@ class LazyBasicBlock(LazyConvInChannelModule, BasicBlock):
         torch.Size([2, 128, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(BasicBlock.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(BasicBlock.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

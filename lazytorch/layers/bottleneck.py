@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -15,12 +15,7 @@ from lazytorch.layers.residual import ResidualBlock, squeeze
 from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
 from lazytorch.layers.twins import eager_twin
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["BottleneckBlock", "LazyBottleneckBlock"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 def splits_alone(owner: object, splits: int, reduce_ratio: int, spatial_layer: object) -> None:
@@ -124,11 +119,10 @@ class BottleneckBlock(ResidualBlock):
     ) -> None:
         first = mid_channels // reduce_ratio
         input_dilation = dilation if input_dilation is None else input_dilation
-        fits = largest(stride) == 1 and in_channels == out_channels and input_dilation == dilation
+        reduces = largest(stride) > 1 or input_dilation != dilation
+        fits = in_channels == out_channels and not reduces
         project = partial(shortcut, dilation=dilation, input_dilation=input_dilation)
-        blur = (
-            eager_twin(anti_aliasing) if anti_aliasing and (largest(stride) > 1 or input_dilation != dilation) else None
-        )
+        blur = eager_twin(anti_aliasing) if anti_aliasing and reduces else None
         strides = (1, stride if blur is None else 1)
         if stride_first and blur is None:
             strides, input_dilation = (stride, 1), dilation
@@ -166,7 +160,5 @@ class LazyBottleneckBlock(LazyConvInChannelModule, BottleneckBlock):
         torch.Size([2, 128, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(BottleneckBlock.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(BottleneckBlock.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

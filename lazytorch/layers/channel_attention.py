@@ -1,7 +1,7 @@
 """Efficient channel attention: multiply each channel by a gate that is computed from its neighbours."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -9,12 +9,7 @@ from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import odd_number
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["EfficientChannelAttention", "LazyEfficientChannelAttention"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked(kernel_size=odd_number)
@@ -73,7 +68,5 @@ class LazyEfficientChannelAttention(LazyConvInChannelModule, EfficientChannelAtt
         (5,)
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(EfficientChannelAttention.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(EfficientChannelAttention.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,6 +1,6 @@
 """Layer normalization of convolutional networks: over the channels of each pixel."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,12 +8,7 @@ from torch.nn import functional as F
 from lazytorch.layers.checks import positive
 from lazytorch.layers.rules import checked
 from lazytorch.lazify import Lazified
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["ChannelNorm", "LazyChannelNorm"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked(eps=positive)
@@ -64,7 +59,5 @@ class LazyChannelNorm(Lazified, ChannelNorm, inferred={"channels": 1}):
         torch.Size([2, 8, 4, 4, 4])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(ChannelNorm.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(ChannelNorm.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

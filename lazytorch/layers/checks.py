@@ -6,7 +6,7 @@ that it builds, so its arguments are checked when it is constructed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,35 +14,6 @@ from torch import nn
 
 from lazytorch._lazy.show import show
 from lazytorch.arguments import Rule
-
-__all__ = [
-    "Padding",
-    "Sizes",
-    "above",
-    "along",
-    "at_least",
-    "choice",
-    "divides",
-    "each",
-    "flag",
-    "fraction",
-    "fraction_below_one",
-    "largest",
-    "module",
-    "number",
-    "odd",
-    "odd_number",
-    "optional",
-    "padding",
-    "positive",
-    "positive_sizes",
-    "positive_whole",
-    "several",
-    "sizes",
-    "strided_same",
-    "who",
-    "whole",
-]
 
 Sizes = int | Sequence[int]  # one number, or one for each spatial dimension
 Padding = Sizes | str | None
@@ -72,76 +43,55 @@ def largest(value: Sizes) -> int:
 
 
 def is_number(value: object, kind: type = Real) -> bool:
-    return type(value) is int or (type(value) is float and kind is Real) or is_other_number(value, kind)
+    """Whether ``value`` is a number, also one of another library such as NumPy; those take longer to recognize."""
+    python = type(value) is int or (type(value) is float and kind is Real)
+    return python or (isinstance(value, kind) and not isinstance(value, bool))
 
 
-def is_other_number(value: object, kind: type) -> bool:
-    """Whether ``value`` is a number of another library, such as NumPy; this check is slower."""
-    return isinstance(value, kind) and not isinstance(value, bool)
+def numeric(wanted: str, holds: Callable[[Any], bool], kind: type = Real) -> Rule:
+    """The rule of a number.
+
+    Args:
+        wanted: What the number must be, for messages.
+        holds: Whether a number is valid.
+        kind: ``Integral`` for whole numbers.
+    """
+
+    def of_value(name: str, value: Any, owner: object) -> Any:
+        if not is_number(value, kind) or not holds(value):
+            raise ValueError(f"{who(owner)}: {name} must be {wanted}, got {value!r}.")
+        return value
+
+    return of_value
 
 
-def number(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be a number."""
-    if not is_number(value):
-        raise ValueError(f"{who(owner)}: {name} must be a number, got {value!r}.")
-    return value
-
-
-def positive(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be a positive number."""
-    if not is_number(value) or not 0 < value < float("inf"):
-        raise ValueError(f"{who(owner)}: {name} must be positive, got {value!r}.")
-    return value
-
-
-def positive_whole(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be a positive whole number: channels, pixels."""
-    if not is_number(value, Integral) or value <= 0:
-        raise ValueError(f"{who(owner)}: {name} must be a positive whole number, got {value!r}.")
-    return value
-
-
-def whole(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be a whole number of at least 0: padding, classes."""
-    if not is_number(value, Integral) or value < 0:
-        raise ValueError(f"{who(owner)}: {name} must be a whole number of at least 0, got {value!r}.")
-    return value
+number = numeric("a number", lambda value: True)
+positive = numeric("positive", lambda value: 0 < value < math.inf)
+positive_whole = numeric("a positive whole number", lambda value: value > 0, Integral)
+whole = numeric("a whole number of at least 0", lambda value: value >= 0, Integral)
+fraction = numeric("from 0 to 1", lambda value: 0 <= value <= 1)
+fraction_below_one = numeric("from 0 to below 1", lambda value: 0 <= value < 1)
 
 
 def at_least(lowest: float) -> Rule:
     """The rule of a number that is at least ``lowest``."""
-
-    def of_value(name: str, value: Any, owner: object) -> Any:
-        if number(name, value, owner) < lowest:
-            raise ValueError(f"{who(owner)}: {name} must be at least {lowest}, got {value!r}.")
-        return value
-
-    return of_value
+    return every(number, numeric(f"at least {lowest}", lambda value: value >= lowest))
 
 
 def above(bound: float) -> Rule:
     """The rule of a number above ``bound``."""
+    return every(number, numeric(f"above {bound}", lambda value: value > bound))
+
+
+def every(*rules: Rule) -> Rule:
+    """The rule of a value for which several rules hold."""
 
     def of_value(name: str, value: Any, owner: object) -> Any:
-        if number(name, value, owner) <= bound:
-            raise ValueError(f"{who(owner)}: {name} must be above {bound}, got {value!r}.")
+        for rule in rules:
+            rule(name, value, owner)
         return value
 
     return of_value
-
-
-def fraction(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be a number from 0 to 1."""
-    if not is_number(value) or not 0 <= value <= 1:
-        raise ValueError(f"{who(owner)}: {name} must be from 0 to 1, got {value!r}.")
-    return value
-
-
-def fraction_below_one(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be a number from 0 to below 1."""
-    if not is_number(value) or not 0 <= value < 1:
-        raise ValueError(f"{who(owner)}: {name} must be from 0 to below 1, got {value!r}.")
-    return value
 
 
 def flag(name: str, value: Any, owner: object) -> Any:
@@ -183,12 +133,7 @@ def sizes(rule: Rule) -> Rule:
     return of_each
 
 
-_each_positive_whole = sizes(positive_whole)
-
-
-def positive_sizes(name: str, value: Any, owner: object) -> Any:
-    """``value``, which must be a positive whole number, or one for each spatial dimension."""
-    return value if type(value) is int and value > 0 else _each_positive_whole(name, value, owner)
+positive_sizes = sizes(positive_whole)
 
 
 def odd(name: str, value: Any, owner: object) -> Any:
@@ -207,9 +152,7 @@ def padding(name: str, value: Any, owner: object) -> Any:
     return value
 
 
-def odd_number(name: str, value: Any, owner: object) -> Any:
-    """``value``, the size of a kernel in all dimensions, which must be one odd number."""
-    return odd(name, positive_whole(name, value, owner), owner)
+odd_number = every(positive_whole, odd)  # the size of a kernel in all dimensions
 
 
 def choice(*values: object) -> Rule:

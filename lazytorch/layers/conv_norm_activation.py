@@ -1,7 +1,7 @@
 """A convolution, then a norm, then an activation: the layer that every network here is made of."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -10,12 +10,7 @@ from lazytorch.layers.checks import Padding, Sizes, along, divides, strided_same
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["ConvNormActivation", "LazyConvNormActivation"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked({("out_channels", "groups"): divides, ("padding", "stride"): strided_same})
@@ -120,7 +115,5 @@ class LazyConvNormActivation(LazyConvInChannelModule, ConvNormActivation):
         torch.Size([2, 8, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(ConvNormActivation.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(ConvNormActivation.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

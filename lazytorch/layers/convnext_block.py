@@ -1,7 +1,7 @@
 """The block of ConvNeXt."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,12 +16,7 @@ from lazytorch.layers.residual import branch
 from lazytorch.layers.rules import checked
 from lazytorch.layers.rules import norm_layer as norm_rule
 from lazytorch.layers.same_padding import SamePadding
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["ConvNeXtBlock", "LazyConvNeXtBlock"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked(kernel_size=odd, hidden_norm=norm_rule, layer_scale=number)
@@ -91,17 +86,23 @@ class ConvNeXtBlock(nn.Module):
         expanded = round(out_channels * expansion_ratio)
         common = {"bias": True, "conv_layer": conv_layer, "spatial_dims": spatial_dims}
         plain = {"norm_layer": None, **common}
-        self.downsample = downsampling(
-            self,
-            in_channels,
-            out_channels,
-            stride,
-            dilation=dilation,
-            input_dilation=dilation if input_dilation is None else input_dilation,
-            norm_layer=norm_layer,
-            conv_layer=conv_layer,
-            spatial_dims=spatial_dims,
-        )
+        strides = along(self, "stride", stride, spatial_dims)
+        after = along(self, "dilation", dilation, spatial_dims)
+        before = along(self, "input_dilation", dilation if input_dilation is None else input_dilation, spatial_dims)
+        # The kernel is as large as the stride, also where dilation replaces the stride.
+        kernel = [max(1, step * wide // narrow) for step, wide, narrow in zip(strides, after, before, strict=True)]
+        self.downsample = nn.Identity()
+        if in_channels != out_channels or max(kernel) > 1:
+            conv = of_rank(conv_layer, spatial_dims)(in_channels, out_channels, kernel, strides, 0, before)
+            parts: dict[str, nn.Module] = {}
+            if norm_layer is not None:
+                parts["norm"] = of_rank(norm_layer, spatial_dims)(in_channels)
+            spans = [spacing * (side - 1) + 1 for side, spacing in zip(kernel, before, strict=True)]
+            missing = [span - step for span, step in zip(spans, strides, strict=True)]
+            if max(missing) > 0 and not isinstance(conv, SamePadding):
+                pads = tuple(pad for count in reversed(missing) for pad in (count // 2, count - count // 2))
+                parts["pad"] = of_rank(nn.ZeroPad2d, spatial_dims)(pads)
+            self.downsample = NamedSequential(**parts, conv=conv)
         layers = {
             "depthwise": ConvNormActivation(
                 out_channels,
@@ -126,39 +127,6 @@ class ConvNeXtBlock(nn.Module):
         return x + self.layers(x)
 
 
-def downsampling(
-    block: nn.Module,
-    in_channels: int,
-    out_channels: int,
-    stride: Sizes,
-    *,
-    dilation: Sizes,
-    input_dilation: Sizes,
-    norm_layer: Callable[[int], nn.Module] | None,
-    conv_layer: Callable[..., nn.Module],
-    spatial_dims: int,
-) -> nn.Module:
-    """A norm and a convolution with a kernel as large as its stride; the identity if the shape does not change.
-
-    If dilation replaces the stride, the kernel is the same, and zeros at the borders keep the size.
-    """
-    strides = along(block, "stride", stride, spatial_dims)
-    after = along(block, "dilation", dilation, spatial_dims)
-    before = along(block, "input_dilation", input_dilation, spatial_dims)
-    kernel = [max(1, step * wide // narrow) for step, wide, narrow in zip(strides, after, before, strict=True)]
-    if in_channels == out_channels and max(kernel) == 1:
-        return nn.Identity()
-    missing = [spacing * (side - 1) + 1 - step for side, spacing, step in zip(kernel, before, strides, strict=True)]
-    conv = of_rank(conv_layer, spatial_dims)(in_channels, out_channels, kernel, strides, 0, before)
-    parts: dict[str, nn.Module] = {}
-    if norm_layer is not None:
-        parts["norm"] = of_rank(norm_layer, spatial_dims)(in_channels)
-    if max(missing) > 0 and not isinstance(conv, SamePadding):
-        pads = tuple(pad for count in reversed(missing) for pad in (count // 2, count - count // 2))
-        parts["pad"] = of_rank(nn.ZeroPad2d, spatial_dims)(pads)
-    return NamedSequential(**parts, conv=conv)
-
-
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
 class LazyConvNeXtBlock(LazyConvInChannelModule, ConvNeXtBlock):
     """A ``ConvNeXtBlock`` that infers its input channels and number of spatial dimensions from its first input.
@@ -170,7 +138,5 @@ class LazyConvNeXtBlock(LazyConvInChannelModule, ConvNeXtBlock):
         torch.Size([2, 32, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(ConvNeXtBlock.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(ConvNeXtBlock.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

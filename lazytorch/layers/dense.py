@@ -1,7 +1,7 @@
 """The layers of DenseNet: a norm with an activation, and a layer that adds channels to its input."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,7 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["DenseLayer", "LazyDenseLayer", "LazyNormActivation", "NormActivation"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked()
@@ -76,10 +71,8 @@ class LazyNormActivation(LazyConvInChannelModule, NormActivation):
         torch.Size([2, 8, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(NormActivation.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(NormActivation.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 def stride_of_one(name: str, value: Sizes, owner: object) -> None:
@@ -182,7 +175,5 @@ class LazyDenseLayer(LazyConvInChannelModule, DenseLayer):
         torch.Size([2, 96, 32, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(DenseLayer.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(DenseLayer.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,7 +1,7 @@
 """Depthwise convolutions, one for each channel."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -10,12 +10,7 @@ from lazytorch.layers.checks import Padding, Sizes, strided_same
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["DepthwiseConv", "DepthwiseConv2d", "LazyDepthwiseConv", "LazyDepthwiseConv2d"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked({("padding", "stride"): strided_same})
@@ -108,10 +103,8 @@ class LazyDepthwiseConv(LazyConvInChannelModule, DepthwiseConv):
         torch.Size([2, 8, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(DepthwiseConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(DepthwiseConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=["channels"])
@@ -125,7 +118,5 @@ class LazyDepthwiseConv2d(LazyConv2dInChannelModule, DepthwiseConv2d):
         torch.Size([2, 8, 32, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(DepthwiseConv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(DepthwiseConv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,7 +1,7 @@
 """Depthwise-separable convolutions: a depthwise convolution, then a pointwise one."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -12,12 +12,7 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["DepthSepConv", "DepthSepConv2d", "LazyDepthSepConv", "LazyDepthSepConv2d"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked({("padding", "stride"): strided_same})
@@ -110,10 +105,8 @@ class LazyDepthSepConv(LazyConvInChannelModule, DepthSepConv):
         torch.Size([2, 4, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(DepthSepConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(DepthSepConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=["in_channels"])
@@ -127,7 +120,5 @@ class LazyDepthSepConv2d(LazyConv2dInChannelModule, DepthSepConv2d):
         torch.Size([2, 4, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(DepthSepConv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(DepthSepConv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -9,30 +9,14 @@ from lazytorch.layers.bases import (
     LazyConv2dReductionModule,
     LazyConvExpansionModule,
     LazyConvReductionModule,
+    with_expansion_ratio,
+    with_reduction_ratio,
 )
 from lazytorch.layers.checks import Sizes
 from lazytorch.layers.depthwise_separable import DepthSepConv, DepthSepConv2d
 from lazytorch.layers.pointwise import PointwiseConv, PointwiseConv2d
 from lazytorch.layers.rank import of_rank
 from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.layers.bases import with_expansion_ratio, with_reduction_ratio
-
-__all__ = [
-    "LazyExpansionConv",
-    "LazyExpansionConv2d",
-    "LazyExpansionDepthSepConv",
-    "LazyExpansionDepthSepConv2d",
-    "LazyExpansionPointwiseConv",
-    "LazyExpansionPointwiseConv2d",
-    "LazyReductionConv",
-    "LazyReductionConv2d",
-    "LazyReductionDepthSepConv",
-    "LazyReductionDepthSepConv2d",
-    "LazyReductionPointwiseConv",
-    "LazyReductionPointwiseConv2d",
-]
 
 INFERRED = ("in_channels", "out_channels")
 
@@ -81,10 +65,8 @@ class LazyExpansionConv2d(LazyConv2dExpansionModule, nn.Conv2d):
         torch.Size([2, 16, 30, 30])
     """
 
-    if TYPE_CHECKING:
-
-        @with_expansion_ratio(nn.Conv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_expansion_ratio(nn.Conv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
@@ -98,10 +80,8 @@ class LazyExpansionPointwiseConv(LazyConvExpansionModule, PointwiseConv):
         torch.Size([2, 48, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @with_expansion_ratio(PointwiseConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_expansion_ratio(PointwiseConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -115,10 +95,8 @@ class LazyExpansionPointwiseConv2d(LazyConv2dExpansionModule, PointwiseConv2d):
         torch.Size([2, 12, 32, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @with_expansion_ratio(PointwiseConv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_expansion_ratio(PointwiseConv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
@@ -132,10 +110,8 @@ class LazyExpansionDepthSepConv(LazyConvExpansionModule, DepthSepConv):
         torch.Size([2, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @with_expansion_ratio(DepthSepConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_expansion_ratio(DepthSepConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -149,10 +125,8 @@ class LazyExpansionDepthSepConv2d(LazyConv2dExpansionModule, DepthSepConv2d):
         torch.Size([2, 16, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @with_expansion_ratio(DepthSepConv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_expansion_ratio(DepthSepConv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"], target=nn.Conv2d)
@@ -199,10 +173,8 @@ class LazyReductionConv2d(LazyConv2dReductionModule, nn.Conv2d):
         torch.Size([2, 4, 30, 30])
     """
 
-    if TYPE_CHECKING:
-
-        @with_reduction_ratio(nn.Conv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_reduction_ratio(nn.Conv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
@@ -216,10 +188,8 @@ class LazyReductionPointwiseConv(LazyConvReductionModule, PointwiseConv):
         torch.Size([2, 2, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @with_reduction_ratio(PointwiseConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_reduction_ratio(PointwiseConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -233,10 +203,8 @@ class LazyReductionPointwiseConv2d(LazyConv2dReductionModule, PointwiseConv2d):
         torch.Size([2, 2, 32, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @with_reduction_ratio(PointwiseConv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_reduction_ratio(PointwiseConv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED, optional=["spatial_dims"])
@@ -250,10 +218,8 @@ class LazyReductionDepthSepConv(LazyConvReductionModule, DepthSepConv):
         torch.Size([2, 4, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @with_reduction_ratio(DepthSepConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_reduction_ratio(DepthSepConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=INFERRED)
@@ -267,7 +233,5 @@ class LazyReductionDepthSepConv2d(LazyConv2dReductionModule, DepthSepConv2d):
         torch.Size([2, 4, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @with_reduction_ratio(DepthSepConv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @with_reduction_ratio(DepthSepConv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

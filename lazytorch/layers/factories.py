@@ -13,8 +13,6 @@ from lazytorch.arguments import Rule
 from lazytorch.layers.checks import who
 from lazytorch.lazy_module import LazyModule
 
-__all__ = ["factory", "maker", "refusal_of_call"]
-
 
 def maker(example: str) -> Rule:
     """The rule of a class or function that returns a layer; its parameters are not checked.
@@ -89,13 +87,12 @@ def refusal_of_call(value: Any, positional: int, keywords: tuple[str, ...]) -> s
         pass
     except TypeError:  # it has no hash, or no weak references
         return None
+    refusal = None
     try:
         names = dict.fromkeys((*given, *keywords))
         inspect.signature(value).bind(*range(positional), **names)
     except TypeError as error:
         refusal = str(error)
     except ValueError:  # it has no signature
-        refusal = None
-    else:
-        refusal = None
+        pass
     return _refusals.setdefault(value, {}).setdefault(call, refusal)

@@ -1,7 +1,7 @@
 """The fire module of SqueezeNet."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,7 @@ from lazytorch.layers.checks import Sizes, odd, positive_whole, who
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["FireModule", "LazyFireModule"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 def even(name: str, value: Any, owner: object) -> None:
@@ -99,7 +94,5 @@ class LazyFireModule(LazyConvInChannelModule, FireModule):
         torch.Size([2, 128, 32, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(FireModule.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(FireModule.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

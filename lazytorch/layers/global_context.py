@@ -1,7 +1,7 @@
 """Global context: a vector computed from all pixels, which is added to every pixel."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,7 @@ from lazytorch.layers.checks import positive_whole
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["GlobalContext", "LazyGlobalContext"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked(squeeze_channels=positive_whole)
@@ -97,7 +92,5 @@ class LazyGlobalContext(LazyConvInChannelModule, GlobalContext):
         torch.Size([2, 32, 64])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(GlobalContext.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(GlobalContext.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -10,8 +10,6 @@ from lazytorch.layers.anti_aliasing import average_window
 from lazytorch.layers.checks import Sizes
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 
-__all__ = ["HierarchicalConv"]
-
 
 @known_function
 class HierarchicalConv(nn.Sequential):

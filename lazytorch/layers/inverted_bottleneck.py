@@ -1,7 +1,7 @@
 """The inverted bottleneck block of MobileNetV2, and its version with the first two convolutions fused into one."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -13,17 +13,7 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.residual import LinearResidual, squeeze
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import eager_twin
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = [
-    "FusedInvertedBottleneck",
-    "InvertedBottleneck",
-    "LazyFusedInvertedBottleneck",
-    "LazyInvertedBottleneck",
-]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 def require_groups(block: nn.Module, channels: int, group_size: int) -> None:
@@ -273,10 +263,8 @@ class LazyInvertedBottleneck(LazyConvInChannelModule, InvertedBottleneck):
         torch.Size([2, 24, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(InvertedBottleneck.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(InvertedBottleneck.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
@@ -290,7 +278,5 @@ class LazyFusedInvertedBottleneck(LazyConvInChannelModule, FusedInvertedBottlene
         torch.Size([2, 24, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(FusedInvertedBottleneck.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(FusedInvertedBottleneck.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

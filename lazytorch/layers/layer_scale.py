@@ -1,6 +1,6 @@
 """LayerScale: a learned factor for each channel of a residual branch."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,7 @@ from torch import Tensor, nn
 from lazytorch.layers.checks import number
 from lazytorch.layers.rules import checked
 from lazytorch.lazify import Lazified
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LayerScale", "LazyLayerScale"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked(initial_value=number)
@@ -73,7 +68,5 @@ class LazyLayerScale(Lazified, LayerScale, inferred={"channels": 1}):
         torch.Size([2, 8, 4, 4])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(LayerScale.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(LayerScale.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,16 +1,11 @@
 """LazyLinear: nn.Linear that infers its input features."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from lazytorch.lazify import Lazified
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazyLinear"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @create_lazy_signature(exclude=["in_features"])
@@ -28,7 +23,5 @@ class LazyLinear(Lazified, nn.Linear, inferred={"in_features": -1}):
         torch.Size([2, 10])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(nn.Linear.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(nn.Linear.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from operator import mul
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,7 @@ from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, along, positive_whole
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazyMixedConv", "MixedConv"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 def in_parts(channels: int, parts: int) -> list[int]:
@@ -124,7 +119,5 @@ class LazyMixedConv(LazyConvInChannelModule, MixedConv):
         torch.Size([2, 8, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(MixedConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(MixedConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,12 +15,7 @@ from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["Branches", "LazyMultiBranchConv", "MultiBranchConv"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 class Branches(nn.ModuleDict):
@@ -147,7 +142,5 @@ class LazyMultiBranchConv(LazyConvInChannelModule, MultiBranchConv):
         torch.Size([2, 8, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(MultiBranchConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(MultiBranchConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

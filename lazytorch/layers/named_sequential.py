@@ -5,8 +5,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["NamedSequential"]
-
 
 class NamedSequential(nn.Sequential):
     """An ``nn.Sequential`` whose modules have names.

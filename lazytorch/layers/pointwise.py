@@ -1,7 +1,7 @@
 """Pointwise convolutions: their kernels have one pixel."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -10,12 +10,7 @@ from lazytorch.layers.checks import Padding, Sizes, divides
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.rank import two_dimensional
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazyPointwiseConv", "LazyPointwiseConv2d", "PointwiseConv", "PointwiseConv2d"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked({("out_channels", "groups"): divides})
@@ -109,10 +104,8 @@ class LazyPointwiseConv(LazyConvInChannelModule, PointwiseConv):
         torch.Size([2, 4, 4, 4, 4])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(PointwiseConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(PointwiseConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @create_lazy_signature(exclude=["in_channels"])
@@ -126,7 +119,5 @@ class LazyPointwiseConv2d(LazyConv2dInChannelModule, PointwiseConv2d):
         torch.Size([2, 4, 32, 32])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(PointwiseConv2d.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(PointwiseConv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -1,7 +1,7 @@
 """The residual block of ResNetV2: norms and activations precede the convolutions."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,12 +13,7 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.residual import branch, squeeze
 from lazytorch.layers.rules import checked, shortcut_layer
 from lazytorch.layers.shortcut import projection
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazyPreActivationBlock", "PreActivationBlock"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked({("mid_channels", "groups"): divides}, kernel_size=odd, shortcut=shortcut_layer, basic=flag, always=flag)
@@ -142,7 +137,5 @@ class LazyPreActivationBlock(LazyConvInChannelModule, PreActivationBlock):
         torch.Size([2, 128, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(PreActivationBlock.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(PreActivationBlock.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -15,16 +15,6 @@ from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.rules import RULES
 from lazytorch.signature import create_lazy_signature, with_sections_of
 
-__all__ = [
-    "LazyAdaptiveAvgPool",
-    "LazyAdaptiveMaxPool",
-    "LazyAvgPool",
-    "LazyMaxPool",
-    "LazyZeroPad",
-    "of_rank",
-    "two_dimensional",
-]
-
 T = TypeVar("T", bound=type[nn.Module])
 
 

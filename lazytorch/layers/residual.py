@@ -10,8 +10,6 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.stochastic_depth import StochasticDepth
 from lazytorch.layers.twins import eager_twin
 
-__all__ = ["LinearResidual", "ResidualBlock", "branch", "squeeze"]
-
 
 def branch(layers: dict[str, nn.Module | None], drop_path_rate: float) -> NamedSequential:
     """The layers of a branch in order, without entries that are None, followed by stochastic depth if it has a rate."""

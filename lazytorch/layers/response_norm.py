@@ -1,6 +1,6 @@
 """Global response normalization: scale each channel by its norm relative to other channels."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,7 @@ from torch import Tensor, nn
 from lazytorch.layers.checks import positive
 from lazytorch.layers.rules import checked
 from lazytorch.lazify import Lazified
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazyResponseNorm", "ResponseNorm"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 @checked(eps=positive)
@@ -78,7 +73,5 @@ class LazyResponseNorm(Lazified, ResponseNorm, inferred={"channels": 1}):
         torch.Size([2, 8, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(ResponseNorm.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(ResponseNorm.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

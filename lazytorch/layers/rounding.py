@@ -1,7 +1,5 @@
 """Rounding of channel counts to multiples that hardware computes efficiently."""
 
-__all__ = ["round_channels"]
-
 
 def round_channels(channels: float, divisor: int = 8, *, lower_limit: float = 0.9) -> int:
     """The multiple of ``divisor`` nearest to ``channels``, at least ``divisor``.

@@ -22,8 +22,6 @@ from lazytorch.layers.checks import (
 )
 from lazytorch.layers.factories import factory, refusal_of_call
 
-__all__ = ["RULES", "activation_layer", "checked", "norm_layer", "shortcut_layer"]
-
 T = TypeVar("T", bound=type)
 
 norm_layer = factory("channels", example="nn.BatchNorm2d")
@@ -49,11 +47,8 @@ attention = factory("channels", example="SqueezeExcitation", spatial_dims="")
 
 def se_layer(name: str, value: Any, owner: object) -> Any:
     """The rule of ``se_layer``, which is also called with ``squeeze_channels`` if ``squeeze_ratio`` is given."""
-    if (
-        not isinstance(value, nn.Module)
-        and callable(value)
-        and refusal_of_call(value, 1, ("spatial_dims", "squeeze_channels")) is None
-    ):
+    is_function = callable(value) and not isinstance(value, nn.Module)
+    if is_function and refusal_of_call(value, 1, ("spatial_dims", "squeeze_channels")) is None:
         return value
     return attention(name, value, owner)
 
@@ -94,18 +89,12 @@ RULES: dict[str | tuple[str, ...], Rule] = {
 # The rules of parameters of torch.nn's classes.
 of_torch.update(
     {
-        name: RULES[name]
-        for name in ("out_channels", "kernel_size", "dilation", "groups", "padding_mode", "ceil_mode", "spatial_dims")
-    }
-)
-of_torch.update(
-    {
-        **dict.fromkeys(("out_features", "num_groups", "hidden_size", "num_layers", "num_heads"), positive_whole),
+        **dict.fromkeys(("out_channels", "groups", "out_features", "num_groups"), positive_whole),
+        **dict.fromkeys(("hidden_size", "num_layers", "num_heads", "divisor_override"), positive_whole),
+        **dict.fromkeys(("kernel_size", "stride", "dilation"), positive_sizes),
+        **{name: RULES[name] for name in ("padding", "padding_mode", "ceil_mode", "spatial_dims")},
         "bias": optional(flag),
-        "stride": positive_sizes,
-        "padding": padding,
         "output_size": sizes(optional(positive_whole)),
-        "divisor_override": positive_whole,
         **dict.fromkeys(("return_indices", "count_include_pad", "batch_first", "bidirectional"), flag),
     }
 )

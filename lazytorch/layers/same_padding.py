@@ -9,8 +9,6 @@ from torch.nn import functional as F
 
 from lazytorch._init.initialize import RESETS
 
-__all__ = ["SameConv1d", "SameConv2d", "SameConv3d"]
-
 
 class SamePadding(nn.Module):
     """Base of the convolutions, with their constructor and forward."""

@@ -10,8 +10,6 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import of_rank
 
-__all__ = ["pooled_projection", "projection"]
-
 
 def projection(
     in_channels: int,

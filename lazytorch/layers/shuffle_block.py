@@ -1,7 +1,7 @@
 """The block of ShuffleNetV2."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,7 @@ from lazytorch.layers.depthwise import DepthwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazyShuffleBlock", "ShuffleBlock"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 def even(name: str, value: Any, owner: object) -> None:
@@ -119,7 +114,5 @@ class LazyShuffleBlock(LazyConvInChannelModule, ShuffleBlock):
         torch.Size([2, 48, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(ShuffleBlock.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(ShuffleBlock.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

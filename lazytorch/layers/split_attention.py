@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,7 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rounding import round_channels
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazySelectiveKernelConv", "LazySplitAttentionConv", "SelectiveKernelConv", "SplitAttentionConv"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 def parts(x: Tensor, count: int) -> list[Tensor]:
@@ -136,10 +131,8 @@ class LazySplitAttentionConv(LazyConvInChannelModule, SplitAttentionConv):
         torch.Size([2, 64, 4])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(SplitAttentionConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(SplitAttentionConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 @checked(
@@ -237,7 +230,5 @@ class LazySelectiveKernelConv(LazyConvInChannelModule, SelectiveKernelConv):
         torch.Size([2, 64, 4])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(SelectiveKernelConv.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(SelectiveKernelConv.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

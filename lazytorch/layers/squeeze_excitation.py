@@ -1,7 +1,7 @@
 """Squeeze-and-excitation: multiply each channel by a gate that is computed from the whole image."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,12 +11,7 @@ from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.factories import factory
 from lazytorch.layers.rank import of_rank
 from lazytorch.layers.rules import checked
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazySqueezeExcitation", "SqueezeExcitation"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 def whole_or_function(name: str, value: Any, owner: object) -> None:
@@ -102,7 +97,5 @@ class LazySqueezeExcitation(LazyConvInChannelModule, SqueezeExcitation):
         8
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(SqueezeExcitation.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(SqueezeExcitation.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...

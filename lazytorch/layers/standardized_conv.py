@@ -9,8 +9,6 @@ from torch.nn import functional as F
 from lazytorch._init.initialize import RESETS
 from lazytorch.layers.checks import positive
 
-__all__ = ["StdConv1d", "StdConv2d", "StdConv3d"]
-
 
 class Standardized(nn.Module):
     """Base of the convolutions, with their constructor and forward."""

@@ -6,8 +6,6 @@ from torch import Tensor, nn
 from lazytorch.layers.checks import fraction_below_one
 from lazytorch.layers.rules import checked
 
-__all__ = ["StochasticDepth"]
-
 
 @checked(rate=fraction_below_one)
 class StochasticDepth(nn.Module):

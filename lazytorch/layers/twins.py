@@ -13,8 +13,6 @@ from lazytorch.layers.rank import LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, Lazy
 from lazytorch.lazify import lazify
 from lazytorch.lazy_module import LazyModule, target_class
 
-__all__ = ["eager_twin", "lazy_twin"]
-
 POOLS = {each.layer: each for each in (LazyAdaptiveAvgPool, LazyAdaptiveMaxPool, LazyAvgPool, LazyMaxPool)}
 
 
@@ -45,9 +43,9 @@ def lazy_twin(layer: Callable[..., Any]) -> Callable[..., Any]:
     parameters = inspect.signature(layer).parameters
     if "in_channels" not in parameters:
         return layer
-    inferred: dict[str, Any] = {"in_channels": 1} | (
-        {"spatial_dims": spatial_dims} if "spatial_dims" in parameters else {}
-    )
+    inferred: dict[str, Any] = {"in_channels": 1}
+    if "spatial_dims" in parameters:
+        inferred["spatial_dims"] = spatial_dims
     return lazify(layer, **inferred)
 
 

@@ -1,7 +1,8 @@
 """The universal inverted bottleneck block of MobileNetV4."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -12,12 +13,7 @@ from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.residual import LinearResidual, squeeze
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import eager_twin
-from lazytorch.signature import create_lazy_signature
-
-if TYPE_CHECKING:
-    from lazytorch.signature import without_first
-
-__all__ = ["LazyUniversalInvertedBottleneck", "UniversalInvertedBottleneck"]
+from lazytorch.signature import create_lazy_signature, without_first
 
 
 def odd_or_none(name: str, value: Sizes, owner: object) -> None:
@@ -113,31 +109,21 @@ class UniversalInvertedBottleneck(LinearResidual):
         blur = eager_twin(anti_aliasing) if anti_aliasing and largest(stride) > 1 else None
         step = stride if blur is None else 1
 
-        def depthwise(
-            channels: int, side: Sizes, step: Sizes, activation: Callable[[], nn.Module] | None
-        ) -> nn.Module | None:
-            return (
-                DepthwiseConv(channels, side, step, dilation=dilation, activation=activation, **common)
-                if side
-                else None
-            )
-
-        def blurred(channels: int, here: bool) -> nn.Module | None:
-            return blur(channels, stride, spatial_dims=spatial_dims) if blur is not None and here else None
-
-        super().__init__(
-            {
-                "start": depthwise(in_channels, start_kernel_size, 1 if kernel_size else step, None),
-                "start_blur": blurred(in_channels, not kernel_size),
-                "expand": PointwiseConv(in_channels, mid_channels, activation=activation, **common),
-                "depthwise": depthwise(mid_channels, kernel_size, step, activation),
-                "blur": blurred(mid_channels, bool(kernel_size)),
-                "se": squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims),
-                "project": PointwiseConv(mid_channels, out_channels, activation=None, **common),
-            },
-            shortcut and largest(stride) == 1 and in_channels == out_channels,
-            drop_path_rate,
-        )
+        depthwise = partial(DepthwiseConv, dilation=dilation, **common)
+        layers: dict[str, nn.Module | None] = {}
+        if start_kernel_size:
+            layers["start"] = depthwise(in_channels, start_kernel_size, 1 if kernel_size else step, activation=None)
+        if blur is not None and not kernel_size:
+            layers["start_blur"] = blur(in_channels, stride, spatial_dims=spatial_dims)
+        layers["expand"] = PointwiseConv(in_channels, mid_channels, activation=activation, **common)
+        if kernel_size:
+            layers["depthwise"] = depthwise(mid_channels, kernel_size, step, activation=activation)
+        if blur is not None and kernel_size:
+            layers["blur"] = blur(mid_channels, stride, spatial_dims=spatial_dims)
+        layers["se"] = squeeze(self, se_layer, mid_channels, in_channels, squeeze_ratio, spatial_dims)
+        layers["project"] = PointwiseConv(mid_channels, out_channels, activation=None, **common)
+        has_shortcut = shortcut and largest(stride) == 1 and in_channels == out_channels
+        super().__init__(layers, has_shortcut, drop_path_rate)
 
 
 @create_lazy_signature(exclude=["in_channels"], optional=["spatial_dims"])
@@ -151,7 +137,5 @@ class LazyUniversalInvertedBottleneck(LazyConvInChannelModule, UniversalInverted
         torch.Size([2, 24, 16, 16])
     """
 
-    if TYPE_CHECKING:
-
-        @without_first(UniversalInvertedBottleneck.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @without_first(UniversalInvertedBottleneck.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
