@@ -183,19 +183,15 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
             bound = inspect.signature(forward).bind(self, *args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}.forward() {error}") from None
+        parameters = bound.signature.parameters
         given = set(bound.arguments)
         bound.apply_defaults()
-        parameters = list(bound.signature.parameters.values())[1:]
-        positional: list[Any] = []
-        last = 0
-        for each in parameters:
-            if each.kind in (each.KEYWORD_ONLY, each.VAR_KEYWORD):
-                break
-            value = bound.arguments[each.name]
-            positional.extend(value if each.kind is each.VAR_POSITIONAL else [value])
-            last = len(positional) if each.name in given else last
-        by_position = {each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD}
-        return tuple(positional[:last]), {name: value for name, value in kwargs.items() if name not in by_position}
+        by_position = [
+            name for name, each in parameters.items() if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)
+        ]
+        while by_position[-1] not in given:  # the defaults after the last given argument are not passed
+            del bound.arguments[by_position.pop()]
+        return bound.args[1:], {name: value for name, value in kwargs.items() if name not in by_position}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the built module with ``torch.compile`` and these arguments."""
