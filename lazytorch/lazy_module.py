@@ -16,7 +16,7 @@ from lazytorch._init.initialize import draw_seed, is_known, is_unchanged, known,
 from lazytorch._lazy.deferred import Deferred, device_and_dtype_of_parameters
 from lazytorch._lazy.scopes import all_or_nothing, notify_built, outside_modes, path_in_running_model
 from lazytorch._lazy.state import Adoption
-from lazytorch._lazy.unbuilt import PLACEHOLDER, Parameters, UnbuiltModule
+from lazytorch._lazy.unbuilt import Parameters, UnbuiltModule
 from lazytorch._shapes.mode import map_tensors
 from lazytorch.errors import ShapeInferenceError, UninitializedModuleError, not_yet
 
@@ -152,16 +152,8 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
             forward = vars(self).get("forward")
             if isinstance(forward, LateForward):
                 forward.remove()
-            adoption = Adoption(
-                self,
-                built,
-                dropped={"_deferred", PLACEHOLDER, "_compiled_call_impl"},
-                given=deferred.given,
-                prepended=deferred.prepended,
-                rebind=not (runs_known_code and deferred.runs_known_code),
-                initialization=initialization,
-                note_calls=deferred.compile is None,  # a hook would be compiled as well
-            )
+            rebind = not (runs_known_code and deferred.runs_known_code)
+            adoption = Adoption(self, built, rebind=rebind, initialization=initialization)
         except Exception as error:
             path = path_in_running_model(self)
             if path and not any(note.startswith("at ") for note in notes(error)):

@@ -12,7 +12,7 @@ from lazytorch import _torch
 from lazytorch._init.initialize import InitFunction, Initialization, initialize, is_known, known, postpone, postponing
 from lazytorch._lazy.inputs import require_call, require_dims, require_input
 from lazytorch._lazy.scopes import all_or_nothing, outside_modes, undo_on_failure, watching_builds
-from lazytorch._lazy.state import HOOKS, Adoption, Snapshot
+from lazytorch._lazy.state import Adoption, Snapshot
 from lazytorch._shapes.mode import ShapeMode, map_tensors
 from lazytorch.errors import listed
 from lazytorch.lazy_module import LazyModule
@@ -38,17 +38,8 @@ def is_lazy(module: nn.Module) -> bool:
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"is_lazy: the argument must be a module, got {module!r}.")
-    return any(map(needs_building, modules_of(module)))
-
-
-def needs_building(module: nn.Module) -> bool:
-    """Whether ``module`` itself is a lazy module of lazytorch or PyTorch."""
-    if isinstance(module, LazyModule):
-        return True
-    if type(module) in known:  # has no uninitialized parameters
-        return False
-    tensors = (*module._parameters.values(), *module._buffers.values())
-    return any(each is not None and is_uninitialized(each) for each in tensors)
+    surveyed = survey(module)
+    return bool(surveyed.lazy or surveyed.lazy_of_torch)
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
@@ -91,7 +82,7 @@ def survey(module: nn.Module) -> Survey:
             deferred = vars(each).get("_deferred")  # another thread may build it at the same time
             found = found or (None if deferred is None else (deferred.device, deferred.dtype))
             continue
-        if found is not None and type(each) in known:
+        if found is not None and type(each) in known:  # it has no uninitialized parameters
             continue
         tensors = [tensor for tensor in (*each._parameters.values(), *each._buffers.values()) if tensor is not None]
         if any(map(is_uninitialized, tensors)):
@@ -161,7 +152,7 @@ def run_on_shapes(
         spatial_dims: The number of spatial dimensions that the first input must have; None for any.
     """
     require_dims(mode.owner, spatial_dims)
-    _, lazy, lazy_of_torch, device, dtype = surveyed
+    lazy_of_torch, device, dtype = list(surveyed.lazy_of_torch), surveyed.device, surveyed.dtype
 
     def shape(value: Any) -> Any:
         if is_shape(value):
@@ -175,7 +166,6 @@ def run_on_shapes(
     def built(each: nn.Module) -> None:
         if type(each) not in known or is_hooked(each):
             inner = survey(each)
-            lazy.extend(inner.lazy)
             lazy_of_torch.extend(inner.lazy_of_torch)
             begin(inner)
         if watch is not None:
@@ -211,11 +201,13 @@ def run_on_shapes(
                 each._compiled_call_impl = call
             for each in lazy_of_torch:
                 vars(each).pop("initialize_parameters", None)
-        if any(isinstance(each, LazyModule) for each in lazy) or any(map(needs_building, lazy_of_torch)):
-            left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
+        after = survey(module)
+        left = {*after.lazy, *after.lazy_of_torch}
+        if left:
+            names = [name or "itself" for name, each in module.named_modules() if each in left]
             raise RuntimeError(
-                f"{mode.owner}: the forward must reach every lazy module, got no call of {listed(left)}. Give an input "
-                "that reaches them, or remove them."
+                f"{mode.owner}: the forward must reach every lazy module, got no call of {listed(names)}. Give an "
+                "input that reaches them, or remove them."
             )
 
 
@@ -254,8 +246,8 @@ class BuiltOfTorch:
     """The state of a lazy module of PyTorch before the build, to make it lazy again."""
 
     def __init__(self, lazy: Any) -> None:
-        self.lazy, self.kind, self.state = lazy, type(lazy), dict(vars(lazy))
-        self.hooks = {name: dict(self.state[name]) for name in HOOKS}
+        self.lazy, self.kind, self.state = lazy, type(lazy), Snapshot()
+        self.state.add(lazy)
         tensors = (*lazy._parameters.values(), *lazy._buffers.values())
         self.uninitialized: list[tuple[Any, type, Tensor]] = [
             (each, type(each), each.data) for each in tensors if each is not None and is_uninitialized(each)
@@ -268,9 +260,7 @@ class BuiltOfTorch:
         for tensor, kind, data in self.uninitialized:
             tensor.data = data
             tensor.__class__ = kind
-        for name, hooks in self.hooks.items():
-            self.state[name].update(hooks)
-        object.__setattr__(self.lazy, "__dict__", self.state)
+        self.state.restore()
         object.__setattr__(self.lazy, "__class__", self.kind)
 
 
