@@ -4,7 +4,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class Deferred:
         """Defer ``Module._apply``, which ``to``, ``half``, ``to_empty`` and others call."""
         with outside_modes():
             converted = convert(torch.empty(1, dtype=self.dtype, device=self.device))
-        self.log("_apply", Conversion(convert, converted.device if converted.device != self.device else None))
+        self.log("_apply", Conversion(convert))
         self.device, self.dtype = converted.device, converted.dtype
 
     def log_load(self, state: "DeferredLoad") -> None:
@@ -165,28 +165,20 @@ class Deferred:
         return None
 
 
-class DeferredLoad:
+class DeferredLoad(NamedTuple):
     """Entries to load into the built module, which must have all of them and no others.
 
-    Args:
+    Attributes:
         entries: The values by their names in the built module.
         assign: As in ``Module.load_state_dict``: whether the entries themselves become the parameters.
         fit: Called with the built module and ``entries``; returns the entries with shapes that fit the module.
         complete: Whether it is known that these are all entries of the module.
     """
 
-    def __init__(
-        self,
-        entries: dict[str, Any],
-        *,
-        assign: bool,
-        fit: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None,
-        complete: bool = False,
-    ) -> None:
-        self.entries = entries
-        self.assign = assign
-        self.fit = fit
-        self.complete = complete
+    entries: dict[str, Any]
+    assign: bool
+    fit: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None
+    complete: bool = False
 
     def into(self, built: nn.Module) -> None:
         entries = self.entries if self.fit is None else self.fit(built, self.entries)
@@ -205,12 +197,10 @@ class Conversion:
 
     Args:
         convert: The function.
-        device: The device to which it moves tensors; None if it does not move them.
     """
 
-    def __init__(self, convert: Callable[[Tensor], Tensor], device: torch.device | None = None) -> None:
+    def __init__(self, convert: Callable[[Tensor], Tensor]) -> None:
         self.convert = convert
-        self.device = device
 
     def __call__(self, tensor: Tensor) -> Tensor:
         return self.convert(tensor)
@@ -219,24 +209,26 @@ class Conversion:
         return self
 
     def __reduce__(self) -> Any:
-        if isinstance(self.convert, functools.partial) and self.convert.func is convert_as:
-            return Conversion, (self.convert, self.device)
         with outside_modes():
-            dtypes = {each: self.convert(torch.empty(1, dtype=each)).dtype for each in (torch.float32, torch.bfloat16)}
-            counter = self.convert(torch.empty(1, dtype=torch.int64))
+            dtypes = {self.convert(torch.empty(1, dtype=each)).dtype for each in (torch.float32, torch.bfloat16)}
+            counter = self.convert(torch.empty(1, dtype=torch.int64, device="cpu"))
             formats = {dims: memory_format_of(self.convert, dims) for dims in (4, 5)}
-            on_meta = META
-            with contextlib.suppress(NotImplementedError, RuntimeError):  # only to_empty leaves the meta device
-                on_meta = self.convert(torch.empty(1, device=META)).device
+            try:
+                from_meta = self.convert(torch.empty(1, device=META)).device
+            except NotImplementedError:  # it moves values to the CPU, and a meta tensor has none
+                from_meta = None
+            except RuntimeError:  # such as share_memory_, which does not move them
+                from_meta = META
+        moves = counter.device.type != "cpu" or from_meta != META
         options = {
-            "device": self.device if on_meta == META else on_meta,
-            "is_empty": on_meta != META,
-            "floating": dtypes[torch.float32] if len({*dtypes.values()}) == 1 else None,
+            "device": counter.device if moves else None,
+            "is_empty": from_meta not in (None, META),
+            "floating": dtypes.pop() if len(dtypes) == 1 else None,
             "integer": counter.dtype,
             "formats": formats,
             "is_shared": counter.device.type == "cpu" and counter.is_shared(),
         }
-        return Conversion, (functools.partial(convert_as, **options), self.device)
+        return functools.partial(convert_as, **options).__reduce__()
 
 
 def memory_format_of(convert: Callable[[Tensor], Tensor], dims: int) -> str:
