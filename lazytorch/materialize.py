@@ -1,6 +1,5 @@
 """materialize: build a whole model from input shapes. is_lazy: whether a model has modules that are not built."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -179,7 +178,7 @@ def run_on_shapes(
                 snapshot.add(each)
                 mode.protected.update(map(id, (*each._parameters.values(), *each._buffers.values())))
         for each in found.lazy_of_torch:
-            each.initialize_parameters = functools.partial(initialize_outside_modes, each)
+            each.initialize_parameters = LazyOfTorch(each).initialize
 
     with outside_modes(), all_or_nothing(is_first_call=True):
         args, named = [shape(each) for each in inputs], {name: shape(each) for name, each in kwargs.items()}
@@ -234,16 +233,8 @@ def runs_known_code(surveyed: Survey) -> bool:
     return all(each is not None and is_known((each.module_args, each.module_kwargs)) for each in deferred)
 
 
-def initialize_outside_modes(lazy: Any, *args: Any, **kwargs: Any) -> None:
-    """Create real parameters in a lazy module of PyTorch, and make it lazy again if the call fails."""
-    del lazy.initialize_parameters
-    undo_on_failure(BuiltOfTorch(lazy))
-    with outside_modes():
-        lazy.initialize_parameters(*args, **kwargs)
-
-
-class BuiltOfTorch:
-    """The state of a lazy module of PyTorch before the build, to make it lazy again."""
+class LazyOfTorch:
+    """Builds a lazy module of PyTorch outside modes, and makes it lazy again if the call fails."""
 
     def __init__(self, lazy: Any) -> None:
         self.lazy, self.kind, self.state = lazy, type(lazy), Snapshot()
@@ -252,6 +243,13 @@ class BuiltOfTorch:
         self.uninitialized: list[tuple[Any, type, Tensor]] = [
             (each, type(each), each.data) for each in tensors if each is not None and is_uninitialized(each)
         ]
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Create real parameters, in place of ``initialize_parameters``."""
+        del self.lazy.initialize_parameters
+        undo_on_failure(self)
+        with outside_modes():
+            self.lazy.initialize_parameters(*args, **kwargs)
 
     def keep(self) -> None:
         """Do nothing: the module is already built."""

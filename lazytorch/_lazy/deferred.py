@@ -1,6 +1,7 @@
 """Deferred: a lazy module's constructor arguments, and the calls to repeat on the module that it builds."""
 
 import contextlib
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -25,40 +26,37 @@ META = torch.device("meta")
 Call = tuple[str, tuple[Any, ...]]
 
 
+@dataclasses.dataclass(eq=False)
 class Deferred:
     """The state of a lazy module until it is built. It can be copied and pickled, as the module can.
 
-    Args:
+    Attributes:
         owner: The name of the lazy class, for messages.
         module_args: The constructor's positional arguments.
         module_kwargs: The constructor's keyword arguments.
-        device: The device on which to construct.
-        dtype: The default dtype with which to construct.
+        device: The device on which to construct; later, that of the parameters after the deferred calls.
+        dtype: The default dtype with which to construct; later, that of the parameters after the deferred calls.
         seed: The seed of the initial values.
-
-    Attributes:
         calls: The names and arguments of methods to call, in order, on the built module.
-        device: The device of the parameters after these calls.
-        dtype: The dtype of the parameters after these calls.
         prepended: The ids of hooks that were registered with ``prepend=True``.
         compile: The arguments of ``compile``, if it was called.
         given: The attributes that the lazy module had when it was constructed.
     """
 
-    def __init__(
-        self, owner: str, module_args: Any, module_kwargs: Any, device: torch.device, dtype: torch.dtype, seed: int
-    ) -> None:
-        self.owner = owner
-        self.module_args: tuple[Any, ...] = module_args
-        self.module_kwargs: dict[str, Any] = module_kwargs
-        self.constructed_on, self.constructed_as = device, dtype
-        self.device, self.dtype = device, dtype
-        self.seed = seed
-        self.calls: list[Call] = []
-        self.prepended: set[int] = set()
-        self.compile: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self.given: dict[str, Any] = {}
-        self.lock = threading.RLock()
+    owner: str
+    module_args: tuple[Any, ...]
+    module_kwargs: dict[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+    seed: int
+    calls: list[Call] = dataclasses.field(default_factory=list)
+    prepended: set[int] = dataclasses.field(default_factory=set)
+    compile: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lock: Any = dataclasses.field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self.constructed_on, self.constructed_as = self.device, self.dtype
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"lock": None, "given": {}}
@@ -136,18 +134,15 @@ class Deferred:
         if default is not self.constructed_as and self.module_kwargs.get("dtype") is None:
             built._apply(lambda tensor: tensor.to(self.constructed_as) if tensor.dtype is default else tensor)
         fills: dict[str, tuple[Tensor, Fill]] = {}
-        modules: list[tuple[str, nn.Module]] = []
-        if skipped or self.calls:
-            modules = list(built.named_modules())
+        modules = list(built.named_modules()) if skipped or self.calls else []
         names = {module: f"{name}." if name else "" for name, module in modules}
         for index, layer in enumerate(skipped):
             prefix = names.get(layer, f"{index}.")
             fills.update((prefix + key, (getattr(layer, key), each)) for key, each in default_fills(layer).items())
         methods = [method for method, args in self.calls if not args or not isinstance(args[0], InitFunction)]
+        loaded: set[str] = set()
         if "load" in methods and "apply" not in methods[: methods.index("load")]:
-            loaded = {name for method, args in self.calls if method == "load" for name in args[0].entries}
-        else:
-            loaded = set()
+            loaded.update(name for method, args in self.calls if method == "load" for name in args[0].entries)
         for method, args in self.calls:
             if args and isinstance(args[0], InitFunction):
                 fills |= args[0].of([pair for pair in modules if "_deferred" not in vars(pair[1])])

@@ -92,9 +92,6 @@ class UnbuiltModule(nn.Module):
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
         raise self._refuse("submodules", "walking them")
 
-    def children(self) -> Iterator[nn.Module]:
-        raise self._refuse("submodules", "walking them")
-
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         entries: dict[str, Any] = {}
         if self.has_state:
