@@ -213,11 +213,9 @@ def run_on_shapes(
 def is_hooked(module: nn.Module) -> bool:
     """Whether hooks or attributes of ``module``, not of its submodules, may run code that is not its class's."""
     state = vars(module)
-    if any(not isinstance(getattr(hook, "__self__", None), Adoption) for hook in state["_forward_pre_hooks"].values()):
-        return True
-    if state["_forward_hooks"] or state["_backward_hooks"]:
-        return True
-    if state["_backward_pre_hooks"] or state.get("_compiled_call_impl") is not None:
+    pre_hooks = state["_forward_pre_hooks"].values()
+    hooks = [each for each in pre_hooks if not isinstance(getattr(each, "__self__", None), Adoption)]
+    if hooks or state["_forward_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]:
         return True
     own = [each for each in state.values() if callable(each) and not isinstance(each, (InitFunction, type))]
     return any(type(getattr(each, "__self__", None)) not in known for each in own)
