@@ -1,6 +1,7 @@
 """lazify: make a lazy class from any module class."""
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -137,27 +138,13 @@ class Lazified(LazyModule):
     ) -> nn.Module:
         target = target_class(type(self))
         assert target is not None
-        known = {name: self._infer(name, rule, inputs) for name, rule in self._rules.items()}
-        # Positions refer to the signature without inferred parameters, so all arguments are passed on by name.
-        bound = inspect.signature(type(self)).bind(*module_args, **module_kwargs)
-        positional: list[Any] = []
-        keyword = dict(known)
-        of_target = constructor_signature(target).parameters
-        rest = [name for name, parameter in of_target.items() if parameter.kind is parameter.VAR_POSITIONAL]
-        before_rest = bool(rest) and bool(bound.arguments.get(rest[0]))
-        for name, parameter in of_target.items():
-            values = known if name in known else bound.arguments
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                positional.extend(values.get(name, ()))
-                before_rest = False
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                keyword.update(values.get(name, {}))
-            elif name in values and (before_rest or parameter.kind is parameter.POSITIONAL_ONLY):
-                positional.append(values[name])
-                keyword.pop(name, None)
-            elif name in values:
-                keyword[name] = values[name]
-        return skip_init(target)(*positional, **keyword)
+        # Positions refer to the signature without inferred parameters, so all arguments are bound by name.
+        given = inspect.signature(type(self)).bind(*module_args, **module_kwargs).arguments
+        inferred = {name: self._infer(name, rule, inputs) for name, rule in self._rules.items()}
+        signature = constructor_signature(target)
+        call = inspect.BoundArguments(signature, OrderedDict(given | inferred))
+        more = {name: value for name, value in inferred.items() if name not in signature.parameters}
+        return skip_init(target)(*call.args, **more | call.kwargs)
 
     def _infer(self, name: str, rule: Rule, inputs: tuple[Any, ...]) -> Any:
         if not isinstance(rule, int):

@@ -1,9 +1,8 @@
 """LazyModule: a module that keeps its constructor arguments and builds itself from its first input."""
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from lazytorch._init.initialize import draw_seed, is_known, is_unchanged, known,
 from lazytorch._lazy.deferred import Deferred, device_and_dtype_of_parameters
 from lazytorch._lazy.scopes import all_or_nothing, notify_built, outside_modes, path_in_running_model
 from lazytorch._lazy.state import Adoption
-from lazytorch._lazy.unbuilt import PLACEHOLDER, Parameters, UnbuiltModule
+from lazytorch._lazy.unbuilt import Parameters, UnbuiltModule
 from lazytorch._shapes.mode import map_tensors
 from lazytorch.errors import ShapeInferenceError, UninitializedModuleError, not_yet
 
@@ -81,11 +80,9 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
                 f"{eager.__name__} first. Write class {cls.__name__}(LazyModule, {eager.__name__})."
             )
         super().__init_subclass__(**kwargs)
-        # After Dynamo has built a module, it still traces the forward of the lazy class.
-        if cls.forward in (nn.Module.forward, forward_of_built):
-            target = target_class(cls)
-            inherited = target.forward if target else nn.Module.forward
-            cls.forward = forward_of_built if inherited is nn.Module.forward else inherited
+        owner = next(base for base in bases if "forward" in vars(base))
+        if owner is cls or not issubclass(owner, LazyModule):
+            cls.forward = late(cls.forward)
 
     def get_initialized_module(
         self, inputs: tuple[Any, ...], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]
@@ -111,18 +108,20 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
         # thread; or before a call of a bound method that was stored while it was lazy.
         if torch.compiler.is_dynamo_compiling() or not isinstance(self, LazyModule):
             return self(*args, **kwargs)
-        with all_or_nothing(), noting_build(self, args, kwargs):
-            global_hooks = _torch.has_any_global_hook is not None and _torch.has_any_global_hook()
-            if not (self._forward_pre_hooks or self._forward_hooks_always_called or global_hooks):
+        owner = type(self).__name__
+        with all_or_nothing():
+            try:
+                global_hooks = _torch.has_any_global_hook is not None and _torch.has_any_global_hook()
+                hooks = self._forward_pre_hooks or self._forward_hooks_always_called or global_hooks
+                if hooks and "forward" not in vars(self):  # ``late`` builds it after hooks, which may change the input
+                    return nn.Module.__call__(self, *args, **kwargs)
                 build(self, args, kwargs)
                 return self(*args, **kwargs)
-            # Hooks may change the input, so the module is built after they have run.
-            forward = LateForward(self, vars(self).get("forward"))
-            vars(self)["forward"] = forward
-            try:
-                return nn.Module.__call__(self, *args, **kwargs)
-            finally:
-                forward.remove()
+            except Exception as error:
+                is_built = not isinstance(self, LazyModule)  # and is made lazy again
+                if is_built and not hasattr(error, "__notes__") and not isinstance(error, ShapeInferenceError):
+                    error.add_note(f"after {owner} was built from input {describe((*args, *kwargs.values()))}")
+                raise
 
     def _infer_parameters(self, module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
         """Build from a first input. Dynamo calls this, by this name, before it traces a call."""
@@ -149,22 +148,11 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
                     if isinstance(built, LazyModule):
                         built._build(args, kwargs).keep()
                 initialization = deferred.finish(built, skipped)
-            forward = vars(self).get("forward")
-            if isinstance(forward, LateForward):
-                forward.remove()
-            adoption = Adoption(
-                self,
-                built,
-                dropped={"_deferred", PLACEHOLDER, "_compiled_call_impl"},
-                given=deferred.given,
-                prepended=deferred.prepended,
-                rebind=not (runs_known_code and deferred.runs_known_code),
-                initialization=initialization,
-                note_calls=deferred.compile is None,  # a hook would be compiled as well
-            )
+            rebind = not (runs_known_code and deferred.runs_known_code)
+            adoption = Adoption(self, built, rebind=rebind, initialization=initialization)
         except Exception as error:
             path = path_in_running_model(self)
-            if path and not any(note.startswith("at ") for note in notes(error)):
+            if path and not any(note.startswith("at ") for note in getattr(error, "__notes__", [])):
                 error.add_note(f"at {path}")
             if deferred.owner not in str(error):
                 error.add_note(f"while {deferred.owner} was built from input {describe((*args, *kwargs.values()))}")
@@ -177,72 +165,43 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments in positional order, and the keyword-only ones."""
         forward = type(self).forward
-        if forward is forward_of_built or not kwargs:
+        if not kwargs or not hasattr(forward, "__wrapped__"):
             return (*args, *kwargs.values()), dict(kwargs)
         try:
             bound = inspect.signature(forward).bind(self, *args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}.forward() {error}") from None
+        parameters = bound.signature.parameters
         given = set(bound.arguments)
         bound.apply_defaults()
-        parameters = list(bound.signature.parameters.values())[1:]
-        positional: list[Any] = []
-        last = 0
-        for each in parameters:
-            if each.kind in (each.KEYWORD_ONLY, each.VAR_KEYWORD):
-                break
-            value = bound.arguments[each.name]
-            positional.extend(value if each.kind is each.VAR_POSITIONAL else [value])
-            last = len(positional) if each.name in given else last
-        by_position = {each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD}
-        return tuple(positional[:last]), {name: value for name, value in kwargs.items() if name not in by_position}
+        by_position = [
+            name for name, each in parameters.items() if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)
+        ]
+        while by_position[-1] not in given:  # the defaults after the last given argument are not passed
+            del bound.arguments[by_position.pop()]
+        return bound.args[1:], {name: value for name, value in kwargs.items() if name not in by_position}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the built module with ``torch.compile`` and these arguments."""
         self._deferred.compile = args, kwargs
 
 
-@contextlib.contextmanager
-def noting_build(module: LazyModule, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[None]:
-    """If the first call fails after the build, add the input that ``module`` was built from to the error as a note."""
-    owner = type(module).__name__
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(module, LazyModule) and not notes(error) and not isinstance(error, ShapeInferenceError):
-            error.add_note(f"after {owner} was built from input {describe((*args, *kwargs.values()))}")
-        raise
+def late(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward of a lazy class: builds the module if it is lazy, and calls the forward of the built module.
 
-
-def notes(error: Exception) -> list[str]:
-    return getattr(error, "__notes__", [])
-
-
-class LateForward:
-    """The forward of a lazy module during its first call: builds the module after hooks, which may change the input.
-
-    Args:
-        module: The lazy module.
-        by_user: The ``forward`` that the user set on the instance, if any.
+    It has the signature of ``forward``, which it replaces. After Dynamo has built a module, it still traces the forward
+    of the lazy class.
     """
 
-    def __init__(self, module: nn.Module, by_user: Any) -> None:
-        self.module = module
-        self.by_user = by_user.by_user if isinstance(by_user, LateForward) else by_user
+    def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_dynamo_compiling() and isinstance(self, LazyModule):
+            before = {*self._forward_pre_hooks, *self._backward_hooks, *self._backward_pre_hooks}
+            with all_or_nothing():
+                build(self, args, kwargs)
+            args, kwargs = run_hooks_of_constructor(self, before, args, kwargs)
+        return self.forward(*args, **kwargs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        before = {*self.module._forward_pre_hooks, *self.module._backward_hooks, *self.module._backward_pre_hooks}
-        build(self.module, args, kwargs)
-        self.remove()  # also if another thread built it
-        args, kwargs = run_hooks_of_constructor(self.module, before, args, kwargs)
-        return self.module.forward(*args, **kwargs)
-
-    def remove(self) -> None:
-        state = vars(self.module)
-        if isinstance(state.get("forward"), LateForward):
-            del state["forward"]
-            if self.by_user is not None:
-                state["forward"] = self.by_user
+    return method if forward is nn.Module.forward else functools.wraps(forward)(method)
 
 
 def run_hooks_of_constructor(module: nn.Module, before: set[int], args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -305,11 +264,6 @@ def with_known_shape(tensor: Tensor) -> Tensor:
         return tensor
     sizes: Any = [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
     return torch.empty(sizes, dtype=tensor.dtype, device="meta")
-
-
-def forward_of_built(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The forward of a lazy class without a target class: calls the forward of the built module."""
-    return self.forward(*args, **kwargs)
 
 
 def target_class(lazy_class: type[nn.Module]) -> type[nn.Module] | None:

@@ -1,6 +1,5 @@
 """materialize: build a whole model from input shapes. is_lazy: whether a model has modules that are not built."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +11,7 @@ from lazytorch import _torch
 from lazytorch._init.initialize import InitFunction, Initialization, initialize, is_known, known, postpone, postponing
 from lazytorch._lazy.inputs import require_call, require_dims, require_input
 from lazytorch._lazy.scopes import all_or_nothing, outside_modes, undo_on_failure, watching_builds
-from lazytorch._lazy.state import HOOKS, Adoption, Snapshot
+from lazytorch._lazy.state import Adoption, Snapshot
 from lazytorch._shapes.mode import ShapeMode, map_tensors
 from lazytorch.errors import listed
 from lazytorch.lazy_module import LazyModule
@@ -38,17 +37,8 @@ def is_lazy(module: nn.Module) -> bool:
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"is_lazy: the argument must be a module, got {module!r}.")
-    return any(map(needs_building, modules_of(module)))
-
-
-def needs_building(module: nn.Module) -> bool:
-    """Whether ``module`` itself is a lazy module of lazytorch or PyTorch."""
-    if isinstance(module, LazyModule):
-        return True
-    if type(module) in known:  # has no uninitialized parameters
-        return False
-    tensors = (*module._parameters.values(), *module._buffers.values())
-    return any(each is not None and is_uninitialized(each) for each in tensors)
+    surveyed = survey(module)
+    return bool(surveyed.lazy or surveyed.lazy_of_torch)
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
@@ -91,7 +81,7 @@ def survey(module: nn.Module) -> Survey:
             deferred = vars(each).get("_deferred")  # another thread may build it at the same time
             found = found or (None if deferred is None else (deferred.device, deferred.dtype))
             continue
-        if found is not None and type(each) in known:
+        if found is not None and type(each) in known:  # it has no uninitialized parameters
             continue
         tensors = [tensor for tensor in (*each._parameters.values(), *each._buffers.values()) if tensor is not None]
         if any(map(is_uninitialized, tensors)):
@@ -161,7 +151,7 @@ def run_on_shapes(
         spatial_dims: The number of spatial dimensions that the first input must have; None for any.
     """
     require_dims(mode.owner, spatial_dims)
-    _, lazy, lazy_of_torch, device, dtype = surveyed
+    lazy_of_torch, device, dtype = list(surveyed.lazy_of_torch), surveyed.device, surveyed.dtype
 
     def shape(value: Any) -> Any:
         if is_shape(value):
@@ -175,7 +165,6 @@ def run_on_shapes(
     def built(each: nn.Module) -> None:
         if type(each) not in known or is_hooked(each):
             inner = survey(each)
-            lazy.extend(inner.lazy)
             lazy_of_torch.extend(inner.lazy_of_torch)
             begin(inner)
         if watch is not None:
@@ -189,7 +178,7 @@ def run_on_shapes(
                 snapshot.add(each)
                 mode.protected.update(map(id, (*each._parameters.values(), *each._buffers.values())))
         for each in found.lazy_of_torch:
-            each.initialize_parameters = functools.partial(initialize_outside_modes, each)
+            each.initialize_parameters = LazyOfTorch(each).initialize
 
     with outside_modes(), all_or_nothing(is_first_call=True):
         args, named = [shape(each) for each in inputs], {name: shape(each) for name, each in kwargs.items()}
@@ -211,22 +200,22 @@ def run_on_shapes(
                 each._compiled_call_impl = call
             for each in lazy_of_torch:
                 vars(each).pop("initialize_parameters", None)
-        if any(isinstance(each, LazyModule) for each in lazy) or any(map(needs_building, lazy_of_torch)):
-            left = [name or "itself" for name, each in module.named_modules() if needs_building(each)]
+        after = survey(module)
+        left = {*after.lazy, *after.lazy_of_torch}
+        if left:
+            names = [name or "itself" for name, each in module.named_modules() if each in left]
             raise RuntimeError(
-                f"{mode.owner}: the forward must reach every lazy module, got no call of {listed(left)}. Give an input "
-                "that reaches them, or remove them."
+                f"{mode.owner}: the forward must reach every lazy module, got no call of {listed(names)}. Give an "
+                "input that reaches them, or remove them."
             )
 
 
 def is_hooked(module: nn.Module) -> bool:
     """Whether hooks or attributes of ``module``, not of its submodules, may run code that is not its class's."""
     state = vars(module)
-    if any(not isinstance(getattr(hook, "__self__", None), Adoption) for hook in state["_forward_pre_hooks"].values()):
-        return True
-    if state["_forward_hooks"] or state["_backward_hooks"]:
-        return True
-    if state["_backward_pre_hooks"] or state.get("_compiled_call_impl") is not None:
+    pre_hooks = state["_forward_pre_hooks"].values()
+    hooks = [each for each in pre_hooks if not isinstance(getattr(each, "__self__", None), Adoption)]
+    if hooks or state["_forward_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]:
         return True
     own = [each for each in state.values() if callable(each) and not isinstance(each, (InitFunction, type))]
     return any(type(getattr(each, "__self__", None)) not in known for each in own)
@@ -242,24 +231,23 @@ def runs_known_code(surveyed: Survey) -> bool:
     return all(each is not None and is_known((each.module_args, each.module_kwargs)) for each in deferred)
 
 
-def initialize_outside_modes(lazy: Any, *args: Any, **kwargs: Any) -> None:
-    """Create real parameters in a lazy module of PyTorch, and make it lazy again if the call fails."""
-    del lazy.initialize_parameters
-    undo_on_failure(BuiltOfTorch(lazy))
-    with outside_modes():
-        lazy.initialize_parameters(*args, **kwargs)
-
-
-class BuiltOfTorch:
-    """The state of a lazy module of PyTorch before the build, to make it lazy again."""
+class LazyOfTorch:
+    """Builds a lazy module of PyTorch outside modes, and makes it lazy again if the call fails."""
 
     def __init__(self, lazy: Any) -> None:
-        self.lazy, self.kind, self.state = lazy, type(lazy), dict(vars(lazy))
-        self.hooks = {name: dict(self.state[name]) for name in HOOKS}
+        self.lazy, self.kind, self.state = lazy, type(lazy), Snapshot()
+        self.state.add(lazy)
         tensors = (*lazy._parameters.values(), *lazy._buffers.values())
         self.uninitialized: list[tuple[Any, type, Tensor]] = [
             (each, type(each), each.data) for each in tensors if each is not None and is_uninitialized(each)
         ]
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Create real parameters, in place of ``initialize_parameters``."""
+        del self.lazy.initialize_parameters
+        undo_on_failure(self)
+        with outside_modes():
+            self.lazy.initialize_parameters(*args, **kwargs)
 
     def keep(self) -> None:
         """Do nothing: the module is already built."""
@@ -268,9 +256,7 @@ class BuiltOfTorch:
         for tensor, kind, data in self.uninitialized:
             tensor.data = data
             tensor.__class__ = kind
-        for name, hooks in self.hooks.items():
-            self.state[name].update(hooks)
-        object.__setattr__(self.lazy, "__dict__", self.state)
+        self.state.restore()
         object.__setattr__(self.lazy, "__class__", self.kind)
 
 

@@ -1,10 +1,11 @@
 """Deferred: a lazy module's constructor arguments, and the calls to repeat on the module that it builds."""
 
 import contextlib
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,40 +26,37 @@ META = torch.device("meta")
 Call = tuple[str, tuple[Any, ...]]
 
 
+@dataclasses.dataclass(eq=False)
 class Deferred:
     """The state of a lazy module until it is built. It can be copied and pickled, as the module can.
 
-    Args:
+    Attributes:
         owner: The name of the lazy class, for messages.
         module_args: The constructor's positional arguments.
         module_kwargs: The constructor's keyword arguments.
-        device: The device on which to construct.
-        dtype: The default dtype with which to construct.
+        device: The device on which to construct; later, that of the parameters after the deferred calls.
+        dtype: The default dtype with which to construct; later, that of the parameters after the deferred calls.
         seed: The seed of the initial values.
-
-    Attributes:
         calls: The names and arguments of methods to call, in order, on the built module.
-        device: The device of the parameters after these calls.
-        dtype: The dtype of the parameters after these calls.
         prepended: The ids of hooks that were registered with ``prepend=True``.
         compile: The arguments of ``compile``, if it was called.
         given: The attributes that the lazy module had when it was constructed.
     """
 
-    def __init__(
-        self, owner: str, module_args: Any, module_kwargs: Any, device: torch.device, dtype: torch.dtype, seed: int
-    ) -> None:
-        self.owner = owner
-        self.module_args: tuple[Any, ...] = module_args
-        self.module_kwargs: dict[str, Any] = module_kwargs
-        self.constructed_on, self.constructed_as = device, dtype
-        self.device, self.dtype = device, dtype
-        self.seed = seed
-        self.calls: list[Call] = []
-        self.prepended: set[int] = set()
-        self.compile: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self.given: dict[str, Any] = {}
-        self.lock = threading.RLock()
+    owner: str
+    module_args: tuple[Any, ...]
+    module_kwargs: dict[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+    seed: int
+    calls: list[Call] = dataclasses.field(default_factory=list)
+    prepended: set[int] = dataclasses.field(default_factory=set)
+    compile: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lock: Any = dataclasses.field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self.constructed_on, self.constructed_as = self.device, self.dtype
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"lock": None, "given": {}}
@@ -76,7 +74,7 @@ class Deferred:
         """Defer ``Module._apply``, which ``to``, ``half``, ``to_empty`` and others call."""
         with outside_modes():
             converted = convert(torch.empty(1, dtype=self.dtype, device=self.device))
-        self.log("_apply", Conversion(convert, converted.device if converted.device != self.device else None))
+        self.log("_apply", Conversion(convert))
         self.device, self.dtype = converted.device, converted.dtype
 
     def log_load(self, state: "DeferredLoad") -> None:
@@ -136,18 +134,15 @@ class Deferred:
         if default is not self.constructed_as and self.module_kwargs.get("dtype") is None:
             built._apply(lambda tensor: tensor.to(self.constructed_as) if tensor.dtype is default else tensor)
         fills: dict[str, tuple[Tensor, Fill]] = {}
-        modules: list[tuple[str, nn.Module]] = []
-        if skipped or self.calls:
-            modules = list(built.named_modules())
+        modules = list(built.named_modules()) if skipped or self.calls else []
         names = {module: f"{name}." if name else "" for name, module in modules}
         for index, layer in enumerate(skipped):
             prefix = names.get(layer, f"{index}.")
             fills.update((prefix + key, (getattr(layer, key), each)) for key, each in default_fills(layer).items())
         methods = [method for method, args in self.calls if not args or not isinstance(args[0], InitFunction)]
+        loaded: set[str] = set()
         if "load" in methods and "apply" not in methods[: methods.index("load")]:
-            loaded = {name for method, args in self.calls if method == "load" for name in args[0].entries}
-        else:
-            loaded = set()
+            loaded.update(name for method, args in self.calls if method == "load" for name in args[0].entries)
         for method, args in self.calls:
             if args and isinstance(args[0], InitFunction):
                 fills |= args[0].of([pair for pair in modules if "_deferred" not in vars(pair[1])])
@@ -165,28 +160,20 @@ class Deferred:
         return None
 
 
-class DeferredLoad:
+class DeferredLoad(NamedTuple):
     """Entries to load into the built module, which must have all of them and no others.
 
-    Args:
+    Attributes:
         entries: The values by their names in the built module.
         assign: As in ``Module.load_state_dict``: whether the entries themselves become the parameters.
         fit: Called with the built module and ``entries``; returns the entries with shapes that fit the module.
         complete: Whether it is known that these are all entries of the module.
     """
 
-    def __init__(
-        self,
-        entries: dict[str, Any],
-        *,
-        assign: bool,
-        fit: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None,
-        complete: bool = False,
-    ) -> None:
-        self.entries = entries
-        self.assign = assign
-        self.fit = fit
-        self.complete = complete
+    entries: dict[str, Any]
+    assign: bool
+    fit: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None
+    complete: bool = False
 
     def into(self, built: nn.Module) -> None:
         entries = self.entries if self.fit is None else self.fit(built, self.entries)
@@ -205,12 +192,10 @@ class Conversion:
 
     Args:
         convert: The function.
-        device: The device to which it moves tensors; None if it does not move them.
     """
 
-    def __init__(self, convert: Callable[[Tensor], Tensor], device: torch.device | None = None) -> None:
+    def __init__(self, convert: Callable[[Tensor], Tensor]) -> None:
         self.convert = convert
-        self.device = device
 
     def __call__(self, tensor: Tensor) -> Tensor:
         return self.convert(tensor)
@@ -219,24 +204,26 @@ class Conversion:
         return self
 
     def __reduce__(self) -> Any:
-        if isinstance(self.convert, functools.partial) and self.convert.func is convert_as:
-            return Conversion, (self.convert, self.device)
         with outside_modes():
-            dtypes = {each: self.convert(torch.empty(1, dtype=each)).dtype for each in (torch.float32, torch.bfloat16)}
-            counter = self.convert(torch.empty(1, dtype=torch.int64))
+            dtypes = {self.convert(torch.empty(1, dtype=each)).dtype for each in (torch.float32, torch.bfloat16)}
+            counter = self.convert(torch.empty(1, dtype=torch.int64, device="cpu"))
             formats = {dims: memory_format_of(self.convert, dims) for dims in (4, 5)}
-            on_meta = META
-            with contextlib.suppress(NotImplementedError, RuntimeError):  # only to_empty leaves the meta device
-                on_meta = self.convert(torch.empty(1, device=META)).device
+            try:
+                from_meta = self.convert(torch.empty(1, device=META)).device
+            except NotImplementedError:  # it moves values to the CPU, and a meta tensor has none
+                from_meta = None
+            except RuntimeError:  # such as share_memory_, which does not move them
+                from_meta = META
+        moves = counter.device.type != "cpu" or from_meta != META
         options = {
-            "device": self.device if on_meta == META else on_meta,
-            "is_empty": on_meta != META,
-            "floating": dtypes[torch.float32] if len({*dtypes.values()}) == 1 else None,
+            "device": counter.device if moves else None,
+            "is_empty": from_meta not in (None, META),
+            "floating": dtypes.pop() if len(dtypes) == 1 else None,
             "integer": counter.dtype,
             "formats": formats,
             "is_shared": counter.device.type == "cpu" and counter.is_shared(),
         }
-        return Conversion, (functools.partial(convert_as, **options), self.device)
+        return functools.partial(convert_as, **options).__reduce__()
 
 
 def memory_format_of(convert: Callable[[Tensor], Tensor], dims: int) -> str:

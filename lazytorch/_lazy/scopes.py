@@ -15,7 +15,8 @@ from lazytorch import _torch
 from lazytorch._init.initialize import thread_local
 from lazytorch._shapes.mode import without_shapes
 
-AUTOCAST = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "ipu", "maia", "privateuseone")
+DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "ipu", "maia", "privateuseone")
+AUTOCAST = tuple(filter(torch.amp.is_autocast_available, DEVICE_TYPES))
 
 _local = threading.local()
 
@@ -105,7 +106,7 @@ def outside_modes() -> Iterator[None]:
         stack.enter_context(without_shapes())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
-        for device_type in AUTOCAST_HERE:
+        for device_type in AUTOCAST:
             if torch.is_autocast_enabled(device_type):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
         yield
@@ -114,17 +115,6 @@ def outside_modes() -> Iterator[None]:
 def only_tensors() -> AbstractContextManager[None]:
     """Bypass function modes and tensor subclasses in this block: faster, for known code on plain CPU tensors only."""
     return contextlib.nullcontext() if _torch.disable_torch_function is None else _torch.disable_torch_function()
-
-
-def has_autocast(device_type: str) -> bool:
-    try:
-        torch.is_autocast_enabled(device_type)
-    except RuntimeError:
-        return False
-    return True
-
-
-AUTOCAST_HERE = tuple(filter(has_autocast, AUTOCAST))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lazytorch._lazy.deferred import Deferred
+from lazytorch._lazy.unbuilt import PLACEHOLDER
+
 MODULE_STATE = vars(nn.Module())
+# The attributes of a lazy module that its user did not add.
+NOT_ADDED = {*MODULE_STATE, "_deferred", "_compiled_call_impl"}
 HOOKS = [name for name in MODULE_STATE if name.endswith("_hooks") or "_hooks_" in name]
 ATOMS = (str, bytes, int, float, bool, type(None))
 CONTAINERS = (dict, list, set, collections.deque)
@@ -27,40 +32,28 @@ class Adoption:
     it built.
 
     Args:
-        module: The module whose identity is kept.
+        module: The lazy module, whose identity is kept.
         built: The module that was built for it.
-        dropped: The names of attributes and parameters that belonged to the lazy module alone.
-        given: The attributes that the lazy module's constructor set; attributes of ``built`` replace them.
-        prepended: The ids of hooks that were registered with ``prepend=True``.
         rebind: Whether ``built`` may contain references to itself.
-        note_calls: Whether to record calls by other threads.
         initialization: A postponed initialization, which is run before another thread calls the module; None if none.
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        built: nn.Module,
-        *,
-        dropped: set[str],
-        given: dict[str, Any],
-        prepended: set[int],
-        rebind: bool,
-        note_calls: bool,
-        initialization: Callable[[], None] | None,
+        self, module: nn.Module, built: nn.Module, *, rebind: bool, initialization: Callable[[], None] | None
     ) -> None:
         self.module, self.old_class, self.old_state = module, type(module), vars(module)
         self.thread, self.called_elsewhere, self.initialization = threading.get_ident(), False, initialization
+        deferred: Deferred = self.old_state["_deferred"]
         old, new = self.old_state, vars(built)
         self.hooks_of_built = {name: set(new[name]) for name in HOOKS}
         if rebind:
             rebind_references(built, module, {id(new[name]): old[name] for name in HOOKS})
         for name in ("_parameters", "_buffers", "_modules"):
-            new[name].update({key: each for key, each in old[name].items() if key not in dropped})
+            new[name].update({key: each for key, each in old[name].items() if key != PLACEHOLDER})
         new["_non_persistent_buffers_set"] |= old["_non_persistent_buffers_set"]
         for name, value in old.items():
             flag = name in ("training", "_is_full_backward_hook") and value != MODULE_STATE[name]
-            if (flag or name not in MODULE_STATE) and name not in dropped and given.get(name, self) is not value:
+            if (flag or name not in NOT_ADDED) and deferred.given.get(name, self) is not value:
                 new[name] = value
         for slot in (each for base in type(built).__mro__ for each in vars(base).values()):
             if isinstance(slot, MemberDescriptorType):
@@ -69,13 +62,13 @@ class Adoption:
         for name in HOOKS:  # the dicts of the lazy module are kept, because handles refer to them
             own, theirs = old[name], new[name]
             if theirs:
-                after = {key: own.pop(key) for key in list(own) if key not in prepended}
+                after = {key: own.pop(key) for key in list(own) if key not in deferred.prepended}
                 own.update(theirs)
                 own.update(after)
             new[name] = own
         self.names = set(new)
         self.handle = RemovableHandle(new["_forward_pre_hooks"])
-        if note_calls:
+        if deferred.compile is None:  # a hook would be compiled as well
             new["_forward_pre_hooks"][self.handle.id] = self.note_call
         object.__setattr__(module, "__dict__", new)
         object.__setattr__(module, "__class__", type(built))
@@ -200,7 +193,7 @@ def rebind_references(old: nn.Module, new: nn.Module, hooks: dict[int, Any]) -> 
 
     for value in reachable([vars(old)], through_modules=True):
         match value:
-            case dict():
+            case dict() | weakref.WeakKeyDictionary() | weakref.WeakValueDictionary():
                 if any(key is old for key in value):  # keep the order
                     items = [(new if key is old else key, each) for key, each in value.items()]
                     value.clear()
@@ -211,7 +204,7 @@ def rebind_references(old: nn.Module, new: nn.Module, hooks: dict[int, Any]) -> 
             case list() | collections.deque():
                 for index, each in enumerate(value):
                     value[index] = replaced(each)
-            case set():
+            case set() | weakref.WeakSet():
                 changed = {each for each in value if replaced(each) is not each}
                 value.difference_update(changed)
                 value.update(map(replaced, changed))
@@ -227,13 +220,6 @@ def rebind_references(old: nn.Module, new: nn.Module, hooks: dict[int, Any]) -> 
                 refs = [value.hooks_dict_ref, *value.extra_dict_ref]
                 first, *more = [weakref.ref(hooks[id(ref())]) if id(ref()) in hooks else ref for ref in refs]
                 value.hooks_dict_ref, value.extra_dict_ref = first, tuple(more)
-            case weakref.WeakSet() if old in value:
-                value.discard(old)
-                value.add(new)
-            case weakref.WeakValueDictionary():
-                value.update({key: new for key, each in value.items() if each is old})
-            case weakref.WeakKeyDictionary() if old in value:
-                value[new] = replaced(value.pop(old))
 
 
 class Snapshot:
@@ -255,7 +241,7 @@ class Snapshot:
         roots = [each for kind in classes for each in vars(kind).values() if isinstance(each, CONTAINERS)]
         if "_deferred" in state:  # a lazy module: the build changes its own dicts
             roots += [each for name in HOOKS for each in state[name].values()]
-            roots += [each for name, each in state.items() if name not in MODULE_STATE.keys() | {"_deferred"}]
+            roots += [each for name, each in state.items() if name not in NOT_ADDED]
         else:
             roots.append(state)
         for value in reachable(roots, through_modules=False, skipped=self.skipped):
@@ -275,11 +261,6 @@ class Snapshot:
                     if list(value) != list(contents):  # another order
                         value.clear()
                         value.update(contents)
-                case list():
-                    value[:] = contents
-                case set():
-                    value.intersection_update(contents)
-                    value.update(contents)
-                case collections.deque() if list(map(id, value)) != list(map(id, contents)):
+                case _ if list(map(id, value)) != list(map(id, contents)):
                     value.clear()
-                    value.extend(contents)
+                    (value.update if isinstance(value, set) else value.extend)(contents)

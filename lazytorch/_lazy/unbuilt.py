@@ -1,6 +1,5 @@
 """UnbuiltModule: the methods of nn.Module before the build. Placeholder: the only parameter before the build."""
 
-import copy
 import functools
 import inspect
 from collections import OrderedDict
@@ -93,9 +92,6 @@ class UnbuiltModule(nn.Module):
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
         raise self._refuse("submodules", "walking them")
 
-    def children(self) -> Iterator[nn.Module]:
-        raise self._refuse("submodules", "walking them")
-
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         entries: dict[str, Any] = {}
         if self.has_state:
@@ -140,10 +136,7 @@ class UnbuiltModule(nn.Module):
     def __copy__(self) -> Self:
         raise self._refuse("parameters", "copy.copy, which shares them")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = memo[id(self)] = type(self).__new__(type(self))
-        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return copied
+    __deepcopy__ = None  # copied by its state, not by a method of the target
 
     def __bool__(self) -> bool:
         return True
@@ -227,8 +220,8 @@ class Placeholder(UninitializedParameter):
         self.deferred = deferred
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Placeholder":
-        return memo.setdefault(id(self), type(self)(copy.deepcopy(self.deferred, memo)))  # pyright: ignore[reportArgumentType]
+    # UninitializedParameter copies its values, and there are none.
+    __deepcopy__ = None  # pyright: ignore[reportAssignmentType]
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return type(self), (self.deferred,)
