@@ -66,27 +66,18 @@ __all__ = [
 ]
 
 NAMES = Rules("""
-    stem.norm                       stem.bn
-    stem_pool.conv                  stem.conv3.conv
-    stem_pool.norm                  stem.conv3.bn
-    stem.*.norm                     stem.*.bn
-    head.classifier                 head.fc
-    stages.S.B.conv                 final_conv.conv
-    stages.S.B.norm                 final_conv.bn
-    stages.S.B.shortcut.norm        stages.{S}.{B}.shortcut.bn
-    stages.S.B.layers.se.reduce     stages.{S}.{B}.attn.fc1
-    stages.S.B.layers.se.expand     stages.{S}.{B}.attn.fc2
-    stages.S.B.layers.se.conv       stages.{S}.{B}.attn.conv
-    stages.S.B.layers.se.attend     stages.{S}.{B}.attn.conv_attn
-    stages.S.B.layers.se.transform.reduce  stages.{S}.{B}.attn.mlp_add.fc1
-    stages.S.B.layers.se.transform.norm    stages.{S}.{B}.attn.mlp_add.norm
-    stages.S.B.layers.se.transform.expand  stages.{S}.{B}.attn.mlp_add.fc2
-    stages.S.B.layers.conv.conv     stages.{S}.{B}.conv2_kxk.conv
-    stages.S.B.layers.conv.norm     stages.{S}.{B}.conv2_kxk.bn
-    stages.S.B.layers.*.conv        stages.{S}.{B}.conv{C+1}_kxk.conv  if=conv1
-    stages.S.B.layers.*.norm        stages.{S}.{B}.conv{C+1}_kxk.bn    if=conv1
-    stages.S.B.layers.*.conv        stages.{S}.{B}.conv{C+1}_1x1.conv
-    stages.S.B.layers.*.norm        stages.{S}.{B}.conv{C+1}_1x1.bn
+    stem.norm                                            stem.bn
+    stem_pool.(conv|norm)                                stem.conv3.(conv|bn)
+    stem.*.norm                                          stem.*.bn
+    head.classifier                                      head.fc
+    stages.S.B.(conv|norm)                               final_conv.(conv|bn)
+    stages.S.B.shortcut.norm                             stages.{S}.{B}.shortcut.bn
+    stages.S.B.layers.se.(reduce|expand)                 stages.{S}.{B}.attn.(fc1|fc2)
+    stages.S.B.layers.se.(conv|attend)                   stages.{S}.{B}.attn.(conv|conv_attn)
+    stages.S.B.layers.se.transform.(reduce|norm|expand)  stages.{S}.{B}.attn.mlp_add.(fc1|norm|fc2)
+    stages.S.B.layers.conv.(conv|norm)                   stages.{S}.{B}.conv2_kxk.(conv|bn)
+    stages.S.B.layers.*.(conv|norm)                      stages.{S}.{B}.conv{C+1}_kxk.(conv|bn)  if=conv1
+    stages.S.B.layers.*.(conv|norm)                      stages.{S}.{B}.conv{C+1}_1x1.(conv|bn)
 """)
 
 

@@ -56,38 +56,30 @@ __all__ = [
 
 # timm's names, for models whose blocks have 1x1 convolutions in timm.
 CONVOLUTIONS = """
-    stem.conv1.conv                   stem.0
-    stem.conv2.conv                   stem.1
-    stem.conv2.norm                   stem.2
-    stem.conv                         stem.0
-    stem.norm                         stem.1
-    final.norm                        norm_pre
-    head.pooled.norm                  head.norm
-    head.hidden.linear                head.pre_logits.fc
-    head.classifier                   head.fc
-    stages.S.B.downsample.norm        stages.{S}.downsample.0
-    stages.S.B.downsample.conv        stages.{S}.downsample.1
-    stages.S.B.layers.depthwise.conv  stages.{S}.blocks.{B}.conv_dw
-    stages.S.B.layers.depthwise.norm  stages.{S}.blocks.{B}.norm
-    stages.S.B.layers.hidden_norm     stages.{S}.blocks.{B}.mlp.grn
-    stages.S.B.layers.scale.weight    stages.{S}.blocks.{B}.gamma
-    stages.S.B.layers.expand.conv     stages.{S}.blocks.{B}.mlp.fc1
-    stages.S.B.layers.project.conv    stages.{S}.blocks.{B}.mlp.fc2
+    stem.conv1.conv                          stem.0
+    stem.conv2.(conv|norm)                   stem.(1|2)
+    stem.(conv|norm)                         stem.(0|1)
+    final.norm                               norm_pre
+    head.pooled.norm                         head.norm
+    head.hidden.linear                       head.pre_logits.fc
+    head.classifier                          head.fc
+    stages.S.B.downsample.(norm|conv)        stages.{S}.downsample.(0|1)
+    stages.S.B.layers.depthwise.(conv|norm)  stages.{S}.blocks.{B}.(conv_dw|norm)
+    stages.S.B.layers.hidden_norm            stages.{S}.blocks.{B}.mlp.grn
+    stages.S.B.layers.scale.weight           stages.{S}.blocks.{B}.gamma
+    stages.S.B.layers.expand.conv            stages.{S}.blocks.{B}.mlp.fc1
+    stages.S.B.layers.project.conv           stages.{S}.blocks.{B}.mlp.fc2
 """
 NAMES = {
     "timm": Rules(CONVOLUTIONS.replace("fc1", "fc1  like=*x*").replace("fc2", "fc2  like=*x*")),
     "torchvision": Rules("""
-        stem.conv                         features.0.0
-        stem.norm                         features.0.1
-        head.pooled.norm                  classifier.0
-        head.classifier                   classifier.2
-        stages.S.B.downsample.norm        features.{2*S}.0
-        stages.S.B.downsample.conv        features.{2*S}.1
-        stages.S.B.layers.depthwise.conv  features.{2*S+1}.{B}.block.0
-        stages.S.B.layers.depthwise.norm  features.{2*S+1}.{B}.block.2
-        stages.S.B.layers.expand.conv     features.{2*S+1}.{B}.block.3     like=*x*
-        stages.S.B.layers.project.conv    features.{2*S+1}.{B}.block.5     like=*x*
-        stages.S.B.layers.scale.weight    features.{2*S+1}.{B}.layer_scale  like=*x1x1
+        stem.(conv|norm)                         features.0.(0|1)
+        head.pooled.norm                         classifier.0
+        head.classifier                          classifier.2
+        stages.S.B.downsample.(norm|conv)        features.{2*S}.(0|1)
+        stages.S.B.layers.depthwise.(conv|norm)  features.{2*S+1}.{B}.block.(0|2)
+        stages.S.B.layers.(expand|project).conv  features.{2*S+1}.{B}.block.(3|5)  like=*x*
+        stages.S.B.layers.scale.weight           features.{2*S+1}.{B}.layer_scale  like=*x1x1
     """),
 }
 

@@ -105,17 +105,12 @@ FBNET_C = (
 
 # torchvision's names.
 NAMES = Rules("""
-    stem.conv                          layers.0
-    stem.norm                          layers.1
-    stages.0.0.layers.depthwise.conv   layers.3
-    stages.0.0.layers.depthwise.norm   layers.4
-    stages.0.0.layers.project.conv     layers.6
-    stages.0.0.layers.project.norm     layers.7
-    stages.S.B.layers.*.conv           layers.{S+7}.{B}.layers.{3*P}
-    stages.S.B.layers.*.norm           layers.{S+7}.{B}.layers.{3*P+1}
-    final.conv                         layers.{L+7}
-    final.norm                         layers.{L+8}
-    head.classifier                    classifier.1
+    stem.(conv|norm)                         layers.(0|1)
+    stages.0.0.layers.depthwise.(conv|norm)  layers.(3|4)
+    stages.0.0.layers.project.(conv|norm)    layers.(6|7)
+    stages.S.B.layers.*.(conv|norm)          layers.{S+7}.{B}.layers.({3*P}|{3*P+1})
+    final.(conv|norm)                        layers.({L+7}|{L+8})
+    head.classifier                          classifier.1
 """)
 
 COMMON = {"final_channels": 1280, "final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}

@@ -56,15 +56,11 @@ MOBILENET_V2 = (
 )
 
 TORCHVISION = Rules("""
-    stem.conv                       features.0.0
-    stem.norm                       features.0.1
-    final.conv                      features.{T+1}.0
-    final.norm                      features.{T+1}.1
-    head.classifier                 classifier.1
-    stages.S.B.layers.project.conv  features.{N+1}.conv.{P}
-    stages.S.B.layers.project.norm  features.{N+1}.conv.{P+1}
-    stages.S.B.layers.*.conv        features.{N+1}.conv.{P}.0
-    stages.S.B.layers.*.norm        features.{N+1}.conv.{P}.1
+    stem.(conv|norm)                       features.0.(0|1)
+    final.(conv|norm)                      features.{T+1}.(0|1)
+    head.classifier                        classifier.1
+    stages.S.B.layers.project.(conv|norm)  features.{N+1}.conv.({P}|{P+1})
+    stages.S.B.layers.*.(conv|norm)        features.{N+1}.conv.{P}.(0|1)
 """)
 
 V1 = {"stages": MOBILENET_V1, "activation": RELU6, "initialize": as_tensorflow, "names": {"timm": TIMM}}

@@ -121,17 +121,13 @@ def squeezed_as_activated(row: Stage) -> Stage:
 
 # torchvision's names.
 NAMES = Rules("""
-    stem.conv                    features.0.0
-    stem.norm                    features.0.1
-    head.pooled.conv             classifier.0                  like=*x*
-    head.hidden.linear           classifier.0
-    head.classifier              classifier.3
-    stages.S.B.layers.conv.conv  features.{N+1}.0
-    stages.S.B.layers.conv.norm  features.{N+1}.1
-    stages.S.B.layers.se.reduce  features.{N+1}.block.{P}.fc1
-    stages.S.B.layers.se.expand  features.{N+1}.block.{P}.fc2
-    stages.S.B.layers.*.conv     features.{N+1}.block.{P}.0
-    stages.S.B.layers.*.norm     features.{N+1}.block.{P}.1
+    stem.(conv|norm)                      features.0.(0|1)
+    head.pooled.conv                      classifier.0  like=*x*
+    head.hidden.linear                    classifier.0
+    head.classifier                       classifier.3
+    stages.S.B.layers.conv.(conv|norm)    features.{N+1}.(0|1)
+    stages.S.B.layers.se.(reduce|expand)  features.{N+1}.block.{P}.(fc1|fc2)
+    stages.S.B.layers.*.(conv|norm)       features.{N+1}.block.{P}.(0|1)
 """)
 
 

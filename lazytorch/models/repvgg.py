@@ -49,14 +49,11 @@ __all__ = [
 def names(convolution: str, pointwise: str) -> Rules:
     """The names in timm. The last name of ``conv`` is that of the convolution that replaces the branches."""
     rules = """
-        {ours}.conv.identity        {theirs}.identity
-        {ours}.conv.pointwise.conv  {theirs}.{pointwise}.conv
-        {ours}.conv.pointwise.norm  {theirs}.{pointwise}.bn
-        {ours}.conv.*.conv          {theirs}.{convolution}.conv
-        {ours}.conv.*.norm          {theirs}.{convolution}.bn
-        {ours}.conv                 {theirs}.reparam_conv
-        {ours}.se.reduce            {theirs}.attn.fc1
-        {ours}.se.expand            {theirs}.attn.fc2
+        {ours}.conv.identity               {theirs}.identity
+        {ours}.conv.pointwise.(conv|norm)  {theirs}.{pointwise}.(conv|bn)
+        {ours}.conv.*.(conv|norm)          {theirs}.{convolution}.(conv|bn)
+        {ours}.conv                        {theirs}.reparam_conv
+        {ours}.se.(reduce|expand)          {theirs}.attn.(fc1|fc2)
     """
     blocks = {"stem": "stem", "stages.S.B": "stages.{S}.{B}"}.items()
     branches = {"convolution": convolution, "pointwise": pointwise}

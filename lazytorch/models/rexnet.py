@@ -33,19 +33,14 @@ __all__ = [
 ]
 
 NAMES = Rules("""
-    stem.norm                                   stem.bn
-    final.conv                                  features.{T}.conv
-    final.norm                                  features.{T}.bn
-    head.classifier                             head.fc
-    stages.S.B.layers.expand.conv               features.{N}.conv_exp.conv
-    stages.S.B.layers.expand.norm               features.{N}.conv_exp.bn
-    stages.S.B.layers.depthwise.conv            features.{N}.conv_dw.conv
-    stages.S.B.layers.depthwise.norm            features.{N}.conv_dw.bn
-    stages.S.B.layers.se.attention.reduce.conv  features.{N}.se.fc1
-    stages.S.B.layers.se.attention.reduce.norm  features.{N}.se.bn
-    stages.S.B.layers.se.attention.expand       features.{N}.se.fc2
-    stages.S.B.layers.project.conv              features.{N}.conv_pwl.conv
-    stages.S.B.layers.project.norm              features.{N}.conv_pwl.bn
+    stem.norm                                          stem.bn
+    final.(conv|norm)                                  features.{T}.(conv|bn)
+    head.classifier                                    head.fc
+    stages.S.B.layers.expand.(conv|norm)               features.{N}.conv_exp.(conv|bn)
+    stages.S.B.layers.depthwise.(conv|norm)            features.{N}.conv_dw.(conv|bn)
+    stages.S.B.layers.se.attention.reduce.(conv|norm)  features.{N}.se.(fc1|bn)
+    stages.S.B.layers.se.attention.expand              features.{N}.se.fc2
+    stages.S.B.layers.project.(conv|norm)              features.{N}.conv_pwl.(conv|bn)
 """)
 
 

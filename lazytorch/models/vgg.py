@@ -74,10 +74,10 @@ def names(depth: int, modules: int, pool_size: int) -> dict[str, Rules]:
         pool_size: As in ``VGG``.
     """
     index = f"{modules}*N-{modules - 1}*S+{modules * (depth - 1)}"
-    lines = [f"stages.S.B.conv features.{{{index}+1}}", f"stages.S.B.norm features.{{{index}+2}}"]
+    lines = [f"stages.S.B.(conv|norm) features.({{{index}+1}}|{{{index}+2}})"]
     for place in range(depth):
-        lines += [f"stem.conv{place + 1}.conv features.{modules * place}"]
-        lines += [f"stem.conv{place + 1}.norm features.{modules * place + 1}"]
+        first = modules * place
+        lines.append(f"stem.conv{place + 1}.(conv|norm) features.({first}|{first + 1})")
     return {source: Rules("\n".join([*lines, head.format(size=pool_size)])) for source, head in HEADS.items()}
 
 

@@ -45,6 +45,9 @@ class Rules:
     - ``C``: the same as ``P``, without counting ``se``
     - ``L``, ``T``: the number of stages, and of blocks, of the network
 
+    A line with alternatives is several rules: ``stem.(conv|norm)  (conv1|bn1)`` names ``stem.conv`` and ``stem.norm``.
+    All parentheses in a line contain the same number of alternatives.
+
     Options: ``if=part`` and ``unless=part``: the block must have, or must not have, one of these parts; ``|`` separates
     several parts. ``like=*x*x1x1``: the reference's shape of a weight, or of a tensor that ``ours`` names completely;
     the first ``*`` is its first size, and another ``*`` the product of the others.
@@ -71,8 +74,8 @@ class Rules:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        lines = [line.partition("#")[0].split() for line in text.splitlines()]
-        self.rules = [parsed(line) for line in lines if line]
+        lines = [line.partition("#")[0] for line in text.splitlines()]
+        self.rules = [parsed(rule.split()) for line in lines if line.strip() for rule in expanded(line)]
         self.found: dict[str, list[tuple[Rule, re.Match[str]]]] = {}  # rules that match, by our name
 
     def __repr__(self) -> str:
@@ -134,11 +137,19 @@ class Rules:
         return key, (), False
 
 
+def expanded(line: str) -> list[str]:
+    """The rules of a line: one for each alternative, if it contains ``(a|b)``."""
+    groups = [each.split("|") for each in re.findall(r"\((.*?)\)", line)]
+    if not groups or {*map(len, groups)} != {len(groups[0])}:
+        return [line]
+    return [re.sub(r"\(.*?\)", "%s", line) % alternatives for alternatives in zip(*groups, strict=True)]
+
+
 def parsed(line: list[str]) -> Rule:
     ours, theirs, *options = line if len(line) > 1 else (*line, "")
     given = {name: text for name, _, text in (each.partition("=") for each in options)}
     like = given.get("like", "*")
-    if not theirs or given.keys() - {"if", "unless", "like"} or not re.fullmatch(LIKE, like):
+    if not theirs or "(" in ours + theirs or given.keys() - {"if", "unless", "like"} or not re.fullmatch(LIKE, like):
         raise ValueError(f"Rules: a line must be 'ours theirs', then if=, unless= or like=, got {' '.join(line)!r}.")
     pattern = re.escape(ours).replace(r"\*", r"(?P<any>[^.]+)")
     pattern = re.sub(r"\b([SB])\b", r"(?P<\1>\\d+)", pattern)
