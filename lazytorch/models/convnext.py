@@ -202,9 +202,9 @@ class ConvNeXt(Network):
 
 def row(name: str, depths: tuple[int, ...], width: int, *options: dict[str, Any], both: bool = False):
     """Register a model. The columns are the number of blocks of each stage and the channels of the first stage."""
-    config = {key: value for each in options for key, value in each.items()}
     widths = tuple(width << index for index in range(len(depths)))
-    return model(name, ConvNeXt, ["torchvision", "timm"] if both else ["timm"], depths=depths, widths=widths, **config)
+    sources = ["torchvision", "timm"] if both else ["timm"]
+    return model(name, ConvNeXt, sources, {"depths": depths, "widths": widths}, *options)
 
 
 # Models whose blocks have 1x1 convolutions in timm.

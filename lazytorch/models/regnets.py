@@ -77,19 +77,9 @@ def row(
     name: str, depth: int, first_width: int, slope: float, factor: float, group_size: int, *options: dict[str, Any]
 ):
     """Register a model. The columns are those of the paper's tables: d, w_0, w_a, w_m, g."""
-    config = {key: value for each in options for key, value in each.items()}
-    source = config.pop("source", "timm")
-    return model(
-        name,
-        RegNet,
-        [source],
-        depth=depth,
-        first_width=first_width,
-        slope=slope,
-        factor=factor,
-        group_size=group_size,
-        **config,
-    )
+    columns = {"depth": depth, "first_width": first_width, "slope": slope, "factor": factor, "group_size": group_size}
+    source = "torchvision" if name.startswith("regnet_") else "timm"
+    return model(name, RegNet, [source], columns, *options)
 
 
 @known_function
@@ -103,7 +93,7 @@ SILU = Y | {"activation": partial(nn.SiLU, inplace=True), "zero_init": False}
 V = SILU | {"preactivation": True}
 Z = SILU | {"expansion_ratio": 4, "inverted": True}
 ROUNDED_UP = {"rounding": round_channels}
-TORCHVISION = ROUNDED_UP | {"source": "torchvision", "zero_init": False, "fan_per_group": False}
+TORCHVISION = ROUNDED_UP | {"zero_init": False, "fan_per_group": False}
 
 regnet_y_400mf = row("regnet_y_400mf", 16, 48, 27.89, 2.09, 8, TORCHVISION, Y)
 regnet_y_800mf = row("regnet_y_800mf", 14, 56, 38.84, 2.4, 16, TORCHVISION, Y)

@@ -70,8 +70,7 @@ R26, R50, R101, R152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3) 
 
 def row(name: str, depths: Sequence[int], *options: dict[str, Any], **config: Any):
     """Register a model, with ``depths`` and its other options."""
-    config |= {key: value for each in options for key, value in each.items()}
-    return model(name, ResNet, ["timm"], depths=depths, **config)
+    return model(name, ResNet, ["timm"], {"depths": depths, **config}, *options)
 
 
 def splits(count: int, width: int, groups: int = 1) -> dict[str, Any]:

@@ -113,9 +113,8 @@ __all__ = [
 
 def row(name: str, depths: Sequence[int], *options: dict[str, Any], torchvision: bool = False, **config: Any):
     """Register a model, with ``depths`` and its other options."""
-    config |= {key: value for each in options for key, value in each.items()}
     sources = ["torchvision", "timm"] if torchvision else ["timm"]
-    return model(name, ResNet, sources, depths=depths, zero_init=not torchvision, **config)
+    return model(name, ResNet, sources, {"depths": depths, "zero_init": not torchvision, **config}, *options)
 
 
 resnet10t = row("resnet10t", (1, 1, 1, 1), BASIC, T)
