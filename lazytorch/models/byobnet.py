@@ -32,8 +32,7 @@ from lazytorch.layers import (
     LazyPointwiseConv,
     SqueezeExcitation,
 )
-from lazytorch.layers.checks import flag, positive_whole, several
-from lazytorch.layers.factories import maker
+from lazytorch.layers.checks import positive_whole, several
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU, Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
@@ -131,9 +130,6 @@ class ByobNet(Network):
     rules: ClassVar[ValueRules] = {
         "stages": table_of(Row),
         "stem": several(positive_whole, "(32,)"),
-        "stem_pool": maker("max_pool"),
-        "final_channels": positive_whole,
-        "zero_init": flag,
     }
 
     def __init__(

@@ -164,7 +164,6 @@ class ConvNeXt(Network):
         "layer_scale": number,
         "hidden_norm": norm_layer,
         "norm_first": flag,
-        "hidden_channels": positive_whole,
     }
     defaults: ClassVar[NetworkOptions] = {"norm_layer": ChannelNorm, "activation": nn.GELU}
 

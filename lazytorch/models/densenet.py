@@ -17,7 +17,6 @@ from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, kno
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import LazyAvgPool, LazyConvNormActivation, LazyDenseLayer, LazyNormActivation
 from lazytorch.layers.checks import fraction, positive_whole, several
-from lazytorch.layers.factories import maker
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
@@ -109,7 +108,6 @@ class DenseNet(Network):
         "depths": several(positive_whole, "(6, 12, 24, 16)"),
         "growth_rate": positive_whole,
         "stem": several(positive_whole, "(64,)"),
-        "stem_pool": maker("max_pool"),
         "expansion_ratio": positive_whole,
         "layer_dropout": fraction,
     }

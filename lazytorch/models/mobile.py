@@ -21,7 +21,7 @@ from lazytorch.layers import (
     SqueezeExcitation,
     round_channels,
 )
-from lazytorch.layers.checks import Sizes, flag, positive, positive_sizes, positive_whole, sizes, whole
+from lazytorch.layers.checks import Sizes, flag, positive, positive_whole, sizes, whole
 from lazytorch.layers.factories import factory, maker
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import lazy_twin
@@ -179,9 +179,7 @@ class MobileNet(Network):
         "width": positive,
         "depth": one_or_several(positive),
         "round_depth": factory("blocks", example="math.ceil"),
-        **dict.fromkeys(("fixed_ends", "rates_end"), flag),
-        **dict.fromkeys(("stem_channels", "final_channels", "hidden_channels"), positive_whole),
-        **dict.fromkeys(("stem_kernel_size", "stem_stride"), positive_sizes),
+        "fixed_ends": flag,
         **dict.fromkeys(("stem_width", "final_width"), factory("channels", "width", example="scaled")),
         "hidden": maker("pointwise"),
     }

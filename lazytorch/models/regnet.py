@@ -142,13 +142,13 @@ class RegNet(Network):
     """
 
     rules: ClassVar[ValueRules] = {
-        **dict.fromkeys(("depth", "first_width", "stem_channels", "final_channels"), positive_whole),
+        **dict.fromkeys(("depth", "first_width"), positive_whole),
         "slope": at_least(0),
         "factor": above(1),
         "rounding": factory("width", "group_size", example="nearest"),
         "shortcut": shortcut_layer,
         ("inverted", "preactivation"): not_both,
-        **dict.fromkeys(("inverted", "preactivation", "zero_init", "fan_per_group"), flag),
+        **dict.fromkeys(("inverted", "fan_per_group"), flag),
     }
 
     def __init__(

@@ -21,7 +21,7 @@ from lazytorch.layers import (
     projection,
     round_channels,
 )
-from lazytorch.layers.checks import Sizes, flag, positive_sizes, positive_whole, several
+from lazytorch.layers.checks import Sizes, positive_sizes, positive_whole, several
 from lazytorch.layers.factories import maker
 from lazytorch.layers.rules import shortcut_layer
 from lazytorch.models._weights.names import Rules
@@ -146,11 +146,7 @@ class ResNet(Network):
         "cardinality": positive_whole,
         "base_width": positive_whole,
         "stem": several(positive_whole, "(64,)"),
-        "stem_kernel_size": positive_sizes,
-        "stem_stride": positive_sizes,
-        "stem_pool": maker("max_pool"),
         "shortcut": shortcut_layer,
-        **dict.fromkeys(("preactivation", "zero_init"), flag),
     }
 
     def __init__(

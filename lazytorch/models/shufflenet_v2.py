@@ -70,7 +70,6 @@ class ShuffleNetV2(Network):
         "depths": several(positive_whole, "(4, 8, 4)"),
         "widths": several(positive_whole, "(116, 232, 464)"),
         **same_length("depths", "widths"),
-        **dict.fromkeys(("stem_channels", "final_channels"), positive_whole),
     }
 
     def __init__(

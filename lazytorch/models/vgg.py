@@ -152,8 +152,6 @@ class VGG(Network):
         **same_length("depths", "widths"),
         "depths": several(positive_whole, "(1, 1, 2, 2, 2)"),
         "widths": several(positive_whole, "(64, 128, 256, 512, 512)"),
-        "pool_size": positive_whole,
-        "hidden_channels": positive_whole,
     }
 
     def __init__(
@@ -239,10 +237,7 @@ class AlexNet(Network):
     """
 
     rules: ClassVar[ValueRules] = {
-        "stem_channels": positive_whole,
         "stages": several(several(positive_whole, "(384, 256, 256)"), "((192,), (384, 256, 256))"),
-        "pool_size": positive_whole,
-        "hidden_channels": positive_whole,
     }
     defaults: ClassVar[NetworkOptions] = {"norm_layer": None}
 
