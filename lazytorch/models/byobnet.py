@@ -34,7 +34,7 @@ from lazytorch.layers import (
 )
 from lazytorch.layers.checks import positive_whole, several
 from lazytorch.models._weights.names import Rules
-from lazytorch.models.compose import RELU, Network, NetworkOptions, Row, family
+from lazytorch.models.compose import RELU, SILU, Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import quarter, sixteenth
@@ -200,7 +200,7 @@ def row(name: str, block: Callable[..., Row], depths: Sequence[int], widths: Seq
     """Register a network of one kind of block; if the stem has several convolutions, its reduction is 4."""
     strides = (1 if "stem" in config and len(config["stem"]) > 1 else 2, 2, 2, 2)
     stages = [block(*columns) for columns in zip(widths, depths, strides, strict=True)]
-    config = {"activation": partial(nn.SiLU, inplace=True)} | config
+    config = {"activation": SILU} | config
     return model(name, ByobNet, ["timm"], stages=stages, **config)
 
 

@@ -23,9 +23,11 @@ from lazytorch.models.layout import branch_rates, places
 from lazytorch.models.tables import table_of
 from lazytorch.models.trunk import Blocks
 
-__all__ = ["RELU", "Network", "NetworkOptions", "Row", "family"]
+__all__ = ["RELU", "RELU6", "SILU", "Network", "NetworkOptions", "Row", "family"]
 
 RELU = partial(nn.ReLU, inplace=True)
+RELU6 = partial(nn.ReLU6, inplace=True)
+SILU = partial(nn.SiLU, inplace=True)
 Layer = Callable[..., nn.Module]
 F = TypeVar("F", bound="type[Network]")
 # The rules for options of families and networks, by name. A name has the same meaning in all of them.

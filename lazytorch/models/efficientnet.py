@@ -15,8 +15,9 @@ from torch import nn
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.models import mobile
+from lazytorch.models.compose import RELU6, SILU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage, as_stated, scaled_up
+from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, TIMM, MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -66,7 +67,6 @@ __all__ = [
     "tinynet_e",
 ]
 
-SILU = partial(nn.SiLU, inplace=True)
 SE = {
     "se_layer": partial(SqueezeExcitation, activation=SILU),
     "block": partial(LazyInvertedBottleneck, squeeze_ratio=4),
@@ -107,16 +107,15 @@ TORCHVISION = {
     "initialize": InitFunction(fan_out_normal, per_group=False, linear=uniform),
 }
 TENSORFLOW_NORM = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)}
-EDGE = {"stages": EFFICIENTNET_EDGE, "final_channels": 1280, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+EDGE = {"stages": EFFICIENTNET_EDGE, "final_channels": 1280, **AS_TIMM}
 LITE = {
     "stages": EFFICIENTNET_LITE,
     "fixed_ends": True,
     "stem_width": as_stated,
     "final_channels": 1280,
     "final_width": as_stated,
-    "activation": partial(nn.ReLU6, inplace=True),
-    "initialize": as_tensorflow,
-    "names": {"timm": TIMM},
+    "activation": RELU6,
+    **AS_TIMM,
 }
 TINY = B | {"round_depth": round, "stem_width": as_stated, "final_width": scaled_up}
 BOTH, T5 = ["torchvision", "timm"], TORCHVISION | TENSORFLOW_NORM

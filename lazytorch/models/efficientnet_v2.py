@@ -17,6 +17,7 @@ from lazytorch.layers import (
     round_channels,
 )
 from lazytorch.models import mobile
+from lazytorch.models.compose import SILU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
 from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage
 from lazytorch.models.registry import model
@@ -47,8 +48,6 @@ __all__ = [
     "tf_efficientnetv2_s",
     "tf_efficientnetv2_xl",
 ]
-
-SILU = partial(nn.SiLU, inplace=True)
 
 
 def fused(out_channels: int, repeats: int, stride: int, expansion_ratio: int) -> Stage:

@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from lazytorch.layers import LazyInvertedBottleneck, MixedConv, SqueezeExcitation
-from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage, as_stated
+from lazytorch.models.compose import SILU
+from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -27,8 +27,6 @@ __all__ = [
     "tf_mixnet_m",
     "tf_mixnet_s",
 ]
-
-SILU = partial(nn.SiLU, inplace=True)
 
 
 def mixed(*parts: int, conv_layer: Callable[..., nn.Module], **options: Any) -> nn.Module:
@@ -68,7 +66,7 @@ MIXNET_M = (
     (row(200, 1, 2, 6, (1, 4, 1), 2), row(200, 3, 1, 6, (1, 4, 2), 2)),
 )
 
-COMMON = {"final_channels": 1536, "final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+COMMON = {"final_channels": 1536, "final_width": as_stated, **AS_TIMM}
 S = COMMON | {"stages": MIXNET_S, "stem_channels": 16}
 M = COMMON | {"stages": MIXNET_M, "stem_channels": 24, "round_depth": round}
 

@@ -16,8 +16,8 @@ from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
-from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, wide_uniform
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated
+from lazytorch.models.initial_weights import fan_out_normal, wide_uniform
+from lazytorch.models.mobile import AS_TIMM, TIMM, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -113,7 +113,7 @@ NAMES = Rules("""
     head.classifier                          classifier.1
 """)
 
-COMMON = {"final_channels": 1280, "final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+COMMON = {"final_channels": 1280, "final_width": as_stated, **AS_TIMM}
 B1 = COMMON | {"stages": MNASNET_B1, "names": {"torchvision": NAMES, "timm": TIMM}}
 A1 = COMMON | {"stages": MNASNET_A1}
 TORCHVISION = {

@@ -28,6 +28,7 @@ from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.heads import pointwise
+from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.tables import one_or_several, table_of
 
 __all__ = ["MobileNet", "Stage"]
@@ -61,6 +62,8 @@ TIMM = Rules("""
     stages.S.B.layers.conv.conv                          blocks.{S}.{B}.conv_exp  if=project
     stages.S.B.layers.conv.conv                          blocks.{S}.{B}.conv
 """)
+# Options of most of these networks: the initial weights and names of timm's.
+AS_TIMM = {"initialize": as_tensorflow, "names": {"timm": TIMM}}
 # Options of timm's models with weights from TensorFlow: TensorFlow's padding, which depends on the input, and its eps.
 TENSORFLOW = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3), "conv_layer": SameConv2d}
 # torchvision's names for EfficientNet.

@@ -9,13 +9,12 @@
 
 from functools import partial
 
-from torch import nn
-
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck
 from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import RELU6
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, scaled_up
+from lazytorch.models.mobile import AS_TIMM, TIMM, MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -33,8 +32,6 @@ __all__ = [
     "mobilenetv2_120d",
     "mobilenetv2_140",
 ]
-
-RELU6 = partial(nn.ReLU6, inplace=True)
 
 depthwise_separable = partial(LazyInvertedBottleneck, shortcut=False, project_activation=RELU6)
 
@@ -63,7 +60,7 @@ TORCHVISION = Rules("""
     stages.S.B.layers.*.(conv|norm)        features.{N+1}.conv.{P}.(0|1)
 """)
 
-V1 = {"stages": MOBILENET_V1, "activation": RELU6, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+V1 = {"stages": MOBILENET_V1, "activation": RELU6, **AS_TIMM}
 V2 = {
     "stages": MOBILENET_V2,
     "final_channels": 1280,

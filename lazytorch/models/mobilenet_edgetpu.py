@@ -7,8 +7,7 @@ of the TensorFlow models, as in timm. All names are timm's.
 from functools import partial
 
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck
-from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution
+from lazytorch.models.mobile import AS_TIMM, MobileNet, Stage, as_stated, convolution
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -59,7 +58,7 @@ def version_2(*channels: int, group_size: int = 64) -> tuple[Stage | tuple[Stage
     )
 
 
-COMMON = {"final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+COMMON = {"final_width": as_stated, **AS_TIMM}
 XS = COMMON | {"stages": version_2(16, 32, 48, 96, 144, 160, 192)}
 S = COMMON | {"stages": version_2(24, 48, 64, 128, 160, 192, 256), "stem_channels": 64, "stem_kernel_size": 5}
 M = COMMON | {"stages": version_2(32, 64, 80, 160, 192, 240, 320), "stem_channels": 64, "stem_kernel_size": 5}

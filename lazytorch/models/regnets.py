@@ -7,13 +7,13 @@
   convolution.
 """
 
-from functools import partial
 from typing import Any
 
 from torch import nn
 
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import pooled_projection, round_channels
+from lazytorch.models.compose import SILU
 from lazytorch.models.registry import model
 from lazytorch.models.regnet import RegNet
 
@@ -89,7 +89,7 @@ def averaged(*places: Any, dilation: int, input_dilation: int, **options: Any) -
 
 
 Y = {"squeeze_ratio": 4}
-SILU = Y | {"activation": partial(nn.SiLU, inplace=True), "zero_init": False}
+SILU = Y | {"activation": SILU, "zero_init": False}
 V = SILU | {"preactivation": True}
 Z = SILU | {"expansion_ratio": 4, "inverted": True}
 ROUNDED_UP = {"rounding": round_channels}

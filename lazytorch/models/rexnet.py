@@ -14,6 +14,7 @@ from torch import nn
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import LazyInvertedBottleneck, NamedSequential, SqueezeExcitation, round_channels
 from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import SILU
 from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.registry import model
@@ -110,7 +111,7 @@ COMMON = {
     "final_channels": 1280,
     "rates_end": True,
     "dropout": 0.2,
-    "activation": partial(nn.SiLU, inplace=True),
+    "activation": SILU,
     "initialize": as_tensorflow,
     "names": {"timm": NAMES},
 }
