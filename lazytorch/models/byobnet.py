@@ -41,28 +41,15 @@ from lazytorch.models.resnet import quarter, sixteenth
 from lazytorch.models.stems import convolutions, max_pool, strided_convolution
 from lazytorch.models.tables import table_of
 
+# fmt: off
 __all__ = [
-    "ByobNet",
-    "eca_resnet33ts",
-    "eca_resnext26ts",
-    "gcresnet33ts",
-    "gcresnet50t",
-    "gcresnext26ts",
-    "gcresnext50ts",
-    "gernet_l",
-    "gernet_m",
-    "gernet_s",
-    "regnetz_b16",
-    "regnetz_c16",
-    "regnetz_d8",
-    "regnetz_d32",
-    "regnetz_e8",
-    "resnet32ts",
-    "resnet33ts",
-    "resnext26ts",
-    "seresnet33ts",
+    "ByobNet", "eca_resnet33ts", "eca_resnext26ts", "gcresnet33ts", "gcresnet50t",
+    "gcresnext26ts", "gcresnext50ts", "gernet_l", "gernet_m", "gernet_s",
+    "regnetz_b16", "regnetz_c16", "regnetz_d8", "regnetz_d32", "regnetz_e8",
+    "resnet32ts", "resnet33ts", "resnext26ts", "seresnet33ts",
     "seresnext26ts",
 ]
+# fmt: on
 
 NAMES = Rules("""
     stem.norm                                            stem.bn

@@ -25,34 +25,16 @@ from lazytorch.models.heads import linear
 from lazytorch.models.registry import model
 from lazytorch.models.tables import same_length
 
+# fmt: off
 __all__ = [
     "ConvNeXt",
-    "convnext_atto",
-    "convnext_atto_ols",
-    "convnext_base",
-    "convnext_femto",
-    "convnext_femto_ols",
-    "convnext_large",
-    "convnext_large_mlp",
-    "convnext_nano",
-    "convnext_nano_ols",
-    "convnext_pico",
-    "convnext_pico_ols",
-    "convnext_small",
-    "convnext_tiny",
-    "convnext_tiny_hnf",
-    "convnext_xlarge",
-    "convnext_xxlarge",
-    "convnextv2_atto",
-    "convnextv2_base",
-    "convnextv2_femto",
-    "convnextv2_huge",
-    "convnextv2_large",
-    "convnextv2_nano",
-    "convnextv2_pico",
-    "convnextv2_small",
-    "convnextv2_tiny",
+    "convnext_atto", "convnext_atto_ols", "convnext_base", "convnext_femto", "convnext_femto_ols", "convnext_large",
+    "convnext_large_mlp", "convnext_nano", "convnext_nano_ols", "convnext_pico", "convnext_pico_ols",
+    "convnext_small", "convnext_tiny", "convnext_tiny_hnf", "convnext_xlarge", "convnext_xxlarge",
+    "convnextv2_atto", "convnextv2_base", "convnextv2_femto", "convnextv2_huge", "convnextv2_large",
+    "convnextv2_nano", "convnextv2_pico", "convnextv2_small", "convnextv2_tiny",
 ]
+# fmt: on
 
 # timm's names, for models whose blocks have 1x1 convolutions in timm.
 CONVOLUTIONS = """

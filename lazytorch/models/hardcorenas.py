@@ -8,20 +8,12 @@ from lazytorch.models.compose import RELU
 from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, SE_V3, MobileNet, Stage, convolution
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "HARDCORENAS_A",
-    "HARDCORENAS_B",
-    "HARDCORENAS_C",
-    "HARDCORENAS_D",
-    "HARDCORENAS_E",
-    "HARDCORENAS_F",
-    "hardcorenas_a",
-    "hardcorenas_b",
-    "hardcorenas_c",
-    "hardcorenas_d",
-    "hardcorenas_e",
-    "hardcorenas_f",
+    "HARDCORENAS_A", "HARDCORENAS_B", "HARDCORENAS_C", "HARDCORENAS_D", "HARDCORENAS_E", "HARDCORENAS_F",
+    "hardcorenas_a", "hardcorenas_b", "hardcorenas_c", "hardcorenas_d", "hardcorenas_e", "hardcorenas_f",
 ]
+# fmt: on
 
 
 # Output channels, stride and activation of the stages of every network; stages without one have hard swish.

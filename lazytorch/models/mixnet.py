@@ -15,18 +15,13 @@ from lazytorch.models.compose import SILU
 from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "MIXNET_M",
-    "MIXNET_S",
-    "mixnet_l",
-    "mixnet_m",
-    "mixnet_s",
-    "mixnet_xl",
-    "mixnet_xxl",
-    "tf_mixnet_l",
-    "tf_mixnet_m",
-    "tf_mixnet_s",
+    "MIXNET_M", "MIXNET_S",
+    "mixnet_l", "mixnet_m", "mixnet_s", "mixnet_xl", "mixnet_xxl",
+    "tf_mixnet_l", "tf_mixnet_m", "tf_mixnet_s",
 ]
+# fmt: on
 
 
 def mixed(*parts: int, conv_layer: Callable[..., nn.Module], **options: Any) -> nn.Module:

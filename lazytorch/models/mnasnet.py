@@ -20,28 +20,16 @@ from lazytorch.models.initial_weights import fan_out_normal, wide_uniform
 from lazytorch.models.mobile import AS_TIMM, TIMM, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "FBNET_C",
-    "MNASNET_A1",
-    "MNASNET_B1",
-    "MNASNET_SMALL",
-    "SPNASNET",
+    "FBNET_C", "MNASNET_A1", "MNASNET_B1", "MNASNET_SMALL", "SPNASNET",
     "fbnetc_100",
-    "mnasnet0_5",
-    "mnasnet0_75",
-    "mnasnet1_0",
-    "mnasnet1_3",
-    "mnasnet_050",
-    "mnasnet_075",
-    "mnasnet_100",
-    "mnasnet_140",
-    "mnasnet_small",
-    "semnasnet_050",
-    "semnasnet_075",
-    "semnasnet_100",
-    "semnasnet_140",
+    "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mnasnet_050", "mnasnet_075", "mnasnet_100",
+    "mnasnet_140", "mnasnet_small",
+    "semnasnet_050", "semnasnet_075", "semnasnet_100", "semnasnet_140",
     "spnasnet_100",
 ]
+# fmt: on
 
 SE = partial(SqueezeExcitation, activation=RELU)
 squeezed = partial(LazyInvertedBottleneck, squeeze_ratio=4)

@@ -17,21 +17,13 @@ from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, smal
 from lazytorch.models.mobile import AS_TIMM, TIMM, MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "MOBILENET_V1",
-    "MOBILENET_V2",
-    "mobilenet_v2",
-    "mobilenetv1_100",
-    "mobilenetv1_100h",
-    "mobilenetv1_125",
-    "mobilenetv2_035",
-    "mobilenetv2_050",
-    "mobilenetv2_075",
-    "mobilenetv2_100",
-    "mobilenetv2_110d",
-    "mobilenetv2_120d",
-    "mobilenetv2_140",
+    "MOBILENET_V1", "MOBILENET_V2", "mobilenet_v2",
+    "mobilenetv1_100", "mobilenetv1_100h", "mobilenetv1_125", "mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075",
+    "mobilenetv2_100", "mobilenetv2_110d", "mobilenetv2_120d", "mobilenetv2_140",
 ]
+# fmt: on
 
 depthwise_separable = partial(LazyInvertedBottleneck, shortcut=False, project_activation=RELU6)
 

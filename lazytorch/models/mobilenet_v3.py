@@ -33,31 +33,17 @@ from lazytorch.models.mobile import (
 )
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "LCNET",
-    "MOBILENET_V3_LARGE",
-    "MOBILENET_V3_SMALL",
-    "lcnet_035",
-    "lcnet_050",
-    "lcnet_075",
-    "lcnet_100",
-    "lcnet_150",
-    "mobilenet_v3_large",
-    "mobilenet_v3_small",
-    "mobilenetv3_large_075",
-    "mobilenetv3_large_100",
-    "mobilenetv3_large_150d",
-    "mobilenetv3_rw",
-    "mobilenetv3_small_050",
-    "mobilenetv3_small_075",
-    "mobilenetv3_small_100",
-    "tf_mobilenetv3_large_075",
-    "tf_mobilenetv3_large_100",
-    "tf_mobilenetv3_large_minimal_100",
-    "tf_mobilenetv3_small_075",
-    "tf_mobilenetv3_small_100",
-    "tf_mobilenetv3_small_minimal_100",
+    "LCNET", "MOBILENET_V3_LARGE", "MOBILENET_V3_SMALL",
+    "lcnet_035", "lcnet_050", "lcnet_075", "lcnet_100", "lcnet_150",
+    "mobilenet_v3_large", "mobilenet_v3_small",
+    "mobilenetv3_large_075", "mobilenetv3_large_100", "mobilenetv3_large_150d", "mobilenetv3_rw",
+    "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100",
+    "tf_mobilenetv3_large_075", "tf_mobilenetv3_large_100", "tf_mobilenetv3_large_minimal_100",
+    "tf_mobilenetv3_small_075", "tf_mobilenetv3_small_100", "tf_mobilenetv3_small_minimal_100",
 ]
+# fmt: on
 
 
 @known_function

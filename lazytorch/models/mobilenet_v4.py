@@ -12,19 +12,14 @@ from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "MOBILENET_V4_LARGE",
-    "MOBILENET_V4_MEDIUM",
-    "MOBILENET_V4_SMALL",
-    "mobilenetv4_conv_aa_large",
-    "mobilenetv4_conv_aa_medium",
-    "mobilenetv4_conv_blur_medium",
-    "mobilenetv4_conv_large",
-    "mobilenetv4_conv_medium",
-    "mobilenetv4_conv_small",
-    "mobilenetv4_conv_small_035",
+    "MOBILENET_V4_LARGE", "MOBILENET_V4_MEDIUM", "MOBILENET_V4_SMALL",
+    "mobilenetv4_conv_aa_large", "mobilenetv4_conv_aa_medium", "mobilenetv4_conv_blur_medium",
+    "mobilenetv4_conv_large", "mobilenetv4_conv_medium", "mobilenetv4_conv_small", "mobilenetv4_conv_small_035",
     "mobilenetv4_conv_small_050",
 ]
+# fmt: on
 
 
 def uib(

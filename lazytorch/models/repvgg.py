@@ -25,25 +25,14 @@ from lazytorch.models.registry import model
 from lazytorch.models.resnet import sixteenth
 from lazytorch.models.tables import same_length
 
+# fmt: off
 __all__ = [
     "RepVGG",
-    "mobileone_s0",
-    "mobileone_s1",
-    "mobileone_s2",
-    "mobileone_s3",
-    "mobileone_s4",
-    "repvgg_a0",
-    "repvgg_a1",
-    "repvgg_a2",
-    "repvgg_b0",
-    "repvgg_b1",
-    "repvgg_b1g4",
-    "repvgg_b2",
-    "repvgg_b2g4",
-    "repvgg_b3",
-    "repvgg_b3g4",
-    "repvgg_d2se",
+    "mobileone_s0", "mobileone_s1", "mobileone_s2", "mobileone_s3", "mobileone_s4",
+    "repvgg_a0", "repvgg_a1", "repvgg_a2", "repvgg_b0", "repvgg_b1", "repvgg_b1g4", "repvgg_b2", "repvgg_b2g4",
+    "repvgg_b3", "repvgg_b3g4", "repvgg_d2se",
 ]
+# fmt: on
 
 
 def names(convolution: str, pointwise: str) -> Rules:

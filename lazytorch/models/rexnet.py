@@ -19,19 +19,13 @@ from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
     "REXNET",
-    "rexnet_100",
-    "rexnet_130",
-    "rexnet_150",
-    "rexnet_200",
-    "rexnet_300",
-    "rexnetr_100",
-    "rexnetr_130",
-    "rexnetr_150",
-    "rexnetr_200",
-    "rexnetr_300",
+    "rexnet_100", "rexnet_130", "rexnet_150", "rexnet_200", "rexnet_300",
+    "rexnetr_100", "rexnetr_130", "rexnetr_150", "rexnetr_200", "rexnetr_300",
 ]
+# fmt: on
 
 NAMES = Rules("""
     stem.norm                                          stem.bn

@@ -28,19 +28,12 @@ from lazytorch.models.registry import model
 from lazytorch.models.stems import unpadded_max_pool
 from lazytorch.models.tables import same_length
 
+# fmt: off
 __all__ = [
-    "VGG",
-    "AlexNet",
-    "alexnet",
-    "vgg11",
-    "vgg11_bn",
-    "vgg13",
-    "vgg13_bn",
-    "vgg16",
-    "vgg16_bn",
-    "vgg19",
-    "vgg19_bn",
+    "VGG", "AlexNet", "alexnet",
+    "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]
+# fmt: on
 
 HEADS = {
     "torchvision": """
