@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ class Rule(NamedTuple):
     """One line of ``Rules``.
 
     Attributes:
-        ours: The pattern for the start of our name.
+        ours: The regular expression of our names.
         theirs: The reference name, with expressions in braces.
         like: The shape of the reference's tensor, with ``"*"`` for a size that is computed from our tensor; empty for
             our shape.
@@ -24,7 +25,7 @@ class Rule(NamedTuple):
         absent: The block must have none of these parts.
     """
 
-    ours: re.Pattern[str]
+    ours: str
     theirs: str
     like: tuple[int | str, ...]
     present: set[str]
@@ -78,6 +79,11 @@ class Rules:
         self.rules = [parsed(rule.split()) for line in lines if line.strip() for rule in expanded(line)]
         self.found: dict[str, list[tuple[Rule, re.Match[str]]]] = {}  # rules that match, by our name
 
+    @cached_property
+    def patterns(self) -> list[re.Pattern[str]]:
+        """The compiled ``ours`` of the rules; to compile those of all families at import would take long."""
+        return [re.compile(rule.ours) for rule in self.rules]
+
     def __repr__(self) -> str:
         return f"Rules({len(self.rules)} rules)"
 
@@ -124,7 +130,7 @@ class Rules:
 
     def _apply(self, model: nn.Module, key: str) -> tuple[str, tuple[int | str, ...], bool]:
         if key not in self.found:
-            matches = [(rule, rule.ours.fullmatch(key)) for rule in self.rules]
+            matches = zip(self.rules, (pattern.fullmatch(key) for pattern in self.patterns), strict=True)
             self.found[key] = [(rule, match) for rule, match in matches if match is not None]
         for rule, match in self.found[key]:
             known = variables(model, key, match.groupdict())
@@ -154,7 +160,7 @@ def parsed(line: list[str]) -> Rule:
     pattern = re.escape(ours).replace(r"\*", r"(?P<any>[^.]+)")
     pattern = re.sub(r"\b([SB])\b", r"(?P<\1>\\d+)", pattern)
     return Rule(
-        re.compile(rf"{pattern}(?P<rest>\..+)?"),
+        rf"{pattern}(?P<rest>\..+)?",
         theirs,
         tuple(int(size) if size.isdigit() else size for size in like.split("x")) if "like" in given else (),
         set(filter(None, given.get("if", "").split("|"))),
