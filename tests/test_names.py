@@ -42,6 +42,8 @@ PLAIN, SQUEEZED = "stages.1.0.layers.project.conv.weight", "stages.1.1.layers.pr
         ("stages.S.B a  if=se|conv\nstages.S.B b", PLAIN, "b.layers.project.conv.weight"),
         ("stages.S.B a  unless=expand # a comment\n\n", FIRST, "a.layers.project.conv.weight"),
         ("stages.S.B a  unless=expand", PLAIN, PLAIN),
+        ("stem.(conv|norm) (first|bn){L+1}", STEM, "first3.weight"),
+        ("stem.(conv|norm) (first|bn){L+1}", "stem.norm.bias", "bn3.bias"),
     ],
 )
 def test_the_first_rule_that_fits_gives_the_name(rules, key, name):
@@ -90,7 +92,15 @@ def test_a_shape_there_that_the_weight_does_not_fit_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "line", ["stem", "stem first dims=2", "stem first second", "stem first like=1x0", "stem first like=*x*x*"]
+    "line",
+    [
+        "stem",
+        "stem first dims=2",
+        "stem first second",
+        "stem first like=1x0",
+        "stem first like=*x*x*",
+        "stem.(conv|norm) (a|b|c)",
+    ],
 )
 def test_a_line_that_is_not_a_rule_is_an_error(line):
     with pytest.raises(ValueError, match=f"Rules: a line must be 'ours theirs'.*, got '{re.escape(line)}'"):

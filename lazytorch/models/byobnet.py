@@ -32,61 +32,38 @@ from lazytorch.layers import (
     LazyPointwiseConv,
     SqueezeExcitation,
 )
-from lazytorch.layers.checks import flag, positive_whole, several
-from lazytorch.layers.factories import maker
+from lazytorch.layers.checks import positive_whole, several
 from lazytorch.models._weights.names import Rules
-from lazytorch.models.compose import RELU, Network, NetworkOptions, Row, family
+from lazytorch.models.compose import RELU, SILU, Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
 from lazytorch.models.registry import model
 from lazytorch.models.resnet import quarter, sixteenth
 from lazytorch.models.stems import convolutions, max_pool, strided_convolution
 from lazytorch.models.tables import table_of
 
+# fmt: off
 __all__ = [
-    "ByobNet",
-    "eca_resnet33ts",
-    "eca_resnext26ts",
-    "gcresnet33ts",
-    "gcresnet50t",
-    "gcresnext26ts",
-    "gcresnext50ts",
-    "gernet_l",
-    "gernet_m",
-    "gernet_s",
-    "regnetz_b16",
-    "regnetz_c16",
-    "regnetz_d8",
-    "regnetz_d32",
-    "regnetz_e8",
-    "resnet32ts",
-    "resnet33ts",
-    "resnext26ts",
-    "seresnet33ts",
+    "ByobNet", "eca_resnet33ts", "eca_resnext26ts", "gcresnet33ts", "gcresnet50t",
+    "gcresnext26ts", "gcresnext50ts", "gernet_l", "gernet_m", "gernet_s",
+    "regnetz_b16", "regnetz_c16", "regnetz_d8", "regnetz_d32", "regnetz_e8",
+    "resnet32ts", "resnet33ts", "resnext26ts", "seresnet33ts",
     "seresnext26ts",
 ]
+# fmt: on
 
 NAMES = Rules("""
-    stem.norm                       stem.bn
-    stem_pool.conv                  stem.conv3.conv
-    stem_pool.norm                  stem.conv3.bn
-    stem.*.norm                     stem.*.bn
-    head.classifier                 head.fc
-    stages.S.B.conv                 final_conv.conv
-    stages.S.B.norm                 final_conv.bn
-    stages.S.B.shortcut.norm        stages.{S}.{B}.shortcut.bn
-    stages.S.B.layers.se.reduce     stages.{S}.{B}.attn.fc1
-    stages.S.B.layers.se.expand     stages.{S}.{B}.attn.fc2
-    stages.S.B.layers.se.conv       stages.{S}.{B}.attn.conv
-    stages.S.B.layers.se.attend     stages.{S}.{B}.attn.conv_attn
-    stages.S.B.layers.se.transform.reduce  stages.{S}.{B}.attn.mlp_add.fc1
-    stages.S.B.layers.se.transform.norm    stages.{S}.{B}.attn.mlp_add.norm
-    stages.S.B.layers.se.transform.expand  stages.{S}.{B}.attn.mlp_add.fc2
-    stages.S.B.layers.conv.conv     stages.{S}.{B}.conv2_kxk.conv
-    stages.S.B.layers.conv.norm     stages.{S}.{B}.conv2_kxk.bn
-    stages.S.B.layers.*.conv        stages.{S}.{B}.conv{C+1}_kxk.conv  if=conv1
-    stages.S.B.layers.*.norm        stages.{S}.{B}.conv{C+1}_kxk.bn    if=conv1
-    stages.S.B.layers.*.conv        stages.{S}.{B}.conv{C+1}_1x1.conv
-    stages.S.B.layers.*.norm        stages.{S}.{B}.conv{C+1}_1x1.bn
+    stem.norm                                            stem.bn
+    stem_pool.(conv|norm)                                stem.conv3.(conv|bn)
+    stem.*.norm                                          stem.*.bn
+    head.classifier                                      head.fc
+    stages.S.B.(conv|norm)                               final_conv.(conv|bn)
+    stages.S.B.shortcut.norm                             stages.{S}.{B}.shortcut.bn
+    stages.S.B.layers.se.(reduce|expand)                 stages.{S}.{B}.attn.(fc1|fc2)
+    stages.S.B.layers.se.(conv|attend)                   stages.{S}.{B}.attn.(conv|conv_attn)
+    stages.S.B.layers.se.transform.(reduce|norm|expand)  stages.{S}.{B}.attn.mlp_add.(fc1|norm|fc2)
+    stages.S.B.layers.conv.(conv|norm)                   stages.{S}.{B}.conv2_kxk.(conv|bn)
+    stages.S.B.layers.*.(conv|norm)                      stages.{S}.{B}.conv{C+1}_kxk.(conv|bn)  if=conv1
+    stages.S.B.layers.*.(conv|norm)                      stages.{S}.{B}.conv{C+1}_1x1.(conv|bn)
 """)
 
 
@@ -140,9 +117,6 @@ class ByobNet(Network):
     rules: ClassVar[ValueRules] = {
         "stages": table_of(Row),
         "stem": several(positive_whole, "(32,)"),
-        "stem_pool": maker("max_pool"),
-        "final_channels": positive_whole,
-        "zero_init": flag,
     }
 
     def __init__(
@@ -213,7 +187,7 @@ def row(name: str, block: Callable[..., Row], depths: Sequence[int], widths: Seq
     """Register a network of one kind of block; if the stem has several convolutions, its reduction is 4."""
     strides = (1 if "stem" in config and len(config["stem"]) > 1 else 2, 2, 2, 2)
     stages = [block(*columns) for columns in zip(widths, depths, strides, strict=True)]
-    config = {"activation": partial(nn.SiLU, inplace=True)} | config
+    config = {"activation": SILU} | config
     return model(name, ByobNet, ["timm"], stages=stages, **config)
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple, TypedDict, TypeVar, get_type_hints
 from torch import nn
 
 from lazytorch._init.initialize import known
+from lazytorch._lazy.scopes import outside_modes
 from lazytorch.arguments import INPUT_CHANNELS, ValueRules, with_signature
 from lazytorch.layers import LazyAdaptiveAvgPool
 from lazytorch.layers.checks import Sizes, choice, flag, largest, positive_sizes, positive_whole, several
@@ -22,12 +23,23 @@ from lazytorch.models.layout import branch_rates, places
 from lazytorch.models.tables import table_of
 from lazytorch.models.trunk import Blocks
 
-__all__ = ["RELU", "Network", "NetworkOptions", "Row", "family"]
+__all__ = ["RELU", "RELU6", "SILU", "Network", "NetworkOptions", "Row", "family"]
 
 RELU = partial(nn.ReLU, inplace=True)
+RELU6 = partial(nn.ReLU6, inplace=True)
+SILU = partial(nn.SiLU, inplace=True)
 Layer = Callable[..., nn.Module]
-output_stride = choice(8, 16, 32)
 F = TypeVar("F", bound="type[Network]")
+# The rules for options of families and networks, by name. A name has the same meaning in all of them.
+FAMILY_RULES: ValueRules = {
+    **RULES,
+    **OPTIONS,
+    "output_stride": choice(8, 16, 32),
+    **dict.fromkeys(("stem_channels", "final_channels", "hidden_channels"), positive_whole),
+    **dict.fromkeys(("stem_kernel_size", "stem_stride"), positive_sizes),
+    "stem_pool": maker("max_pool"),
+    **dict.fromkeys(("preactivation", "rates_end", "zero_init"), flag),
+}
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -112,7 +124,7 @@ class Row(NamedTuple):
     final=maker("LazyPointwiseConv"),
     hidden=maker("a function that returns layers by name"),
     rates_end=flag,
-    output_stride=output_stride,
+    output_stride=FAMILY_RULES["output_stride"],
     **OPTIONS,
 )
 class Network(Backbone):
@@ -160,7 +172,7 @@ class Network(Backbone):
         [2, 4]
     """
 
-    # Rules for a family's own options, which replace those of ``RULES``.
+    # Rules for a family's own options, which replace those of ``FAMILY_RULES``.
     rules: ClassVar[ValueRules] = {}
     # A family's default values for options of every network, if they differ; its constructor passes them on.
     defaults: ClassVar[NetworkOptions] = {}
@@ -239,7 +251,9 @@ class Network(Backbone):
             initialize=initialize,
             reference_names=names,
         )
-        load_weights(self, weights, num_classes)
+        if weights is not None:
+            with outside_modes():  # tensors created in inference mode cannot be trained
+                load_weights(self, weights, num_classes)
 
 
 def family(cls: F) -> F:
@@ -254,9 +268,8 @@ def family(cls: F) -> F:
     entries = (NetworkOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n    Example:")[0]
     cls.__doc__ = f"{before}{entries}\n{after}" if after else before
     known.add(cls)
-    rules = {**RULES, **OPTIONS, "output_stride": output_stride, **cls.rules}
     shown = own.replace(parameters=[*parameters, *shared])
-    return with_signature(cls, cls.__init__, shown, cls.__name__, rules, INPUT_CHANNELS)
+    return with_signature(cls, cls.__init__, shown, cls.__name__, {**FAMILY_RULES, **cls.rules}, INPUT_CHANNELS)
 
 
 known.add(Network)

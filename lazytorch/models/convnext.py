@@ -25,69 +25,43 @@ from lazytorch.models.heads import linear
 from lazytorch.models.registry import model
 from lazytorch.models.tables import same_length
 
+# fmt: off
 __all__ = [
     "ConvNeXt",
-    "convnext_atto",
-    "convnext_atto_ols",
-    "convnext_base",
-    "convnext_femto",
-    "convnext_femto_ols",
-    "convnext_large",
-    "convnext_large_mlp",
-    "convnext_nano",
-    "convnext_nano_ols",
-    "convnext_pico",
-    "convnext_pico_ols",
-    "convnext_small",
-    "convnext_tiny",
-    "convnext_tiny_hnf",
-    "convnext_xlarge",
-    "convnext_xxlarge",
-    "convnextv2_atto",
-    "convnextv2_base",
-    "convnextv2_femto",
-    "convnextv2_huge",
-    "convnextv2_large",
-    "convnextv2_nano",
-    "convnextv2_pico",
-    "convnextv2_small",
-    "convnextv2_tiny",
+    "convnext_atto", "convnext_atto_ols", "convnext_base", "convnext_femto", "convnext_femto_ols", "convnext_large",
+    "convnext_large_mlp", "convnext_nano", "convnext_nano_ols", "convnext_pico", "convnext_pico_ols",
+    "convnext_small", "convnext_tiny", "convnext_tiny_hnf", "convnext_xlarge", "convnext_xxlarge",
+    "convnextv2_atto", "convnextv2_base", "convnextv2_femto", "convnextv2_huge", "convnextv2_large",
+    "convnextv2_nano", "convnextv2_pico", "convnextv2_small", "convnextv2_tiny",
 ]
+# fmt: on
 
 # timm's names, for models whose blocks have 1x1 convolutions in timm.
 CONVOLUTIONS = """
-    stem.conv1.conv                   stem.0
-    stem.conv2.conv                   stem.1
-    stem.conv2.norm                   stem.2
-    stem.conv                         stem.0
-    stem.norm                         stem.1
-    final.norm                        norm_pre
-    head.pooled.norm                  head.norm
-    head.hidden.linear                head.pre_logits.fc
-    head.classifier                   head.fc
-    stages.S.B.downsample.norm        stages.{S}.downsample.0
-    stages.S.B.downsample.conv        stages.{S}.downsample.1
-    stages.S.B.layers.depthwise.conv  stages.{S}.blocks.{B}.conv_dw
-    stages.S.B.layers.depthwise.norm  stages.{S}.blocks.{B}.norm
-    stages.S.B.layers.hidden_norm     stages.{S}.blocks.{B}.mlp.grn
-    stages.S.B.layers.scale.weight    stages.{S}.blocks.{B}.gamma
-    stages.S.B.layers.expand.conv     stages.{S}.blocks.{B}.mlp.fc1
-    stages.S.B.layers.project.conv    stages.{S}.blocks.{B}.mlp.fc2
+    stem.conv1.conv                          stem.0
+    stem.conv2.(conv|norm)                   stem.(1|2)
+    stem.(conv|norm)                         stem.(0|1)
+    final.norm                               norm_pre
+    head.pooled.norm                         head.norm
+    head.hidden.linear                       head.pre_logits.fc
+    head.classifier                          head.fc
+    stages.S.B.downsample.(norm|conv)        stages.{S}.downsample.(0|1)
+    stages.S.B.layers.depthwise.(conv|norm)  stages.{S}.blocks.{B}.(conv_dw|norm)
+    stages.S.B.layers.hidden_norm            stages.{S}.blocks.{B}.mlp.grn
+    stages.S.B.layers.scale.weight           stages.{S}.blocks.{B}.gamma
+    stages.S.B.layers.expand.conv            stages.{S}.blocks.{B}.mlp.fc1
+    stages.S.B.layers.project.conv           stages.{S}.blocks.{B}.mlp.fc2
 """
 NAMES = {
     "timm": Rules(CONVOLUTIONS.replace("fc1", "fc1  like=*x*").replace("fc2", "fc2  like=*x*")),
     "torchvision": Rules("""
-        stem.conv                         features.0.0
-        stem.norm                         features.0.1
-        head.pooled.norm                  classifier.0
-        head.classifier                   classifier.2
-        stages.S.B.downsample.norm        features.{2*S}.0
-        stages.S.B.downsample.conv        features.{2*S}.1
-        stages.S.B.layers.depthwise.conv  features.{2*S+1}.{B}.block.0
-        stages.S.B.layers.depthwise.norm  features.{2*S+1}.{B}.block.2
-        stages.S.B.layers.expand.conv     features.{2*S+1}.{B}.block.3     like=*x*
-        stages.S.B.layers.project.conv    features.{2*S+1}.{B}.block.5     like=*x*
-        stages.S.B.layers.scale.weight    features.{2*S+1}.{B}.layer_scale  like=*x1x1
+        stem.(conv|norm)                         features.0.(0|1)
+        head.pooled.norm                         classifier.0
+        head.classifier                          classifier.2
+        stages.S.B.downsample.(norm|conv)        features.{2*S}.(0|1)
+        stages.S.B.layers.depthwise.(conv|norm)  features.{2*S+1}.{B}.block.(0|2)
+        stages.S.B.layers.(expand|project).conv  features.{2*S+1}.{B}.block.(3|5)  like=*x*
+        stages.S.B.layers.scale.weight           features.{2*S+1}.{B}.layer_scale  like=*x1x1
     """),
 }
 
@@ -172,7 +146,6 @@ class ConvNeXt(Network):
         "layer_scale": number,
         "hidden_norm": norm_layer,
         "norm_first": flag,
-        "hidden_channels": positive_whole,
     }
     defaults: ClassVar[NetworkOptions] = {"norm_layer": ChannelNorm, "activation": nn.GELU}
 
@@ -210,9 +183,9 @@ class ConvNeXt(Network):
 
 def row(name: str, depths: tuple[int, ...], width: int, *options: dict[str, Any], both: bool = False):
     """Register a model. The columns are the number of blocks of each stage and the channels of the first stage."""
-    config = {key: value for each in options for key, value in each.items()}
     widths = tuple(width << index for index in range(len(depths)))
-    return model(name, ConvNeXt, ["torchvision", "timm"] if both else ["timm"], depths=depths, widths=widths, **config)
+    sources = ["torchvision", "timm"] if both else ["timm"]
+    return model(name, ConvNeXt, sources, {"depths": depths, "widths": widths}, *options)
 
 
 # Models whose blocks have 1x1 convolutions in timm.

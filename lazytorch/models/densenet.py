@@ -17,7 +17,6 @@ from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, kno
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import LazyAvgPool, LazyConvNormActivation, LazyDenseLayer, LazyNormActivation
 from lazytorch.layers.checks import fraction, positive_whole, several
-from lazytorch.layers.factories import maker
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
@@ -37,18 +36,13 @@ __all__ = [
 
 # The names in torchvision and timm, which are equal for modules that both have. A stage's first block has no number.
 NAMES = Rules("""
-    stem.conv                             features.conv0
-    stem.norm                             features.norm0
-    stem.conv1.conv                       features.conv0
-    stem.conv1.norm                       features.norm0
-    stem.conv2.conv                       features.conv1
-    stem.conv2.norm                       features.norm1
-    stem.conv3.conv                       features.conv2
-    stem.conv3.norm                       features.norm2
+    stem.(conv|norm)                      features.(conv0|norm0)
+    stem.conv1.(conv|norm)                features.(conv0|norm0)
+    stem.conv2.(conv|norm)                features.(conv1|norm1)
+    stem.conv3.(conv|norm)                features.(conv2|norm2)
     head.classifier                       classifier
     stages.S.B.layers.preactivation.norm  features.denseblock{S+1}.denselayer{B}.norm1
-    stages.S.B.layers.reduce.conv         features.denseblock{S+1}.denselayer{B}.conv1
-    stages.S.B.layers.reduce.norm         features.denseblock{S+1}.denselayer{B}.norm2
+    stages.S.B.layers.reduce.(conv|norm)  features.denseblock{S+1}.denselayer{B}.(conv1|norm2)
     stages.S.B.layers.conv.conv           features.denseblock{S+1}.denselayer{B}.conv2
     stages.S.B.preactivation.norm         features.transition{S}.norm
     stages.S.B.conv.conv                  features.transition{S}.conv
@@ -114,7 +108,6 @@ class DenseNet(Network):
         "depths": several(positive_whole, "(6, 12, 24, 16)"),
         "growth_rate": positive_whole,
         "stem": several(positive_whole, "(64,)"),
-        "stem_pool": maker("max_pool"),
         "expansion_ratio": positive_whole,
         "layer_dropout": fraction,
     }

@@ -15,58 +15,26 @@ from torch import nn
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.models import mobile
+from lazytorch.models.compose import RELU6, SILU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage, as_stated, scaled_up
+from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, TIMM, MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "EFFICIENTNET",
-    "EFFICIENTNET_EDGE",
-    "EFFICIENTNET_LITE",
-    "efficientnet_b0",
-    "efficientnet_b1",
-    "efficientnet_b2",
-    "efficientnet_b3",
-    "efficientnet_b4",
-    "efficientnet_b5",
-    "efficientnet_b6",
-    "efficientnet_b7",
-    "efficientnet_b8",
-    "efficientnet_el",
-    "efficientnet_em",
-    "efficientnet_es",
-    "efficientnet_l2",
-    "efficientnet_lite0",
-    "efficientnet_lite1",
-    "efficientnet_lite2",
-    "efficientnet_lite3",
+    "EFFICIENTNET", "EFFICIENTNET_EDGE", "EFFICIENTNET_LITE",
+    "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5",
+    "efficientnet_b6", "efficientnet_b7", "efficientnet_b8", "efficientnet_el", "efficientnet_em", "efficientnet_es",
+    "efficientnet_l2", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "efficientnet_lite3",
     "efficientnet_lite4",
-    "tf_efficientnet_b0",
-    "tf_efficientnet_b1",
-    "tf_efficientnet_b2",
-    "tf_efficientnet_b3",
-    "tf_efficientnet_b4",
-    "tf_efficientnet_b5",
-    "tf_efficientnet_b6",
-    "tf_efficientnet_b7",
-    "tf_efficientnet_b8",
-    "tf_efficientnet_el",
-    "tf_efficientnet_em",
-    "tf_efficientnet_es",
-    "tf_efficientnet_l2",
-    "tf_efficientnet_lite0",
-    "tf_efficientnet_lite1",
-    "tf_efficientnet_lite2",
-    "tf_efficientnet_lite3",
-    "tf_efficientnet_lite4",
-    "tinynet_a",
-    "tinynet_b",
-    "tinynet_c",
-    "tinynet_d",
-    "tinynet_e",
+    "tf_efficientnet_b0", "tf_efficientnet_b1", "tf_efficientnet_b2", "tf_efficientnet_b3", "tf_efficientnet_b4",
+    "tf_efficientnet_b5", "tf_efficientnet_b6", "tf_efficientnet_b7", "tf_efficientnet_b8", "tf_efficientnet_el",
+    "tf_efficientnet_em", "tf_efficientnet_es", "tf_efficientnet_l2", "tf_efficientnet_lite0",
+    "tf_efficientnet_lite1", "tf_efficientnet_lite2", "tf_efficientnet_lite3", "tf_efficientnet_lite4",
+    "tinynet_a", "tinynet_b", "tinynet_c", "tinynet_d", "tinynet_e",
 ]
+# fmt: on
 
-SILU = partial(nn.SiLU, inplace=True)
 SE = {
     "se_layer": partial(SqueezeExcitation, activation=SILU),
     "block": partial(LazyInvertedBottleneck, squeeze_ratio=4),
@@ -107,16 +75,15 @@ TORCHVISION = {
     "initialize": InitFunction(fan_out_normal, per_group=False, linear=uniform),
 }
 TENSORFLOW_NORM = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)}
-EDGE = {"stages": EFFICIENTNET_EDGE, "final_channels": 1280, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+EDGE = {"stages": EFFICIENTNET_EDGE, "final_channels": 1280, **AS_TIMM}
 LITE = {
     "stages": EFFICIENTNET_LITE,
     "fixed_ends": True,
     "stem_width": as_stated,
     "final_channels": 1280,
     "final_width": as_stated,
-    "activation": partial(nn.ReLU6, inplace=True),
-    "initialize": as_tensorflow,
-    "names": {"timm": TIMM},
+    "activation": RELU6,
+    **AS_TIMM,
 }
 TINY = B | {"round_depth": round, "stem_width": as_stated, "final_width": scaled_up}
 BOTH, T5 = ["torchvision", "timm"], TORCHVISION | TENSORFLOW_NORM

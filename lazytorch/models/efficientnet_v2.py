@@ -17,38 +17,22 @@ from lazytorch.layers import (
     round_channels,
 )
 from lazytorch.models import mobile
+from lazytorch.models.compose import SILU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
 from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "EFFICIENTNET_V2_BASE",
-    "EFFICIENTNET_V2_L",
-    "EFFICIENTNET_V2_M",
-    "EFFICIENTNET_V2_S",
-    "EFFICIENTNET_V2_XL",
-    "efficientnet_v2_l",
-    "efficientnet_v2_m",
-    "efficientnet_v2_s",
-    "efficientnetv2_l",
-    "efficientnetv2_m",
-    "efficientnetv2_rw_m",
-    "efficientnetv2_rw_s",
-    "efficientnetv2_rw_t",
-    "efficientnetv2_s",
-    "efficientnetv2_xl",
+    "EFFICIENTNET_V2_BASE", "EFFICIENTNET_V2_L", "EFFICIENTNET_V2_M", "EFFICIENTNET_V2_S", "EFFICIENTNET_V2_XL",
+    "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s",
+    "efficientnetv2_l", "efficientnetv2_m", "efficientnetv2_rw_m", "efficientnetv2_rw_s", "efficientnetv2_rw_t",
+    "efficientnetv2_s", "efficientnetv2_xl",
     "gc_efficientnetv2_rw_t",
-    "tf_efficientnetv2_b0",
-    "tf_efficientnetv2_b1",
-    "tf_efficientnetv2_b2",
-    "tf_efficientnetv2_b3",
-    "tf_efficientnetv2_l",
-    "tf_efficientnetv2_m",
-    "tf_efficientnetv2_s",
-    "tf_efficientnetv2_xl",
+    "tf_efficientnetv2_b0", "tf_efficientnetv2_b1", "tf_efficientnetv2_b2", "tf_efficientnetv2_b3",
+    "tf_efficientnetv2_l", "tf_efficientnetv2_m", "tf_efficientnetv2_s", "tf_efficientnetv2_xl",
 ]
-
-SILU = partial(nn.SiLU, inplace=True)
+# fmt: on
 
 
 def fused(out_channels: int, repeats: int, stride: int, expansion_ratio: int) -> Stage:

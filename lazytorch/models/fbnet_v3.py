@@ -7,8 +7,7 @@ from torch import nn
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation, round_channels
 from lazytorch.models.heads import pointwise
-from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import HARD_SWISH, TIMM, MobileNet, Stage, convolution
+from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, MobileNet, Stage, convolution
 from lazytorch.models.registry import model
 
 __all__ = ["FBNET_V3_B", "FBNET_V3_D", "FBNET_V3_G", "fbnetv3_b", "fbnetv3_d", "fbnetv3_g"]
@@ -71,8 +70,7 @@ COMMON = {
     "hidden_channels": 1984,
     "hidden": partial(pointwise, bias=False),
     "activation": HARD_SWISH,
-    "initialize": as_tensorflow,
-    "names": {"timm": TIMM},
+    **AS_TIMM,
 }
 
 fbnetv3_b = model("fbnetv3_b", MobileNet, ["timm"], **COMMON, stages=FBNET_V3_B, stem_channels=16)

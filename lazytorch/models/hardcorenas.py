@@ -5,24 +5,15 @@ from typing import Any
 
 from lazytorch.layers import LazyInvertedBottleneck
 from lazytorch.models.compose import RELU
-from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import HARD_SWISH, SE_V3, TIMM, MobileNet, Stage, convolution
+from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, SE_V3, MobileNet, Stage, convolution
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "HARDCORENAS_A",
-    "HARDCORENAS_B",
-    "HARDCORENAS_C",
-    "HARDCORENAS_D",
-    "HARDCORENAS_E",
-    "HARDCORENAS_F",
-    "hardcorenas_a",
-    "hardcorenas_b",
-    "hardcorenas_c",
-    "hardcorenas_d",
-    "hardcorenas_e",
-    "hardcorenas_f",
+    "HARDCORENAS_A", "HARDCORENAS_B", "HARDCORENAS_C", "HARDCORENAS_D", "HARDCORENAS_E", "HARDCORENAS_F",
+    "hardcorenas_a", "hardcorenas_b", "hardcorenas_c", "hardcorenas_d", "hardcorenas_e", "hardcorenas_f",
 ]
+# fmt: on
 
 
 # Output channels, stride and activation of the stages of every network; stages without one have hard swish.
@@ -90,12 +81,7 @@ HARDCORENAS_F = table(
     [(5, 6, SE_V3), (5, 6, SE_V3), (3, 6, SE_V3), (3, 6, SE_V3)],
 )
 
-COMMON = {
-    "hidden_channels": 1280,
-    "activation": HARD_SWISH,
-    "initialize": as_tensorflow,
-    "names": {"timm": TIMM},
-}
+COMMON = {"hidden_channels": 1280, "activation": HARD_SWISH, **AS_TIMM}
 
 hardcorenas_a = model("hardcorenas_a", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_A)
 hardcorenas_b = model("hardcorenas_b", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_B)

@@ -14,16 +14,9 @@ def pointwise(
     channels: int, *, bias: bool = True, norm: bool = False, **layer: Callable[..., nn.Module] | None
 ) -> dict[str, nn.Module]:
     """The hidden layer after the pooling as a 1x1 convolution, as in timm."""
-    norm_layer = layer["norm_layer"] if norm else None
-    conv = LazyConvNormActivation(
-        channels,
-        1,
-        bias=bias and not norm,
-        norm_layer=norm_layer,
-        activation=layer["activation"],
-        conv_layer=layer["conv_layer"] or nn.Conv2d,
-    )
-    return {"pooled": conv}
+    if not norm:
+        layer["norm_layer"] = None
+    return {"pooled": LazyConvNormActivation(channels, 1, bias=bias and not norm, **layer)}  # pyright: ignore[reportArgumentType]
 
 
 def linear(channels: int, **layer: Callable[..., nn.Module] | None) -> dict[str, nn.Module]:

@@ -11,24 +11,17 @@ from typing import Any
 from torch import nn
 
 from lazytorch.layers import LazyInvertedBottleneck, MixedConv, SqueezeExcitation
-from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage, as_stated
+from lazytorch.models.compose import SILU
+from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "MIXNET_M",
-    "MIXNET_S",
-    "mixnet_l",
-    "mixnet_m",
-    "mixnet_s",
-    "mixnet_xl",
-    "mixnet_xxl",
-    "tf_mixnet_l",
-    "tf_mixnet_m",
-    "tf_mixnet_s",
+    "MIXNET_M", "MIXNET_S",
+    "mixnet_l", "mixnet_m", "mixnet_s", "mixnet_xl", "mixnet_xxl",
+    "tf_mixnet_l", "tf_mixnet_m", "tf_mixnet_s",
 ]
-
-SILU = partial(nn.SiLU, inplace=True)
+# fmt: on
 
 
 def mixed(*parts: int, conv_layer: Callable[..., nn.Module], **options: Any) -> nn.Module:
@@ -68,7 +61,7 @@ MIXNET_M = (
     (row(200, 1, 2, 6, (1, 4, 1), 2), row(200, 3, 1, 6, (1, 4, 2), 2)),
 )
 
-COMMON = {"final_channels": 1536, "final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+COMMON = {"final_channels": 1536, "final_width": as_stated, **AS_TIMM}
 S = COMMON | {"stages": MIXNET_S, "stem_channels": 16}
 M = COMMON | {"stages": MIXNET_M, "stem_channels": 24, "round_depth": round}
 

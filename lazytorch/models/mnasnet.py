@@ -16,32 +16,20 @@ from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
-from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, wide_uniform
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated
+from lazytorch.models.initial_weights import fan_out_normal, wide_uniform
+from lazytorch.models.mobile import AS_TIMM, TIMM, MobileNet, Stage, as_stated
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "FBNET_C",
-    "MNASNET_A1",
-    "MNASNET_B1",
-    "MNASNET_SMALL",
-    "SPNASNET",
+    "FBNET_C", "MNASNET_A1", "MNASNET_B1", "MNASNET_SMALL", "SPNASNET",
     "fbnetc_100",
-    "mnasnet0_5",
-    "mnasnet0_75",
-    "mnasnet1_0",
-    "mnasnet1_3",
-    "mnasnet_050",
-    "mnasnet_075",
-    "mnasnet_100",
-    "mnasnet_140",
-    "mnasnet_small",
-    "semnasnet_050",
-    "semnasnet_075",
-    "semnasnet_100",
-    "semnasnet_140",
+    "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mnasnet_050", "mnasnet_075", "mnasnet_100",
+    "mnasnet_140", "mnasnet_small",
+    "semnasnet_050", "semnasnet_075", "semnasnet_100", "semnasnet_140",
     "spnasnet_100",
 ]
+# fmt: on
 
 SE = partial(SqueezeExcitation, activation=RELU)
 squeezed = partial(LazyInvertedBottleneck, squeeze_ratio=4)
@@ -105,20 +93,15 @@ FBNET_C = (
 
 # torchvision's names.
 NAMES = Rules("""
-    stem.conv                          layers.0
-    stem.norm                          layers.1
-    stages.0.0.layers.depthwise.conv   layers.3
-    stages.0.0.layers.depthwise.norm   layers.4
-    stages.0.0.layers.project.conv     layers.6
-    stages.0.0.layers.project.norm     layers.7
-    stages.S.B.layers.*.conv           layers.{S+7}.{B}.layers.{3*P}
-    stages.S.B.layers.*.norm           layers.{S+7}.{B}.layers.{3*P+1}
-    final.conv                         layers.{L+7}
-    final.norm                         layers.{L+8}
-    head.classifier                    classifier.1
+    stem.(conv|norm)                         layers.(0|1)
+    stages.0.0.layers.depthwise.(conv|norm)  layers.(3|4)
+    stages.0.0.layers.project.(conv|norm)    layers.(6|7)
+    stages.S.B.layers.*.(conv|norm)          layers.{S+7}.{B}.layers.({3*P}|{3*P+1})
+    final.(conv|norm)                        layers.({L+7}|{L+8})
+    head.classifier                          classifier.1
 """)
 
-COMMON = {"final_channels": 1280, "final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+COMMON = {"final_channels": 1280, "final_width": as_stated, **AS_TIMM}
 B1 = COMMON | {"stages": MNASNET_B1, "names": {"torchvision": NAMES, "timm": TIMM}}
 A1 = COMMON | {"stages": MNASNET_A1}
 TORCHVISION = {

@@ -21,13 +21,14 @@ from lazytorch.layers import (
     SqueezeExcitation,
     round_channels,
 )
-from lazytorch.layers.checks import Sizes, flag, positive, positive_sizes, positive_whole, sizes, whole
+from lazytorch.layers.checks import Sizes, flag, positive, positive_whole, sizes, whole
 from lazytorch.layers.factories import factory, maker
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.heads import pointwise
+from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.tables import one_or_several, table_of
 
 __all__ = ["MobileNet", "Stage"]
@@ -47,41 +48,31 @@ SE_V3 = partial(SqueezeExcitation, squeeze_channels=rounded_quarter, gate=nn.Har
 
 # timm's names for EfficientNet and MobileNetV3, and therefore for most of these networks.
 TIMM = Rules("""
-    stem.conv                         conv_stem
-    stem.norm                         bn1
-    final.conv                        conv_head
-    final.norm                        bn2
-    head.pooled.conv                  conv_head
-    head.pooled.norm                  norm_head
-    head.hidden.linear                conv_head                       like=*x*x1x1
-    head.classifier                   classifier
-    stages.S.B.layers.se.reduce       blocks.{S}.{B}.se.conv_reduce
-    stages.S.B.layers.se.expand       blocks.{S}.{B}.se.conv_expand
-    stages.S.B.layers.se.attend            blocks.{S}.{B}.se.conv_attn
-    stages.S.B.layers.se.transform.reduce  blocks.{S}.{B}.se.mlp_scale.fc1
-    stages.S.B.layers.se.transform.norm    blocks.{S}.{B}.se.mlp_scale.norm
-    stages.S.B.layers.se.transform.expand  blocks.{S}.{B}.se.mlp_scale.fc2
-    stages.S.B.layers.*.norm          blocks.{S}.{B}.bn{C+1}
-    stages.S.B.layers.expand.conv     blocks.{S}.{B}.conv_pw
-    stages.S.B.layers.depthwise.conv  blocks.{S}.{B}.conv_dw
-    stages.S.B.layers.project.conv    blocks.{S}.{B}.conv_pwl         if=expand|conv
-    stages.S.B.layers.project.conv    blocks.{S}.{B}.conv_pw
-    stages.S.B.layers.conv.conv       blocks.{S}.{B}.conv_exp         if=project
-    stages.S.B.layers.conv.conv       blocks.{S}.{B}.conv
+    stem.(conv|norm)                                     (conv_stem|bn1)
+    final.(conv|norm)                                    (conv_head|bn2)
+    head.pooled.(conv|norm)                              (conv_head|norm_head)
+    head.hidden.linear                                   conv_head                like=*x*x1x1
+    head.classifier                                      classifier
+    stages.S.B.layers.se.(reduce|expand|attend)          blocks.{S}.{B}.se.(conv_reduce|conv_expand|conv_attn)
+    stages.S.B.layers.se.transform.(reduce|norm|expand)  blocks.{S}.{B}.se.mlp_scale.(fc1|norm|fc2)
+    stages.S.B.layers.*.norm                             blocks.{S}.{B}.bn{C+1}
+    stages.S.B.layers.(expand|depthwise).conv            blocks.{S}.{B}.(conv_pw|conv_dw)
+    stages.S.B.layers.project.conv                       blocks.{S}.{B}.conv_pwl  if=expand|conv
+    stages.S.B.layers.project.conv                       blocks.{S}.{B}.conv_pw
+    stages.S.B.layers.conv.conv                          blocks.{S}.{B}.conv_exp  if=project
+    stages.S.B.layers.conv.conv                          blocks.{S}.{B}.conv
 """)
+# Options of most of these networks: the initial weights and names of timm's.
+AS_TIMM = {"initialize": as_tensorflow, "names": {"timm": TIMM}}
 # Options of timm's models with weights from TensorFlow: TensorFlow's padding, which depends on the input, and its eps.
 TENSORFLOW = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3), "conv_layer": SameConv2d}
 # torchvision's names for EfficientNet.
 TORCHVISION = Rules("""
-    stem.conv                         features.0.0
-    stem.norm                         features.0.1
-    final.conv                        features.{L+1}.0
-    final.norm                        features.{L+1}.1
-    head.classifier                   classifier.1
-    stages.S.B.layers.se.reduce       features.{S+1}.{B}.block.{P}.fc1
-    stages.S.B.layers.se.expand       features.{S+1}.{B}.block.{P}.fc2
-    stages.S.B.layers.*.conv          features.{S+1}.{B}.block.{P}.0
-    stages.S.B.layers.*.norm          features.{S+1}.{B}.block.{P}.1
+    stem.(conv|norm)                      features.0.(0|1)
+    final.(conv|norm)                     features.{L+1}.(0|1)
+    head.classifier                       classifier.1
+    stages.S.B.layers.se.(reduce|expand)  features.{S+1}.{B}.block.{P}.(fc1|fc2)
+    stages.S.B.layers.*.(conv|norm)       features.{S+1}.{B}.block.{P}.(0|1)
 """)
 
 
@@ -191,9 +182,7 @@ class MobileNet(Network):
         "width": positive,
         "depth": one_or_several(positive),
         "round_depth": factory("blocks", example="math.ceil"),
-        **dict.fromkeys(("fixed_ends", "rates_end"), flag),
-        **dict.fromkeys(("stem_channels", "final_channels", "hidden_channels"), positive_whole),
-        **dict.fromkeys(("stem_kernel_size", "stem_stride"), positive_sizes),
+        "fixed_ends": flag,
         **dict.fromkeys(("stem_width", "final_width"), factory("channels", "width", example="scaled")),
         "hidden": maker("pointwise"),
     }

@@ -9,32 +9,21 @@
 
 from functools import partial
 
-from torch import nn
-
 from lazytorch._init.initialize import InitFunction
 from lazytorch.layers import LazyInvertedBottleneck
 from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import RELU6
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, scaled_up
+from lazytorch.models.mobile import AS_TIMM, TIMM, MobileNet, Stage, as_stated, scaled_up
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "MOBILENET_V1",
-    "MOBILENET_V2",
-    "mobilenet_v2",
-    "mobilenetv1_100",
-    "mobilenetv1_100h",
-    "mobilenetv1_125",
-    "mobilenetv2_035",
-    "mobilenetv2_050",
-    "mobilenetv2_075",
-    "mobilenetv2_100",
-    "mobilenetv2_110d",
-    "mobilenetv2_120d",
-    "mobilenetv2_140",
+    "MOBILENET_V1", "MOBILENET_V2", "mobilenet_v2",
+    "mobilenetv1_100", "mobilenetv1_100h", "mobilenetv1_125", "mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075",
+    "mobilenetv2_100", "mobilenetv2_110d", "mobilenetv2_120d", "mobilenetv2_140",
 ]
-
-RELU6 = partial(nn.ReLU6, inplace=True)
+# fmt: on
 
 depthwise_separable = partial(LazyInvertedBottleneck, shortcut=False, project_activation=RELU6)
 
@@ -56,18 +45,14 @@ MOBILENET_V2 = (
 )
 
 TORCHVISION = Rules("""
-    stem.conv                       features.0.0
-    stem.norm                       features.0.1
-    final.conv                      features.{T+1}.0
-    final.norm                      features.{T+1}.1
-    head.classifier                 classifier.1
-    stages.S.B.layers.project.conv  features.{N+1}.conv.{P}
-    stages.S.B.layers.project.norm  features.{N+1}.conv.{P+1}
-    stages.S.B.layers.*.conv        features.{N+1}.conv.{P}.0
-    stages.S.B.layers.*.norm        features.{N+1}.conv.{P}.1
+    stem.(conv|norm)                       features.0.(0|1)
+    final.(conv|norm)                      features.{T+1}.(0|1)
+    head.classifier                        classifier.1
+    stages.S.B.layers.project.(conv|norm)  features.{N+1}.conv.({P}|{P+1})
+    stages.S.B.layers.*.(conv|norm)        features.{N+1}.conv.{P}.(0|1)
 """)
 
-V1 = {"stages": MOBILENET_V1, "activation": RELU6, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+V1 = {"stages": MOBILENET_V1, "activation": RELU6, **AS_TIMM}
 V2 = {
     "stages": MOBILENET_V2,
     "final_channels": 1280,

@@ -7,8 +7,7 @@ of the TensorFlow models, as in timm. All names are timm's.
 from functools import partial
 
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck
-from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution
+from lazytorch.models.mobile import AS_TIMM, MobileNet, Stage, as_stated, convolution
 from lazytorch.models.registry import model
 
 __all__ = [
@@ -59,46 +58,20 @@ def version_2(*channels: int, group_size: int = 64) -> tuple[Stage | tuple[Stage
     )
 
 
-COMMON = {"final_width": as_stated, "initialize": as_tensorflow, "names": {"timm": TIMM}}
+COMMON = {"final_width": as_stated, **AS_TIMM}
+XS = COMMON | {"stages": version_2(16, 32, 48, 96, 144, 160, 192)}
+S = COMMON | {"stages": version_2(24, 48, 64, 128, 160, 192, 256), "stem_channels": 64, "stem_kernel_size": 5}
+M = COMMON | {"stages": version_2(32, 64, 80, 160, 192, 240, 320), "stem_channels": 64, "stem_kernel_size": 5}
+L = COMMON | {
+    "stages": version_2(32, 64, 96, 192, 240, 256, 384, group_size=128),
+    "stem_channels": 64,
+    "stem_kernel_size": 7,
+}
 
 mobilenet_edgetpu_100 = model(
     "mobilenet_edgetpu_100", MobileNet, ["timm"], **COMMON, stages=MOBILENET_EDGETPU, final_channels=1280
 )
-mobilenet_edgetpu_v2_xs = model(
-    "mobilenet_edgetpu_v2_xs",
-    MobileNet,
-    ["timm"],
-    **COMMON,
-    stages=version_2(16, 32, 48, 96, 144, 160, 192),
-    final_channels=1280,
-)
-mobilenet_edgetpu_v2_s = model(
-    "mobilenet_edgetpu_v2_s",
-    MobileNet,
-    ["timm"],
-    **COMMON,
-    stages=version_2(24, 48, 64, 128, 160, 192, 256),
-    stem_channels=64,
-    stem_kernel_size=5,
-    final_channels=1280,
-)
-mobilenet_edgetpu_v2_m = model(
-    "mobilenet_edgetpu_v2_m",
-    MobileNet,
-    ["timm"],
-    **COMMON,
-    stages=version_2(32, 64, 80, 160, 192, 240, 320),
-    stem_channels=64,
-    stem_kernel_size=5,
-    final_channels=1344,
-)
-mobilenet_edgetpu_v2_l = model(
-    "mobilenet_edgetpu_v2_l",
-    MobileNet,
-    ["timm"],
-    **COMMON,
-    stages=version_2(32, 64, 96, 192, 240, 256, 384, group_size=128),
-    stem_channels=64,
-    stem_kernel_size=7,
-    final_channels=1408,
-)
+mobilenet_edgetpu_v2_xs = model("mobilenet_edgetpu_v2_xs", MobileNet, ["timm"], **XS, final_channels=1280)
+mobilenet_edgetpu_v2_s = model("mobilenet_edgetpu_v2_s", MobileNet, ["timm"], **S, final_channels=1280)
+mobilenet_edgetpu_v2_m = model("mobilenet_edgetpu_v2_m", MobileNet, ["timm"], **M, final_channels=1344)
+mobilenet_edgetpu_v2_l = model("mobilenet_edgetpu_v2_l", MobileNet, ["timm"], **L, final_channels=1408)

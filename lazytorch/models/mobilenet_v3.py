@@ -33,31 +33,17 @@ from lazytorch.models.mobile import (
 )
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "LCNET",
-    "MOBILENET_V3_LARGE",
-    "MOBILENET_V3_SMALL",
-    "lcnet_035",
-    "lcnet_050",
-    "lcnet_075",
-    "lcnet_100",
-    "lcnet_150",
-    "mobilenet_v3_large",
-    "mobilenet_v3_small",
-    "mobilenetv3_large_075",
-    "mobilenetv3_large_100",
-    "mobilenetv3_large_150d",
-    "mobilenetv3_rw",
-    "mobilenetv3_small_050",
-    "mobilenetv3_small_075",
-    "mobilenetv3_small_100",
-    "tf_mobilenetv3_large_075",
-    "tf_mobilenetv3_large_100",
-    "tf_mobilenetv3_large_minimal_100",
-    "tf_mobilenetv3_small_075",
-    "tf_mobilenetv3_small_100",
-    "tf_mobilenetv3_small_minimal_100",
+    "LCNET", "MOBILENET_V3_LARGE", "MOBILENET_V3_SMALL",
+    "lcnet_035", "lcnet_050", "lcnet_075", "lcnet_100", "lcnet_150",
+    "mobilenet_v3_large", "mobilenet_v3_small",
+    "mobilenetv3_large_075", "mobilenetv3_large_100", "mobilenetv3_large_150d", "mobilenetv3_rw",
+    "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100",
+    "tf_mobilenetv3_large_075", "tf_mobilenetv3_large_100", "tf_mobilenetv3_large_minimal_100",
+    "tf_mobilenetv3_small_075", "tf_mobilenetv3_small_100", "tf_mobilenetv3_small_minimal_100",
 ]
+# fmt: on
 
 
 @known_function
@@ -121,17 +107,13 @@ def squeezed_as_activated(row: Stage) -> Stage:
 
 # torchvision's names.
 NAMES = Rules("""
-    stem.conv                    features.0.0
-    stem.norm                    features.0.1
-    head.pooled.conv             classifier.0                  like=*x*
-    head.hidden.linear           classifier.0
-    head.classifier              classifier.3
-    stages.S.B.layers.conv.conv  features.{N+1}.0
-    stages.S.B.layers.conv.norm  features.{N+1}.1
-    stages.S.B.layers.se.reduce  features.{N+1}.block.{P}.fc1
-    stages.S.B.layers.se.expand  features.{N+1}.block.{P}.fc2
-    stages.S.B.layers.*.conv     features.{N+1}.block.{P}.0
-    stages.S.B.layers.*.norm     features.{N+1}.block.{P}.1
+    stem.(conv|norm)                      features.0.(0|1)
+    head.pooled.conv                      classifier.0  like=*x*
+    head.hidden.linear                    classifier.0
+    head.classifier                       classifier.3
+    stages.S.B.layers.conv.(conv|norm)    features.{N+1}.(0|1)
+    stages.S.B.layers.se.(reduce|expand)  features.{N+1}.block.{P}.(fc1|fc2)
+    stages.S.B.layers.*.(conv|norm)       features.{N+1}.block.{P}.(0|1)
 """)
 
 

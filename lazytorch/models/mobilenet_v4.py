@@ -12,19 +12,14 @@ from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
-    "MOBILENET_V4_LARGE",
-    "MOBILENET_V4_MEDIUM",
-    "MOBILENET_V4_SMALL",
-    "mobilenetv4_conv_aa_large",
-    "mobilenetv4_conv_aa_medium",
-    "mobilenetv4_conv_blur_medium",
-    "mobilenetv4_conv_large",
-    "mobilenetv4_conv_medium",
-    "mobilenetv4_conv_small",
-    "mobilenetv4_conv_small_035",
+    "MOBILENET_V4_LARGE", "MOBILENET_V4_MEDIUM", "MOBILENET_V4_SMALL",
+    "mobilenetv4_conv_aa_large", "mobilenetv4_conv_aa_medium", "mobilenetv4_conv_blur_medium",
+    "mobilenetv4_conv_large", "mobilenetv4_conv_medium", "mobilenetv4_conv_small", "mobilenetv4_conv_small_035",
     "mobilenetv4_conv_small_050",
 ]
+# fmt: on
 
 
 def uib(
@@ -104,14 +99,10 @@ MOBILENET_V4_LARGE = (
 
 NAMES = Rules(
     """
-    stages.S.B.layers.start.conv      blocks.{S}.{B}.dw_start.conv
-    stages.S.B.layers.start.norm      blocks.{S}.{B}.dw_start.bn
-    stages.S.B.layers.expand.conv     blocks.{S}.{B}.pw_exp.conv
-    stages.S.B.layers.expand.norm     blocks.{S}.{B}.pw_exp.bn
-    stages.S.B.layers.depthwise.conv  blocks.{S}.{B}.dw_mid.conv
-    stages.S.B.layers.depthwise.norm  blocks.{S}.{B}.dw_mid.bn
-    stages.S.B.layers.project.conv    blocks.{S}.{B}.pw_proj.conv   unless=conv
-    stages.S.B.layers.project.norm    blocks.{S}.{B}.pw_proj.bn     unless=conv
+    stages.S.B.layers.start.(conv|norm)      blocks.{S}.{B}.dw_start.(conv|bn)
+    stages.S.B.layers.expand.(conv|norm)     blocks.{S}.{B}.pw_exp.(conv|bn)
+    stages.S.B.layers.depthwise.(conv|norm)  blocks.{S}.{B}.dw_mid.(conv|bn)
+    stages.S.B.layers.project.(conv|norm)    blocks.{S}.{B}.pw_proj.(conv|bn)  unless=conv
     """
     + TIMM.text
 )

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
@@ -35,6 +35,7 @@ def model(
     family: Callable[P, N],
     sources: Iterable[str],
     /,
+    *options: Mapping[str, Any],
     **config: Any,
 ) -> Callable[P, N]:
     """Register a model, and return its builder: the constructor of the family, with other default values.
@@ -43,8 +44,10 @@ def model(
         name: The name of the model, also in torchvision and timm.
         family: The class of the network; the builder has the parameters of its constructor.
         sources: The zoos that have a model of that name.
-        config: The options that define this model.
+        options: The options that define this model; later ones replace earlier ones.
+        config: More options, which replace ``options``.
     """
+    config = {key: value for each in (*options, config) for key, value in each.items()}
     signature, sections = about(family)
     references = dict.fromkeys(sources, name)
     check = signature.replace(

@@ -36,49 +36,34 @@ __all__ = ["RegNet"]
 
 NAMES = {
     "timm": Rules("""
-        stem.conv                    stem.conv
-        stem.norm                    stem.bn
-        final.conv                   final_conv.conv
-        final.norm                   final_conv.bn
-        head.classifier              head.fc
-        stages.S.B.shortcut.conv     s{S+1}.b{B+1}.downsample.conv
-        stages.S.B.shortcut.norm     s{S+1}.b{B+1}.downsample.bn
-        stages.S.B.layers.se.reduce  s{S+1}.b{B+1}.se.fc1
-        stages.S.B.layers.se.expand  s{S+1}.b{B+1}.se.fc2
-        stages.S.B.layers.*.conv     s{S+1}.b{B+1}.conv{C+1}.conv
-        stages.S.B.layers.*.norm     s{S+1}.b{B+1}.conv{C+1}.bn
+        stem.(conv|norm)                      stem.(conv|bn)
+        final.(conv|norm)                     final_conv.(conv|bn)
+        head.classifier                       head.fc
+        stages.S.B.shortcut.(conv|norm)       s{S+1}.b{B+1}.downsample.(conv|bn)
+        stages.S.B.layers.se.(reduce|expand)  s{S+1}.b{B+1}.se.(fc1|fc2)
+        stages.S.B.layers.*.(conv|norm)       s{S+1}.b{B+1}.conv{C+1}.(conv|bn)
     """),
     "torchvision": Rules("""
-        stem.conv                       stem.0
-        stem.norm                       stem.1
-        head.classifier                 fc
-        stages.S.B.shortcut.conv        trunk_output.block{S+1}.block{S+1}-{B}.proj.0
-        stages.S.B.shortcut.norm        trunk_output.block{S+1}.block{S+1}-{B}.proj.1
-        stages.S.B.layers.se.reduce     trunk_output.block{S+1}.block{S+1}-{B}.f.se.fc1
-        stages.S.B.layers.se.expand     trunk_output.block{S+1}.block{S+1}-{B}.f.se.fc2
-        stages.S.B.layers.reduce.conv   trunk_output.block{S+1}.block{S+1}-{B}.f.a.0
-        stages.S.B.layers.reduce.norm   trunk_output.block{S+1}.block{S+1}-{B}.f.a.1
-        stages.S.B.layers.conv.conv     trunk_output.block{S+1}.block{S+1}-{B}.f.b.0
-        stages.S.B.layers.conv.norm     trunk_output.block{S+1}.block{S+1}-{B}.f.b.1
-        stages.S.B.layers.restore.conv  trunk_output.block{S+1}.block{S+1}-{B}.f.c.0
-        stages.S.B.layers.restore.norm  trunk_output.block{S+1}.block{S+1}-{B}.f.c.1
+        stem.(conv|norm)                              stem.(0|1)
+        head.classifier                               fc
+        stages.S.B.shortcut.(conv|norm)               trunk_output.block{S+1}.block{S+1}-{B}.proj.(0|1)
+        stages.S.B.layers.se.(reduce|expand)          trunk_output.block{S+1}.block{S+1}-{B}.f.se.(fc1|fc2)
+        stages.S.B.layers.(reduce|conv|restore).conv  trunk_output.block{S+1}.block{S+1}-{B}.f.(a|b|c).0
+        stages.S.B.layers.(reduce|conv|restore).norm  trunk_output.block{S+1}.block{S+1}-{B}.f.(a|b|c).1
     """),
 }
 PREACTIVATED = {
     "timm": Rules("""
-        stem.conv                         stem
-        final.conv                        final_conv.conv
-        final.norm                        final_conv.bn
-        head.classifier                   head.fc
-        stages.S.B.preactivation.norm     s{S+1}.b{B+1}.norm1
-        stages.S.B.shortcut.conv          s{S+1}.b{B+1}.downsample
-        stages.S.B.shortcut.project.conv  s{S+1}.b{B+1}.downsample.1
-        stages.S.B.layers.se.reduce       s{S+1}.b{B+1}.se.fc1
-        stages.S.B.layers.se.expand       s{S+1}.b{B+1}.se.fc2
-        stages.S.B.layers.norm.norm       s{S+1}.b{B+1}.norm3
-        stages.S.B.layers.restore.conv    s{S+1}.b{B+1}.conv3
-        stages.S.B.layers.*.conv          s{S+1}.b{B+1}.conv{C+1}
-        stages.S.B.layers.*.norm          s{S+1}.b{B+1}.norm{C+2}
+        stem.conv                             stem
+        final.(conv|norm)                     final_conv.(conv|bn)
+        head.classifier                       head.fc
+        stages.S.B.preactivation.norm         s{S+1}.b{B+1}.norm1
+        stages.S.B.shortcut.conv              s{S+1}.b{B+1}.downsample
+        stages.S.B.shortcut.project.conv      s{S+1}.b{B+1}.downsample.1
+        stages.S.B.layers.se.(reduce|expand)  s{S+1}.b{B+1}.se.(fc1|fc2)
+        stages.S.B.layers.norm.norm           s{S+1}.b{B+1}.norm3
+        stages.S.B.layers.restore.conv        s{S+1}.b{B+1}.conv3
+        stages.S.B.layers.*.(conv|norm)       s{S+1}.b{B+1}.(conv{C+1}|norm{C+2})
     """)
 }
 
@@ -157,13 +142,13 @@ class RegNet(Network):
     """
 
     rules: ClassVar[ValueRules] = {
-        **dict.fromkeys(("depth", "first_width", "stem_channels", "final_channels"), positive_whole),
+        **dict.fromkeys(("depth", "first_width"), positive_whole),
         "slope": at_least(0),
         "factor": above(1),
         "rounding": factory("width", "group_size", example="nearest"),
         "shortcut": shortcut_layer,
         ("inverted", "preactivation"): not_both,
-        **dict.fromkeys(("inverted", "preactivation", "zero_init", "fan_per_group"), flag),
+        **dict.fromkeys(("inverted", "fan_per_group"), flag),
     }
 
     def __init__(

@@ -7,68 +7,28 @@
   convolution.
 """
 
-from functools import partial
 from typing import Any
 
 from torch import nn
 
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import pooled_projection, round_channels
+from lazytorch.models.compose import SILU
 from lazytorch.models.registry import model
 from lazytorch.models.regnet import RegNet
 
 # fmt: off
 __all__ = [
-    "regnet_x_1_6gf",
-    "regnet_x_3_2gf",
-    "regnet_x_8gf",
-    "regnet_x_16gf",
-    "regnet_x_32gf",
-    "regnet_x_400mf",
-    "regnet_x_800mf",
-    "regnet_y_1_6gf",
-    "regnet_y_3_2gf",
-    "regnet_y_8gf",
-    "regnet_y_16gf",
-    "regnet_y_32gf",
-    "regnet_y_128gf",
-    "regnet_y_400mf",
-    "regnet_y_800mf",
-    "regnetv_040",
-    "regnetv_064",
-    "regnetx_002",
-    "regnetx_004",
-    "regnetx_004_tv",
-    "regnetx_006",
-    "regnetx_008",
-    "regnetx_016",
-    "regnetx_032",
-    "regnetx_040",
-    "regnetx_064",
-    "regnetx_080",
-    "regnetx_120",
-    "regnetx_160",
-    "regnetx_320",
-    "regnety_002",
-    "regnety_004",
-    "regnety_006",
-    "regnety_008",
-    "regnety_008_tv",
-    "regnety_016",
-    "regnety_032",
-    "regnety_040",
-    "regnety_064",
-    "regnety_080",
-    "regnety_080_tv",
-    "regnety_120",
-    "regnety_160",
-    "regnety_320",
-    "regnety_640",
-    "regnety_1280",
-    "regnety_2560",
-    "regnetz_005",
-    "regnetz_040",
-    "regnetz_040_h",
+    "regnet_x_1_6gf", "regnet_x_3_2gf", "regnet_x_8gf", "regnet_x_16gf", "regnet_x_32gf", "regnet_x_400mf",
+    "regnet_x_800mf", "regnet_y_1_6gf", "regnet_y_3_2gf", "regnet_y_8gf", "regnet_y_16gf", "regnet_y_32gf",
+    "regnet_y_128gf", "regnet_y_400mf", "regnet_y_800mf",
+    "regnetv_040", "regnetv_064",
+    "regnetx_002", "regnetx_004", "regnetx_004_tv", "regnetx_006", "regnetx_008", "regnetx_016", "regnetx_032",
+    "regnetx_040", "regnetx_064", "regnetx_080", "regnetx_120", "regnetx_160", "regnetx_320",
+    "regnety_002", "regnety_004", "regnety_006", "regnety_008", "regnety_008_tv", "regnety_016", "regnety_032",
+    "regnety_040", "regnety_064", "regnety_080", "regnety_080_tv", "regnety_120", "regnety_160", "regnety_320",
+    "regnety_640", "regnety_1280", "regnety_2560",
+    "regnetz_005", "regnetz_040", "regnetz_040_h",
 ]
 # fmt: on
 
@@ -77,19 +37,9 @@ def row(
     name: str, depth: int, first_width: int, slope: float, factor: float, group_size: int, *options: dict[str, Any]
 ):
     """Register a model. The columns are those of the paper's tables: d, w_0, w_a, w_m, g."""
-    config = {key: value for each in options for key, value in each.items()}
-    source = config.pop("source", "timm")
-    return model(
-        name,
-        RegNet,
-        [source],
-        depth=depth,
-        first_width=first_width,
-        slope=slope,
-        factor=factor,
-        group_size=group_size,
-        **config,
-    )
+    columns = {"depth": depth, "first_width": first_width, "slope": slope, "factor": factor, "group_size": group_size}
+    source = "torchvision" if name.startswith("regnet_") else "timm"
+    return model(name, RegNet, [source], columns, *options)
 
 
 @known_function
@@ -99,11 +49,11 @@ def averaged(*places: Any, dilation: int, input_dilation: int, **options: Any) -
 
 
 Y = {"squeeze_ratio": 4}
-SILU = Y | {"activation": partial(nn.SiLU, inplace=True), "zero_init": False}
+SILU = Y | {"activation": SILU, "zero_init": False}
 V = SILU | {"preactivation": True}
 Z = SILU | {"expansion_ratio": 4, "inverted": True}
 ROUNDED_UP = {"rounding": round_channels}
-TORCHVISION = ROUNDED_UP | {"source": "torchvision", "zero_init": False, "fan_per_group": False}
+TORCHVISION = ROUNDED_UP | {"zero_init": False, "fan_per_group": False}
 
 regnet_y_400mf = row("regnet_y_400mf", 16, 48, 27.89, 2.09, 8, TORCHVISION, Y)
 regnet_y_800mf = row("regnet_y_800mf", 14, 56, 38.84, 2.4, 16, TORCHVISION, Y)

@@ -25,38 +25,24 @@ from lazytorch.models.registry import model
 from lazytorch.models.resnet import sixteenth
 from lazytorch.models.tables import same_length
 
+# fmt: off
 __all__ = [
     "RepVGG",
-    "mobileone_s0",
-    "mobileone_s1",
-    "mobileone_s2",
-    "mobileone_s3",
-    "mobileone_s4",
-    "repvgg_a0",
-    "repvgg_a1",
-    "repvgg_a2",
-    "repvgg_b0",
-    "repvgg_b1",
-    "repvgg_b1g4",
-    "repvgg_b2",
-    "repvgg_b2g4",
-    "repvgg_b3",
-    "repvgg_b3g4",
-    "repvgg_d2se",
+    "mobileone_s0", "mobileone_s1", "mobileone_s2", "mobileone_s3", "mobileone_s4",
+    "repvgg_a0", "repvgg_a1", "repvgg_a2", "repvgg_b0", "repvgg_b1", "repvgg_b1g4", "repvgg_b2", "repvgg_b2g4",
+    "repvgg_b3", "repvgg_b3g4", "repvgg_d2se",
 ]
+# fmt: on
 
 
 def names(convolution: str, pointwise: str) -> Rules:
     """The names in timm. The last name of ``conv`` is that of the convolution that replaces the branches."""
     rules = """
-        {ours}.conv.identity        {theirs}.identity
-        {ours}.conv.pointwise.conv  {theirs}.{pointwise}.conv
-        {ours}.conv.pointwise.norm  {theirs}.{pointwise}.bn
-        {ours}.conv.*.conv          {theirs}.{convolution}.conv
-        {ours}.conv.*.norm          {theirs}.{convolution}.bn
-        {ours}.conv                 {theirs}.reparam_conv
-        {ours}.se.reduce            {theirs}.attn.fc1
-        {ours}.se.expand            {theirs}.attn.fc2
+        {ours}.conv.identity               {theirs}.identity
+        {ours}.conv.pointwise.(conv|norm)  {theirs}.{pointwise}.(conv|bn)
+        {ours}.conv.*.(conv|norm)          {theirs}.{convolution}.(conv|bn)
+        {ours}.conv                        {theirs}.reparam_conv
+        {ours}.se.(reduce|expand)          {theirs}.attn.(fc1|fc2)
     """
     blocks = {"stem": "stem", "stages.S.B": "stages.{S}.{B}"}.items()
     branches = {"convolution": convolution, "pointwise": pointwise}

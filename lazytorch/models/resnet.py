@@ -21,7 +21,7 @@ from lazytorch.layers import (
     projection,
     round_channels,
 )
-from lazytorch.layers.checks import Sizes, flag, positive_sizes, positive_whole, several
+from lazytorch.layers.checks import Sizes, positive_sizes, positive_whole, several
 from lazytorch.layers.factories import maker
 from lazytorch.layers.rules import shortcut_layer
 from lazytorch.models._weights.names import Rules
@@ -34,49 +34,34 @@ __all__ = ["ResNet"]
 
 # The names in torchvision and timm, which are equal for modules that both have.
 NAMES = Rules("""
-    stem.conv                           conv1
-    stem.norm                           bn1
-    stem.conv1.conv                     conv1.0
-    stem.conv1.norm                     conv1.1
-    stem.conv2.conv                     conv1.3
-    stem.conv2.norm                     conv1.4
-    stem.conv3.conv                     conv1.6
-    stem.conv3.norm                     bn1
-    stem_pool.conv                      maxpool.0
-    stem_pool.norm                      maxpool.1
-    head.classifier                     fc
+    stem.(conv|norm)                           (conv1|bn1)
+    stem.conv1.(conv|norm)                     conv1.(0|1)
+    stem.conv2.(conv|norm)                     conv1.(3|4)
+    stem.conv3.(conv|norm)                     (conv1.6|bn1)
+    stem_pool.(conv|norm)                      maxpool.(0|1)
+    head.classifier                            fc
     # In a pooled shortcut, index 0 is the pooling, even if there is none.
-    stages.S.B.shortcut.conv            layer{S+1}.{B}.downsample.0
-    stages.S.B.shortcut.norm            layer{S+1}.{B}.downsample.1
-    stages.S.B.shortcut.project.conv    layer{S+1}.{B}.downsample.1
-    stages.S.B.shortcut.project.norm    layer{S+1}.{B}.downsample.2
-    stages.S.B.layers.se.reduce         layer{S+1}.{B}.se.fc1
-    stages.S.B.layers.se.expand         layer{S+1}.{B}.se.fc2
-    stages.S.B.layers.se.conv           layer{S+1}.{B}.se.conv
+    stages.S.B.shortcut.(conv|norm)            layer{S+1}.{B}.downsample.(0|1)
+    stages.S.B.shortcut.project.(conv|norm)    layer{S+1}.{B}.downsample.(1|2)
+    stages.S.B.layers.se.(reduce|expand|conv)  layer{S+1}.{B}.se.(fc1|fc2|conv)
     # Split attention, then the parts of a hierarchical convolution.
-    stages.S.B.layers.conv.conv.conv    layer{S+1}.{B}.conv2.conv
-    stages.S.B.layers.conv.conv.norm    layer{S+1}.{B}.conv2.bn0
-    stages.S.B.layers.conv.gate.1.conv  layer{S+1}.{B}.conv2.fc1
-    stages.S.B.layers.conv.gate.1.norm  layer{S+1}.{B}.conv2.bn1
-    stages.S.B.layers.conv.gate.2.conv  layer{S+1}.{B}.conv2.fc2
-    stages.S.B.layers.conv.*.conv       layer{S+1}.{B}.convs.*
-    stages.S.B.layers.conv.*.norm       layer{S+1}.{B}.bns.*
-    stages.S.B.layers.*.conv            layer{S+1}.{B}.conv{C+1}
-    stages.S.B.layers.*.norm            layer{S+1}.{B}.bn{C+1}
+    stages.S.B.layers.conv.conv.(conv|norm)    layer{S+1}.{B}.conv2.(conv|bn0)
+    stages.S.B.layers.conv.gate.1.(conv|norm)  layer{S+1}.{B}.conv2.(fc1|bn1)
+    stages.S.B.layers.conv.gate.2.conv         layer{S+1}.{B}.conv2.fc2
+    stages.S.B.layers.conv.*.(conv|norm)       layer{S+1}.{B}.(convs|bns).*
+    stages.S.B.layers.*.(conv|norm)            layer{S+1}.{B}.(conv|bn){C+1}
 """)
 
 # timm's names for ResNetV2.
 PREACTIVATED = Rules("""
-    stem.conv1.norm                  stem.norm1
-    stem.conv2.norm                  stem.norm2
-    stem.*.conv                      stem.*
-    final.norm                       norm
-    head.classifier                  head.fc                                   like=*x*x1x1
-    stages.S.B.preactivation.norm    stages.{S}.blocks.{B}.norm1
-    stages.S.B.shortcut.conv         stages.{S}.blocks.{B}.downsample.conv
+    stem.(conv1|conv2).norm           stem.(norm1|norm2)
+    stem.*.conv                       stem.*
+    final.norm                        norm
+    head.classifier                   head.fc  like=*x*x1x1
+    stages.S.B.preactivation.norm     stages.{S}.blocks.{B}.norm1
+    stages.S.B.shortcut.conv          stages.{S}.blocks.{B}.downsample.conv
     stages.S.B.shortcut.project.conv  stages.{S}.blocks.{B}.downsample.conv
-    stages.S.B.layers.*.conv         stages.{S}.blocks.{B}.conv{C+1}
-    stages.S.B.layers.*.norm         stages.{S}.blocks.{B}.norm{C+2}
+    stages.S.B.layers.*.(conv|norm)   stages.{S}.blocks.{B}.(conv{C+1}|norm{C+2})
 """)
 
 
@@ -161,11 +146,7 @@ class ResNet(Network):
         "cardinality": positive_whole,
         "base_width": positive_whole,
         "stem": several(positive_whole, "(64,)"),
-        "stem_kernel_size": positive_sizes,
-        "stem_stride": positive_sizes,
-        "stem_pool": maker("max_pool"),
         "shortcut": shortcut_layer,
-        **dict.fromkeys(("preactivation", "zero_init"), flag),
     }
 
     def __init__(

@@ -47,29 +47,21 @@ __all__ = [
 
 SK_NAMES = Rules(
     """
-    stages.S.B.layers.*.narrow.conv   layer{S+1}.{B}.conv{C+1}.paths.0.conv
-    stages.S.B.layers.*.narrow.norm   layer{S+1}.{B}.conv{C+1}.paths.0.bn
-    stages.S.B.layers.*.wide.conv     layer{S+1}.{B}.conv{C+1}.paths.1.conv
-    stages.S.B.layers.*.wide.norm     layer{S+1}.{B}.conv{C+1}.paths.1.bn
-    stages.S.B.layers.*.gate.1.conv   layer{S+1}.{B}.conv{C+1}.attn.fc_reduce
-    stages.S.B.layers.*.gate.1.norm   layer{S+1}.{B}.conv{C+1}.attn.bn
-    stages.S.B.layers.*.gate.2.conv   layer{S+1}.{B}.conv{C+1}.attn.fc_select
-    stages.S.B.layers.*.conv          layer{S+1}.{B}.conv{C+1}.conv
-    stages.S.B.layers.*.norm          layer{S+1}.{B}.conv{C+1}.bn
+    stages.S.B.layers.*.narrow.(conv|norm)  layer{S+1}.{B}.conv{C+1}.paths.0.(conv|bn)
+    stages.S.B.layers.*.wide.(conv|norm)    layer{S+1}.{B}.conv{C+1}.paths.1.(conv|bn)
+    stages.S.B.layers.*.gate.1.(conv|norm)  layer{S+1}.{B}.conv{C+1}.attn.(fc_reduce|bn)
+    stages.S.B.layers.*.gate.2.conv         layer{S+1}.{B}.conv{C+1}.attn.fc_select
+    stages.S.B.layers.*.(conv|norm)         layer{S+1}.{B}.conv{C+1}.(conv|bn)
     """
     + NAMES.text
 )
 LEGACY_NAMES = Rules(
     """
-    stem.conv                    layer0.conv1
-    stem.norm                    layer0.bn1
-    stem.conv1.norm              layer0.bn1
-    stem.conv2.norm              layer0.bn2
-    stem.conv3.norm              layer0.bn3
-    stem.*.conv                  layer0.*
-    head.classifier              last_linear
-    stages.S.B.layers.se.reduce  layer{S+1}.{B}.se_module.fc1
-    stages.S.B.layers.se.expand  layer{S+1}.{B}.se_module.fc2
+    stem.(conv|norm)                      layer0.(conv1|bn1)
+    stem.(conv1|conv2|conv3).norm         layer0.(bn1|bn2|bn3)
+    stem.*.conv                           layer0.*
+    head.classifier                       last_linear
+    stages.S.B.layers.se.(reduce|expand)  layer{S+1}.{B}.se_module.(fc1|fc2)
     """
     + NAMES.text
 )
@@ -78,8 +70,7 @@ R26, R50, R101, R152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3) 
 
 def row(name: str, depths: Sequence[int], *options: dict[str, Any], **config: Any):
     """Register a model, with ``depths`` and its other options."""
-    config |= {key: value for each in options for key, value in each.items()}
-    return model(name, ResNet, ["timm"], depths=depths, **config)
+    return model(name, ResNet, ["timm"], {"depths": depths, **config}, *options)
 
 
 def splits(count: int, width: int, groups: int = 1) -> dict[str, Any]:

@@ -34,8 +34,8 @@ GN = {"norm_layer": partial(nn.GroupNorm, 32)}
 
 def row(name: str, depths: Sequence[int], *options: dict[str, Any]):
     """Register a model, with ``depths`` and its other options."""
-    config = {key: value for each in ({"block": LazyPreActivationBlock}, *options) for key, value in each.items()}
-    return model(name, ResNet, ["timm"], depths=depths, preactivation=True, **config)
+    config = {"depths": depths, "preactivation": True, "block": LazyPreActivationBlock}
+    return model(name, ResNet, ["timm"], config, *options)
 
 
 def bit(width: int) -> dict[str, Any]:

@@ -14,38 +14,28 @@ from torch import nn
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import LazyInvertedBottleneck, NamedSequential, SqueezeExcitation, round_channels
 from lazytorch.models._weights.names import Rules
+from lazytorch.models.compose import SILU
 from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.mobile import MobileNet, Stage
 from lazytorch.models.registry import model
 
+# fmt: off
 __all__ = [
     "REXNET",
-    "rexnet_100",
-    "rexnet_130",
-    "rexnet_150",
-    "rexnet_200",
-    "rexnet_300",
-    "rexnetr_100",
-    "rexnetr_130",
-    "rexnetr_150",
-    "rexnetr_200",
-    "rexnetr_300",
+    "rexnet_100", "rexnet_130", "rexnet_150", "rexnet_200", "rexnet_300",
+    "rexnetr_100", "rexnetr_130", "rexnetr_150", "rexnetr_200", "rexnetr_300",
 ]
+# fmt: on
 
 NAMES = Rules("""
-    stem.norm                                   stem.bn
-    final.conv                                  features.{T}.conv
-    final.norm                                  features.{T}.bn
-    head.classifier                             head.fc
-    stages.S.B.layers.expand.conv               features.{N}.conv_exp.conv
-    stages.S.B.layers.expand.norm               features.{N}.conv_exp.bn
-    stages.S.B.layers.depthwise.conv            features.{N}.conv_dw.conv
-    stages.S.B.layers.depthwise.norm            features.{N}.conv_dw.bn
-    stages.S.B.layers.se.attention.reduce.conv  features.{N}.se.fc1
-    stages.S.B.layers.se.attention.reduce.norm  features.{N}.se.bn
-    stages.S.B.layers.se.attention.expand       features.{N}.se.fc2
-    stages.S.B.layers.project.conv              features.{N}.conv_pwl.conv
-    stages.S.B.layers.project.norm              features.{N}.conv_pwl.bn
+    stem.norm                                          stem.bn
+    final.(conv|norm)                                  features.{T}.(conv|bn)
+    head.classifier                                    head.fc
+    stages.S.B.layers.expand.(conv|norm)               features.{N}.conv_exp.(conv|bn)
+    stages.S.B.layers.depthwise.(conv|norm)            features.{N}.conv_dw.(conv|bn)
+    stages.S.B.layers.se.attention.reduce.(conv|norm)  features.{N}.se.(fc1|bn)
+    stages.S.B.layers.se.attention.expand              features.{N}.se.fc2
+    stages.S.B.layers.project.(conv|norm)              features.{N}.conv_pwl.(conv|bn)
 """)
 
 
@@ -115,7 +105,7 @@ COMMON = {
     "final_channels": 1280,
     "rates_end": True,
     "dropout": 0.2,
-    "activation": partial(nn.SiLU, inplace=True),
+    "activation": SILU,
     "initialize": as_tensorflow,
     "names": {"timm": NAMES},
 }

@@ -18,21 +18,14 @@ from lazytorch.models.tables import same_length
 __all__ = ["ShuffleNetV2", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"]
 
 NAMES = Rules("""
-    stem.conv                            conv1.0
-    stem.norm                            conv1.1
-    final.conv                           conv5.0
-    final.norm                           conv5.1
-    head.classifier                      fc
-    stages.S.B.shortcut.depthwise.conv   stage{S+1}.{B}.branch1.0
-    stages.S.B.shortcut.depthwise.norm   stage{S+1}.{B}.branch1.1
-    stages.S.B.shortcut.project.conv     stage{S+1}.{B}.branch1.2
-    stages.S.B.shortcut.project.norm     stage{S+1}.{B}.branch1.3
-    stages.S.B.layers.expand.conv        stage{S+1}.{B}.branch2.0
-    stages.S.B.layers.expand.norm        stage{S+1}.{B}.branch2.1
-    stages.S.B.layers.depthwise.conv     stage{S+1}.{B}.branch2.3
-    stages.S.B.layers.depthwise.norm     stage{S+1}.{B}.branch2.4
-    stages.S.B.layers.project.conv       stage{S+1}.{B}.branch2.5
-    stages.S.B.layers.project.norm       stage{S+1}.{B}.branch2.6
+    stem.(conv|norm)                           conv1.(0|1)
+    final.(conv|norm)                          conv5.(0|1)
+    head.classifier                            fc
+    stages.S.B.shortcut.depthwise.(conv|norm)  stage{S+1}.{B}.branch1.(0|1)
+    stages.S.B.shortcut.project.(conv|norm)    stage{S+1}.{B}.branch1.(2|3)
+    stages.S.B.layers.expand.(conv|norm)       stage{S+1}.{B}.branch2.(0|1)
+    stages.S.B.layers.depthwise.(conv|norm)    stage{S+1}.{B}.branch2.(3|4)
+    stages.S.B.layers.project.(conv|norm)      stage{S+1}.{B}.branch2.(5|6)
 """)
 
 
@@ -77,7 +70,6 @@ class ShuffleNetV2(Network):
         "depths": several(positive_whole, "(4, 8, 4)"),
         "widths": several(positive_whole, "(116, 232, 464)"),
         **same_length("depths", "widths"),
-        **dict.fromkeys(("stem_channels", "final_channels"), positive_whole),
     }
 
     def __init__(

@@ -96,7 +96,6 @@ class SqueezeNet(Network):
 
     rules: ClassVar[ValueRules] = {
         "stages": several(several(positive_whole, "(128, 128, 256)"), "((128, 128, 256), (256, 384))"),
-        "stem_channels": positive_whole,
         "stem_kernel_size": odd_number,
         "reduction_ratio": positive,
     }

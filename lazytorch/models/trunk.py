@@ -115,7 +115,15 @@ class Trunk(nn.Module):
         The output of the stem or of a stage is a feature map if the next module has a stride, even if dilation replaced
         this stride. The last output is also a feature map.
         """
-        return FeatureInfo(self.maps())
+        stem, pool, *stages = self.outputs()
+        before = [stem] if stem.reduction == pool.reduction else [stem, pool]
+        dilated = {f"stages.{name}" for name, stage in self.stages._modules.items() if is_dilated(stage)}
+        outputs = [*before, *stages]
+        return FeatureInfo(
+            info
+            for info, after in zip(outputs, [*outputs[1:], None], strict=True)
+            if info is not pool and (after is None or after.reduction != info.reduction or after.module in dilated)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"known_names": (None, [])}  # weak references cannot be pickled
@@ -133,17 +141,6 @@ class Trunk(nn.Module):
         return [
             StageInfo(shape[1], reduction_of(example[2:], shape[2:]), name)
             for name, shape in zip(names, shapes, strict=True)
-        ]
-
-    def maps(self) -> list[StageInfo]:
-        stem, pool, *stages = self.outputs()
-        before = [stem] if stem.reduction == pool.reduction else [stem, pool]
-        dilated = {f"stages.{name}" for name, stage in self.stages._modules.items() if is_dilated(stage)}
-        outputs = [*before, *stages]
-        return [
-            info
-            for info, after in zip(outputs, [*outputs[1:], None], strict=True)
-            if info is not pool and (after is None or after.reduction != info.reduction or after.module in dilated)
         ]
 
     @_torch.constant_in_graphs

@@ -28,19 +28,12 @@ from lazytorch.models.registry import model
 from lazytorch.models.stems import unpadded_max_pool
 from lazytorch.models.tables import same_length
 
+# fmt: off
 __all__ = [
-    "VGG",
-    "AlexNet",
-    "alexnet",
-    "vgg11",
-    "vgg11_bn",
-    "vgg13",
-    "vgg13_bn",
-    "vgg16",
-    "vgg16_bn",
-    "vgg19",
-    "vgg19_bn",
+    "VGG", "AlexNet", "alexnet",
+    "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]
+# fmt: on
 
 HEADS = {
     "torchvision": """
@@ -74,10 +67,10 @@ def names(depth: int, modules: int, pool_size: int) -> dict[str, Rules]:
         pool_size: As in ``VGG``.
     """
     index = f"{modules}*N-{modules - 1}*S+{modules * (depth - 1)}"
-    lines = [f"stages.S.B.conv features.{{{index}+1}}", f"stages.S.B.norm features.{{{index}+2}}"]
+    lines = [f"stages.S.B.(conv|norm) features.({{{index}+1}}|{{{index}+2}})"]
     for place in range(depth):
-        lines += [f"stem.conv{place + 1}.conv features.{modules * place}"]
-        lines += [f"stem.conv{place + 1}.norm features.{modules * place + 1}"]
+        first = modules * place
+        lines.append(f"stem.conv{place + 1}.(conv|norm) features.({first}|{first + 1})")
     return {source: Rules("\n".join([*lines, head.format(size=pool_size)])) for source, head in HEADS.items()}
 
 
@@ -152,8 +145,6 @@ class VGG(Network):
         **same_length("depths", "widths"),
         "depths": several(positive_whole, "(1, 1, 2, 2, 2)"),
         "widths": several(positive_whole, "(64, 128, 256, 512, 512)"),
-        "pool_size": positive_whole,
-        "hidden_channels": positive_whole,
     }
 
     def __init__(
@@ -239,10 +230,7 @@ class AlexNet(Network):
     """
 
     rules: ClassVar[ValueRules] = {
-        "stem_channels": positive_whole,
         "stages": several(several(positive_whole, "(384, 256, 256)"), "((192,), (384, 256, 256))"),
-        "pool_size": positive_whole,
-        "hidden_channels": positive_whole,
     }
     defaults: ClassVar[NetworkOptions] = {"norm_layer": None}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch._lazy.deferred import DeferredLoad
-from lazytorch._lazy.scopes import outside_modes, warn
+from lazytorch._lazy.scopes import warn
 from lazytorch.errors import listed
 from lazytorch.lazy_module import LazyModule
 from lazytorch.materialize import survey
@@ -31,12 +31,12 @@ OWN = Rules("")  # lazytorch's names
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 
-def load_weights(model: Backbone, weights: Weights | None, num_classes: int | None) -> Backbone:
+def load_weights(model: Backbone, weights: Weights, num_classes: int | None) -> None:
     """Load published weights or a file into ``model``, which stays lazy and converts them to its first input.
 
     Args:
         model: The model.
-        weights: The source of the weights; None to load none.
+        weights: The source of the weights.
         num_classes: The requested number of classes; None for that of the weights. If it is another number, the
             classifier keeps its own random weights.
 
@@ -44,14 +44,6 @@ def load_weights(model: Backbone, weights: Weights | None, num_classes: int | No
         ValueError: If the file or the weights do not exist.
         RuntimeError: If the weights do not fit the model.
     """
-    if weights is None:
-        return model
-    with outside_modes():  # tensors created in inference mode cannot be trained
-        return loaded(model, weights, num_classes)
-
-
-def loaded(model: Backbone, weights: Weights, num_classes: int | None) -> Backbone:
-    """``load_weights``, if ``weights`` is not None."""
     layouts, name, shown = [OWN, *model.reference_names.values()], None, repr(str(weights))
     publish: Any = getattr(weights, "get_state_dict", None)
     if isinstance(weights, Reference):
@@ -70,12 +62,11 @@ def loaded(model: Backbone, weights: Weights, num_classes: int | None) -> Backbo
     heads = [[layout.name(model, key) for key in CLASSIFIER] for layout in layouts]
     head = next((head for head in heads if head[0] in given), heads[0])
     classes = given[head[0]].size(0) if head[0] in given and given[head[0]].dim() >= 2 else 0
-    kept = False
-    if num_classes is None:
-        model.reset_classifier(classes)
-    elif classes != num_classes:
-        kept = True
+    kept = num_classes not in (None, classes)
+    if kept:
         given = {name: value for name, value in given.items() if name not in head}
+    elif num_classes is None:
+        model.reset_classifier(classes)
     stem = copy.deepcopy(model.stem)
     load = partial(model.load_state_dict, strict=not kept, assign=True)
     try:
@@ -91,7 +82,6 @@ def loaded(model: Backbone, weights: Weights, num_classes: int | None) -> Backbo
             f"The weights {shown} have {classes} classes but num_classes={num_classes}: loaded the "
             "backbone only; the classifier is randomly initialized."
         )
-    return model
 
 
 def path_of(weights: object) -> Path:

@@ -1,9 +1,9 @@
 """Rules: convert names of a model's state to those of torchvision and timm."""
 
-import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class Rule(NamedTuple):
     """One line of ``Rules``.
 
     Attributes:
-        ours: The start of our name, with ``S``, ``B`` and ``*``.
+        ours: The regular expression of our names.
         theirs: The reference name, with expressions in braces.
         like: The shape of the reference's tensor, with ``"*"`` for a size that is computed from our tensor; empty for
             our shape.
@@ -46,6 +46,9 @@ class Rules:
     - ``C``: the same as ``P``, without counting ``se``
     - ``L``, ``T``: the number of stages, and of blocks, of the network
 
+    A line with alternatives is several rules: ``stem.(conv|norm)  (conv1|bn1)`` names ``stem.conv`` and ``stem.norm``.
+    All parentheses in a line contain the same number of alternatives.
+
     Options: ``if=part`` and ``unless=part``: the block must have, or must not have, one of these parts; ``|`` separates
     several parts. ``like=*x*x1x1``: the reference's shape of a weight, or of a tensor that ``ours`` names completely;
     the first ``*`` is its first size, and another ``*`` the product of the others.
@@ -72,9 +75,14 @@ class Rules:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        lines = [line.partition("#")[0].split() for line in text.splitlines()]
-        self.rules = [parsed(line) for line in lines if line]
+        lines = [line.partition("#")[0] for line in text.splitlines()]
+        self.rules = [parsed(rule.split()) for line in lines if line.strip() for rule in expanded(line)]
         self.found: dict[str, list[tuple[Rule, re.Match[str]]]] = {}  # rules that match, by our name
+
+    @cached_property
+    def patterns(self) -> list[re.Pattern[str]]:
+        """The compiled ``ours`` of the rules; to compile those of all families at import would take long."""
+        return [re.compile(rule.ours) for rule in self.rules]
 
     def __repr__(self) -> str:
         return f"Rules({len(self.rules)} rules)"
@@ -122,7 +130,7 @@ class Rules:
 
     def _apply(self, model: nn.Module, key: str) -> tuple[str, tuple[int | str, ...], bool]:
         if key not in self.found:
-            matches = [(rule, pattern_of(rule.ours).fullmatch(key)) for rule in self.rules]
+            matches = zip(self.rules, (pattern.fullmatch(key) for pattern in self.patterns), strict=True)
             self.found[key] = [(rule, match) for rule, match in matches if match is not None]
         for rule, match in self.found[key]:
             known = variables(model, key, match.groupdict())
@@ -135,27 +143,29 @@ class Rules:
         return key, (), False
 
 
+def expanded(line: str) -> list[str]:
+    """The rules of a line: one for each alternative, if it contains ``(a|b)``."""
+    groups = [each.split("|") for each in re.findall(r"\((.*?)\)", line)]
+    if not groups or {*map(len, groups)} != {len(groups[0])}:
+        return [line]
+    return [re.sub(r"\(.*?\)", "%s", line) % alternatives for alternatives in zip(*groups, strict=True)]
+
+
 def parsed(line: list[str]) -> Rule:
     ours, theirs, *options = line if len(line) > 1 else (*line, "")
     given = {name: text for name, _, text in (each.partition("=") for each in options)}
     like = given.get("like", "*")
-    if not theirs or given.keys() - {"if", "unless", "like"} or not re.fullmatch(LIKE, like):
+    if not theirs or "(" in ours + theirs or given.keys() - {"if", "unless", "like"} or not re.fullmatch(LIKE, like):
         raise ValueError(f"Rules: a line must be 'ours theirs', then if=, unless= or like=, got {' '.join(line)!r}.")
+    pattern = re.escape(ours).replace(r"\*", r"(?P<any>[^.]+)")
+    pattern = re.sub(r"\b([SB])\b", r"(?P<\1>\\d+)", pattern)
     return Rule(
-        ours,
+        rf"{pattern}(?P<rest>\..+)?",
         theirs,
         tuple(int(size) if size.isdigit() else size for size in like.split("x")) if "like" in given else (),
         set(filter(None, given.get("if", "").split("|"))),
         set(filter(None, given.get("unless", "").split("|"))),
     )
-
-
-@functools.cache
-def pattern_of(ours: str) -> re.Pattern[str]:
-    """The pattern of the entries that a rule for ``ours`` names; compiled when it is needed, to keep imports fast."""
-    pattern = re.escape(ours).replace(r"\*", r"(?P<any>[^.]+)")
-    pattern = re.sub(r"\b([SB])\b", r"(?P<\1>\\d+)", pattern)
-    return re.compile(rf"{pattern}(?P<rest>\..+)?")
 
 
 def variables(model: nn.Module, key: str, matched: Mapping[str, str | None]) -> dict[str, Any]:
