@@ -80,7 +80,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
                 f"{eager.__name__} first. Write class {cls.__name__}(LazyModule, {eager.__name__})."
             )
         super().__init_subclass__(**kwargs)
-        owner = next(base for base in bases if "forward" in vars(base))
+        owner = next(base for base in bases if "forward" in vars(base))  # a lazy base has replaced its forward already
         if owner is cls or not issubclass(owner, LazyModule):
             cls.forward = late(cls.forward)
 

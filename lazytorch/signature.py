@@ -22,9 +22,10 @@ VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 def without_first(
     init: Callable[Concatenate[Any, Any, P], None], /
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
-    """Decorator that makes a constructor that of ``LazyModule``, with the parameters of ``init`` without the first.
+    """Decorator: replace a constructor by that of ``LazyModule``, which accepts any arguments.
 
-    Type checkers read these parameters; ``create_lazy_signature`` sets them at run time.
+    Type checkers read it as ``init`` without its first parameter. At run time, ``create_lazy_signature`` gives it that
+    signature.
     """
     constructor: Any = LazyModule.__init__
     return lambda declared: constructor

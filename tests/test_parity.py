@@ -19,7 +19,7 @@ LARGE = 100_000_000
 
 @pytest.mark.parametrize(("name", "source"), [slow_unless_chosen(*pair) for pair in PAIRS])
 def test_equals_its_reference(name, source):
-    # What the documentation's table of the zoo is made of; scripts/zoo_pages.py says how to make it anew.
+    # The documentation's table of the zoo shows these results; scripts/zoo_pages.py describes how to write it.
     shown = SHOWN[name, f"{source} {references(name)[source]}"]
     found = parity.compare(name, source, structure=shown["parameters"] > LARGE)
     assert found.problems == []
@@ -31,6 +31,14 @@ def test_equals_its_reference(name, source):
 def test_the_output_for_images_of_an_odd_size_is_compared():
     found = parity.compare("mobilenetv4_conv_aa_medium", "timm", anti_aliasing=average_blur)
     assert found.problems == ["output at an odd size"]
+
+
+def test_rounding_errors_are_no_difference(monkeypatch):
+    rounding = parity.compare("convnextv2_atto", "timm").output
+    monkeypatch.setattr(parity, "TOLERANCE", 1e-9)  # below the rounding errors of single precision
+    found = parity.compare("convnextv2_atto", "timm")
+    assert found.problems == []
+    assert found.output < 1e-9 < rounding
 
 
 def max_pool(side, padding, channels, **_):

@@ -34,13 +34,16 @@ class Deferred:
         owner: The name of the lazy class, for messages.
         module_args: The constructor's positional arguments.
         module_kwargs: The constructor's keyword arguments.
-        device: The device on which to construct; later, that of the parameters after the deferred calls.
-        dtype: The default dtype with which to construct; later, that of the parameters after the deferred calls.
+        device: The device of the parameters after the deferred calls; at first ``constructed_on``.
+        dtype: The dtype of the parameters after the deferred calls; at first ``constructed_as``.
         seed: The seed of the initial values.
         calls: The names and arguments of methods to call, in order, on the built module.
         prepended: The ids of hooks that were registered with ``prepend=True``.
         compile: The arguments of ``compile``, if it was called.
         given: The attributes that the lazy module had when it was constructed.
+        lock: Held by the thread that builds the module.
+        constructed_on: The device on which to construct.
+        constructed_as: The default dtype with which to construct.
     """
 
     owner: str

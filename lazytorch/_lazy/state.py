@@ -263,4 +263,7 @@ class Snapshot:
                         value.update(contents)
                 case _ if list(map(id, value)) != list(map(id, contents)):
                     value.clear()
-                    (value.update if isinstance(value, set) else value.extend)(contents)
+                    if isinstance(value, set):
+                        value.update(contents)
+                    else:
+                        value.extend(contents)
