@@ -177,3 +177,10 @@ def test_must_be_overridden_and_must_return_a_new_module():
         Itself()(1)
     with pytest.raises(TypeError, match=r"Number\.get_initialized_module must return a new module, got int"):
         Number()(1)
+
+
+def test_a_direct_call_of_forward_builds_the_module():
+    lazy = LazyAttention()
+    output = lazy.forward(QUERY, KEY)
+    assert type(lazy) is Attention
+    torch.testing.assert_close(output, lazy(QUERY, KEY))
