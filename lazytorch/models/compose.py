@@ -22,6 +22,7 @@ from lazytorch.models.backbone import OPTIONS, Backbone
 from lazytorch.models.layout import branch_rates, places
 from lazytorch.models.tables import table_of
 from lazytorch.models.trunk import Blocks
+from lazytorch.signature import sections, with_sections_of
 
 __all__ = ["RELU", "RELU6", "SILU", "Network", "NetworkOptions", "Row", "family"]
 
@@ -257,19 +258,28 @@ class Network(Backbone):
 
 
 def family(cls: F) -> F:
-    """Decorator that adds the options of ``NetworkOptions`` to the signature and docstring of a family's class."""
+    """Decorator that adds the options of ``NetworkOptions`` to the signature and docstring of a family's class.
+
+    The docstring omits what is the same in all families; ``with_shared_sections`` adds it.
+    """
     network, own = signature(Network.__init__).parameters, signature(cls.__init__)
     parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
     shared = [network[name] for name in get_type_hints(NetworkOptions)]
     shared = [each.replace(default=cls.defaults.get(each.name, each.default)) for each in shared]
-    before, _, after = (cls.__doc__ or "").partition(
-        "        options: The options of every network; see ``NetworkOptions``.\n"
+    options = sections(NetworkOptions.__doc__ or "")["Attributes"]
+    cls.__doc__ = with_shared_sections(cls.__doc__ or "").replace(
+        "    options: The options of every network; see ``NetworkOptions``.", options
     )
-    entries = (NetworkOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n    Example:")[0]
-    cls.__doc__ = f"{before}{entries}\n{after}" if after else before
     known.add(cls)
     shown = own.replace(parameters=[*parameters, *shared])
     return with_signature(cls, cls.__init__, shown, cls.__name__, {**FAMILY_RULES, **cls.rules}, INPUT_CHANNELS)
+
+
+def with_shared_sections(doc: str) -> str:
+    """A family's docstring with ``num_classes`` and the sections that it omits, from the docstring of ``Network``."""
+    num_classes = sections(Network.__doc__ or "")["Args"].partition("\n    stem:")[0]
+    doc = with_sections_of(doc, Network.__doc__ or "", ())
+    return doc if "\n    num_classes: " in doc else doc.replace("Args:\n", f"Args:\n{num_classes}\n", 1)
 
 
 known.add(Network)

@@ -131,8 +131,6 @@ class MobileNet(Network):
     The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         stages: The table, one row for each stage; or several rows for a stage with different blocks.
         width: Factor of the channels of all stages.
         depth: Factor of the number of blocks of all stages, or one for each stage.
@@ -157,14 +155,6 @@ class MobileNet(Network):
             initialization.
         names: Rules for the names of the weights in ``"torchvision"`` and ``"timm"``.
         options: The options of every network; see ``NetworkOptions``.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         The paper of each family is named in the file of the family.

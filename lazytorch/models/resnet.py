@@ -87,8 +87,6 @@ class ResNet(Network):
     The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         depths: Number of blocks of each stage.
         widths: Channels of each stage, before ``expansion``.
         strides: Stride of each stage, in pixels; one number, or one for each spatial dimension. By default 1 for the
@@ -113,14 +111,6 @@ class ResNet(Network):
             its shortcut.
         names: Rules for the names of the weights in ``"torchvision"`` and ``"timm"``; by default those of ResNets.
         options: The options of every network; see ``NetworkOptions``.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         He et al. 2015, table 1, https://arxiv.org/abs/1512.03385; for the others see ``lazytorch.models.resnets`` and

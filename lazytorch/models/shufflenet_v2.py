@@ -37,21 +37,11 @@ class ShuffleNetV2(Network):
     first stage is the pooling after the stem. Its blocks have no residual branch that stochastic depth could drop.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         depths: Number of blocks of each stage after the pooling.
         widths: Channels of each of these stages, even numbers.
         stem_channels: Channels of the first convolution.
         final_channels: Channels of the 1x1 convolution before the pooling of the head.
         options: The options of every network; see ``NetworkOptions``.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         Ma et al. 2018, table 5, https://arxiv.org/abs/1807.11164.

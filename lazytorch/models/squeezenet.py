@@ -65,8 +65,6 @@ class SqueezeNet(Network):
     the pooled features.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         stages: Channels of the fire modules of each stage.
         stem_channels: Channels of the first convolution, which has a stride of 2.
         stem_kernel_size: Size of the first convolution's kernel, in pixels.
@@ -76,10 +74,6 @@ class SqueezeNet(Network):
     Shape:
         - Input: ``(N, C, *spatial)``, at least 21 pixels along a side
         - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         Iandola et al. 2016, table 1, https://arxiv.org/abs/1602.07360.
