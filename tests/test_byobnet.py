@@ -242,6 +242,10 @@ def test_squeeze_excitation_of_a_regnet_has_its_activation():
         assert not any(isinstance(each, nn.ReLU) for each in model.modules())
 
 
+def test_default_regnet_is_regnetx_004():
+    assert str(materialize(RegNet(), (1, 3, 32, 32))) == str(materialize(get_model("regnetx_004"), (1, 3, 32, 32)))
+
+
 def test_inverted_blocks_of_a_regnet_end_without_an_activation():
     model = materialize(RegNet(3, **WIDTHS, inverted=True, expansion_ratio=2), (2, 3, 64, 64))
     assert all(isinstance(block, InvertedBottleneck) for stage in model.stages for block in stage)
@@ -262,6 +266,7 @@ def test_a_lazy_network_stays_lazy_where_groups_do_not_fit():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: ByobNet(), r"ByobNet: stages must be a sequence of at least one value, .*, got \(\)"),
         (lambda: ByobNet(stages=[]), r"ByobNet: stages must be a sequence of at least one value, .*, got \[\]"),
         (lambda: ByobNet(stages=ROWS, stem=()), r"ByobNet: stem must be a sequence of at least .*, got \(\)"),
         (lambda: ByobNet(stages=ROWS, stem=32), "ByobNet: stem must be a sequence of at least .*, got 32"),

@@ -56,7 +56,7 @@ def builders(x: Tensor) -> None:
     assert_type(get_model("resnet18", features_only=True, out_indices=(1, 2)), Features)
     assert_type(materialize(mobilenetv4_conv_small(), (1, 3, 64, 64)), MobileNet)
     assert_type(get_model("resnet18", features_only=True)(x), list[Tensor])
-    resnet50d(num_clases=10)  # error of pyright
+    resnet50d(num_clases=10)  # error
     efficientnet_b0(num_clases=10)  # error
     mobilenet_v2(10, 3)  # error
     efficientnet_b0(dropout="high")  # error

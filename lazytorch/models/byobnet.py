@@ -36,7 +36,7 @@ from lazytorch.layers.checks import positive_whole, several
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU, SILU, Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal, zero_last_norm
-from lazytorch.models.registry import model
+from lazytorch.models.registry import model, rows_of
 from lazytorch.models.resnet import quarter, sixteenth
 from lazytorch.models.stems import convolutions, max_pool, strided_convolution
 from lazytorch.models.tables import table_of
@@ -79,8 +79,6 @@ class ByobNet(Network):
     The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         stages: The table, one row for each stage.
         stem: Channels of the first convolutions, of 3x3 pixels. The first convolution has a stride of 2. If there are
             several and no pooling follows, the last one also has a stride of 2.
@@ -90,14 +88,6 @@ class ByobNet(Network):
         zero_init: Whether the weight of the last norm of every branch with a shortcut is initialized to 0, so that
             these blocks start as their shortcuts.
         options: The options of every network; see ``NetworkOptions``.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         The paper of each network, in ``lazytorch.models.byobnet``.
@@ -123,13 +113,14 @@ class ByobNet(Network):
         self,
         num_classes: int | None = None,
         *,
-        stages: Sequence[Row],
+        stages: Sequence[Row] = (),
         stem: Sequence[int] = (32,),
         stem_pool: Callable[..., nn.Module] | None = None,
         final_channels: int | None = None,
         zero_init: bool = True,
         **options: Unpack[NetworkOptions],
     ) -> None:
+        self.rules["stages"]("stages", stages, self)  # also raises an error if no table was given
         table = [[row] for row in stages]
         if final_channels is not None:
             table[-1].append(Row(final_convolution, final_channels, residual=False))
@@ -183,12 +174,12 @@ def inverted(channels: int, repeats: int, stride: int, *, ratio: int = 4, group_
     return Row(partial(block, se_layer=squeeze), channels, repeats, stride)
 
 
-def row(name: str, block: Callable[..., Row], depths: Sequence[int], widths: Sequence[int], **config: Any):
-    """Register a network of one kind of block; if the stem has several convolutions, its reduction is 4."""
+@rows_of(ByobNet)
+def row(name: str, block: Callable[..., Row], depths: Sequence[int], widths: Sequence[int], **config: Any) -> Any:
+    """A network of one kind of block; if the stem has several convolutions, its reduction is 4."""
     strides = (1 if "stem" in config and len(config["stem"]) > 1 else 2, 2, 2, 2)
     stages = [block(*columns) for columns in zip(widths, depths, strides, strict=True)]
-    config = {"activation": SILU} | config
-    return model(name, ByobNet, ["timm"], stages=stages, **config)
+    return ["timm"], {"activation": SILU, "stages": stages, **config}
 
 
 # Channels, blocks and stride of each row.

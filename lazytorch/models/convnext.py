@@ -22,7 +22,7 @@ from lazytorch.layers.rules import norm_layer
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.heads import linear
-from lazytorch.models.registry import model
+from lazytorch.models.registry import rows_of
 from lazytorch.models.tables import same_length
 
 # fmt: off
@@ -101,8 +101,6 @@ class ConvNeXt(Network):
     The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         depths: Number of blocks of each stage.
         widths: Channels of each stage; every stage but the first has a stride of 2.
         kernel_size: Size of the depthwise kernels, in pixels; one number, or one for each spatial dimension.
@@ -115,14 +113,6 @@ class ConvNeXt(Network):
         hidden_channels: Channels of a layer between the pooling and the classifier; None for no layer.
         names: Rules for the names of the weights in ``"torchvision"`` and ``"timm"``.
         options: The options of every network; see ``NetworkOptions``.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         Liu et al. 2022, figure 4 and section 3, https://arxiv.org/abs/2201.03545.
@@ -181,11 +171,12 @@ class ConvNeXt(Network):
         )
 
 
-def row(name: str, depths: tuple[int, ...], width: int, *options: dict[str, Any], both: bool = False):
-    """Register a model. The columns are the number of blocks of each stage and the channels of the first stage."""
+@rows_of(ConvNeXt)
+def row(name: str, depths: tuple[int, ...], width: int, *options: dict[str, Any], both: bool = False) -> Any:
+    """The columns are the number of blocks of each stage and the channels of the first stage."""
     widths = tuple(width << index for index in range(len(depths)))
     sources = ["torchvision", "timm"] if both else ["timm"]
-    return model(name, ConvNeXt, sources, {"depths": depths, "widths": widths}, *options)
+    return sources, {"depths": depths, "widths": widths}, *options
 
 
 # Models whose blocks have 1x1 convolutions in timm.

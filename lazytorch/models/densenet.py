@@ -20,7 +20,7 @@ from lazytorch.layers.checks import fraction, positive_whole, several
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
-from lazytorch.models.registry import model
+from lazytorch.models.registry import rows_of
 from lazytorch.models.resnet import norm_activation
 from lazytorch.models.stems import blurred_max_pool, convolutions, max_pool
 
@@ -71,8 +71,6 @@ class DenseNet(Network):
     stage is a norm with an activation.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         depths: Number of layers of each stage.
         growth_rate: Channels that each layer adds.
         stem: Channels of the first convolutions: one of 7x7 pixels, or several of 3x3.
@@ -81,14 +79,6 @@ class DenseNet(Network):
         expansion_ratio: Ratio of the channels between the two convolutions of a layer to the channels that it adds.
         layer_dropout: Dropout probability of each layer's new values.
         options: The options of every network; see ``NetworkOptions``.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         Huang et al. 2017, section 3 and table 1, https://arxiv.org/abs/1608.06993. Dilation in place of the
@@ -153,11 +143,12 @@ def initial_values(module: nn.Module) -> dict[str, Fill]:
     return {"bias": Constant(0)} if isinstance(module, nn.Linear) else {}
 
 
-def row(name: str, depths: Sequence[int], growth_rate: int = 32, torchvision: bool = True, **config: Any):
-    """Register a model."""
+@rows_of(DenseNet)
+def row(name: str, depths: Sequence[int], growth_rate: int = 32, torchvision: bool = True, **config: Any) -> Any:
+    """The columns are the number of layers of each stage and their channels."""
+    stem = (2 * growth_rate,)
     sources = ["torchvision", "timm"] if torchvision else ["timm"]
-    config = {"stem": (2 * growth_rate,)} | config
-    return model(name, DenseNet, sources, depths=depths, growth_rate=growth_rate, **config)
+    return sources, {"depths": depths, "growth_rate": growth_rate, "stem": stem, **config}
 
 
 densenet121 = row("densenet121", (6, 12, 24, 16))

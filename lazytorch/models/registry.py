@@ -14,9 +14,10 @@ from lazytorch.models._weights.sources import Reference
 from lazytorch.models.backbone import Backbone
 from lazytorch.models.features import Features
 
-__all__ = ["get_model", "list_models", "model", "references"]
+__all__ = ["get_model", "list_models", "model", "references", "rows_of"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 N = TypeVar("N", bound=Backbone)
 
 
@@ -77,6 +78,18 @@ def model(
     build.__doc__ += f"Example:\n    {example}\n"
     _entries[name] = Entry(build, references)
     return build
+
+
+def rows_of(family: Callable[P, N]) -> Callable[[Callable[Q, tuple[Any, ...]]], Callable[Q, Callable[P, N]]]:
+    """Decorator of a function that takes a name and the columns of a table; it then registers the model of the name.
+
+    The function returns the other arguments of ``model``: the sources, and the options.
+    """
+
+    def decorate(columns: Callable[..., tuple[Any, ...]]) -> Callable[..., Callable[P, N]]:
+        return lambda name, *args, **kwargs: model(name, family, *columns(name, *args, **kwargs))
+
+    return decorate
 
 
 @functools.cache

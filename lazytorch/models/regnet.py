@@ -92,10 +92,9 @@ class RegNet(Network):
     """A network of bottleneck blocks, or inverted bottlenecks, whose widths follow from four numbers.
 
     The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
+    By default it is RegNetX-400MF.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         depth: Number of blocks of all stages.
         first_width: Channels of the first block.
         slope: Difference between the channels of a block and those of the previous block, before rounding.
@@ -118,14 +117,6 @@ class RegNet(Network):
         fan_per_group: Whether initialization divides the number of outputs of a convolution by its groups, and sets all
             biases to 0.
         options: The options of every network; see ``NetworkOptions``.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         Radosavovic et al. 2020, section 3.3 and appendix, https://arxiv.org/abs/2003.13678; Z, Dollár et al. 2021,
@@ -155,11 +146,11 @@ class RegNet(Network):
         self,
         num_classes: int | None = None,
         *,
-        depth: int,
-        first_width: int,
-        slope: float,
-        factor: float,
-        group_size: int,
+        depth: int = 22,
+        first_width: int = 24,
+        slope: float = 24.48,
+        factor: float = 2.54,
+        group_size: int = 16,
         rounding: Callable[[int, int], int] = nearest,
         stem_channels: int = 32,
         expansion_ratio: float = 1,

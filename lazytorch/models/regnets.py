@@ -14,7 +14,7 @@ from torch import nn
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import pooled_projection, round_channels
 from lazytorch.models.compose import SILU
-from lazytorch.models.registry import model
+from lazytorch.models.registry import rows_of
 from lazytorch.models.regnet import RegNet
 
 # fmt: off
@@ -33,13 +33,13 @@ __all__ = [
 # fmt: on
 
 
+@rows_of(RegNet)
 def row(
     name: str, depth: int, first_width: int, slope: float, factor: float, group_size: int, *options: dict[str, Any]
-):
-    """Register a model. The columns are those of the paper's tables: d, w_0, w_a, w_m, g."""
+) -> Any:
+    """The columns are those of the paper's tables: d, w_0, w_a, w_m, g."""
     columns = {"depth": depth, "first_width": first_width, "slope": slope, "factor": factor, "group_size": group_size}
-    source = "torchvision" if name.startswith("regnet_") else "timm"
-    return model(name, RegNet, [source], columns, *options)
+    return ["torchvision" if name.startswith("regnet_") else "timm"], columns, *options
 
 
 @known_function

@@ -21,7 +21,7 @@ from lazytorch.layers.checks import flag, positive_whole, several, whole
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal
-from lazytorch.models.registry import model
+from lazytorch.models.registry import rows_of
 from lazytorch.models.resnet import sixteenth
 from lazytorch.models.tables import same_length
 
@@ -62,8 +62,6 @@ class RepVGG(Network):
     of timm's ``reparameterize_model``, fit the same network with ``reparameterized=True``.
 
     Args:
-        num_classes: Number of classes; 0 for no classifier: the output is then the pooled features. By default the
-            number of classes of ``weights``, or 1000.
         depths: Number of blocks of each stage, the first of which has a stride of 2.
         widths: Channels of each stage. The stem has as many as the first stage, but at most 64.
         separable: Whether each 3x3 convolution is replaced by a depthwise and a 1x1 convolution, each with branches, as
@@ -75,14 +73,6 @@ class RepVGG(Network):
             stem have it.
         reparameterized: Whether to construct single convolutions instead of branches.
         options: The options of every network; see ``NetworkOptions``.
-
-    Shape:
-        - Input: ``(N, C, *spatial)``
-        - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         Ding et al. 2021, section 3.4, https://arxiv.org/abs/2101.03697; separable, Vasu et al. 2023, section 3.3,
@@ -162,10 +152,11 @@ def initial_values(module: nn.Module, *, small_norms: bool) -> dict[str, Fill]:
     return fan_out_normal(module, per_group=True, linear=small_normal)
 
 
-def row(name: str, depths: Sequence[int], factors: Sequence[float], **config: Any):
-    """Register a network, with ``factors`` by which the widths are multiplied."""
+@rows_of(RepVGG)
+def row(name: str, depths: Sequence[int], factors: Sequence[float], **config: Any) -> Any:
+    """The columns are the number of blocks of each stage, and the factors by which the widths are multiplied."""
     widths = [int(base * factor) for base, factor in zip((64, 128, 256, 512), factors, strict=True)]
-    return model(name, RepVGG, ["timm"], depths=depths, widths=widths, **config)
+    return ["timm"], {"depths": depths, "widths": widths, **config}
 
 
 A, B, D = (2, 4, 14, 1), (4, 6, 16, 1), (8, 14, 24, 1)

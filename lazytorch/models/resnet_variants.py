@@ -28,7 +28,7 @@ from lazytorch.layers import (
 )
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
-from lazytorch.models.registry import model
+from lazytorch.models.registry import rows_of
 from lazytorch.models.resnet import NAMES, ResNet
 from lazytorch.models.resnet_options import SENET, D, grouped
 from lazytorch.models.stems import ceil_max_pool
@@ -68,9 +68,10 @@ LEGACY_NAMES = Rules(
 R26, R50, R101, R152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)  # blocks of each stage
 
 
-def row(name: str, depths: Sequence[int], *options: dict[str, Any], **config: Any):
-    """Register a model, with ``depths`` and its other options."""
-    return model(name, ResNet, ["timm"], {"depths": depths, **config}, *options)
+@rows_of(ResNet)
+def row(name: str, depths: Sequence[int], *options: dict[str, Any], **config: Any) -> Any:
+    """The columns are the number of blocks of each stage, and other options."""
+    return ["timm"], {"depths": depths, **config}, *options
 
 
 def splits(count: int, width: int, groups: int = 1) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 from torch import nn
 
 from lazytorch.layers import pooled_projection
-from lazytorch.models.registry import model
+from lazytorch.models.registry import rows_of
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnet_options import AA, BASIC, BLUR, ECA, RS, SE, SENET, C, D, S, T, grouped
 
@@ -50,10 +50,11 @@ __all__ = [
 # fmt: on
 
 
-def row(name: str, depths: Sequence[int], *options: dict[str, Any], torchvision: bool = False, **config: Any):
-    """Register a model, with ``depths`` and its other options."""
+@rows_of(ResNet)
+def row(name: str, depths: Sequence[int], *options: dict[str, Any], torchvision: bool = False, **config: Any) -> Any:
+    """The columns are the number of blocks of each stage, and other options."""
     sources = ["torchvision", "timm"] if torchvision else ["timm"]
-    return model(name, ResNet, sources, {"depths": depths, "zero_init": not torchvision, **config}, *options)
+    return sources, {"depths": depths, "zero_init": not torchvision, **config}, *options
 
 
 resnet10t = row("resnet10t", (1, 1, 1, 1), BASIC, T)

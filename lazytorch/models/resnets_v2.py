@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from lazytorch.layers import LazyPreActivationBlock, StdConv2d
-from lazytorch.models.registry import model
+from lazytorch.models.registry import rows_of
 from lazytorch.models.resnet import ResNet
 from lazytorch.models.resnet_options import D, T
 from lazytorch.models.stems import zero_padded_max_pool
@@ -32,10 +32,10 @@ BASIC = {"block": partial(LazyPreActivationBlock, basic=True), "expansion": 1}
 GN = {"norm_layer": partial(nn.GroupNorm, 32)}
 
 
-def row(name: str, depths: Sequence[int], *options: dict[str, Any]):
-    """Register a model, with ``depths`` and its other options."""
-    config = {"depths": depths, "preactivation": True, "block": LazyPreActivationBlock}
-    return model(name, ResNet, ["timm"], config, *options)
+@rows_of(ResNet)
+def row(name: str, depths: Sequence[int], *options: dict[str, Any]) -> Any:
+    """The columns are the number of blocks of each stage, and other options."""
+    return ["timm"], {"depths": depths, "preactivation": True, "block": LazyPreActivationBlock}, *options
 
 
 def bit(width: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import SILU
 from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.mobile import MobileNet, Stage
-from lazytorch.models.registry import model
+from lazytorch.models.registry import rows_of
 
 # fmt: off
 __all__ = [
@@ -111,10 +111,11 @@ COMMON = {
 }
 
 
-def row(name: str, width: float, divisor: int = 1):
-    """Register a network whose channels are multiples of ``divisor``."""
+@rows_of(MobileNet)
+def row(name: str, width: float, divisor: int = 1) -> Any:
+    """The columns are the factor of the channels, and a number of which they are multiples."""
     rounding = dict.fromkeys(("rounding", "stem_width", "final_width"), partial(multiple, divisor=divisor))
-    return model(name, MobileNet, ["timm"], **COMMON, **rounding, width=width)
+    return ["timm"], COMMON, rounding, {"width": width}
 
 
 rexnet_100 = row("rexnet_100", 1.0)

@@ -12,7 +12,7 @@ normalization. It equals torchvision's.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
@@ -24,7 +24,7 @@ from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import fan_out_normal, small_normal
-from lazytorch.models.registry import model
+from lazytorch.models.registry import model, rows_of
 from lazytorch.models.stems import unpadded_max_pool
 from lazytorch.models.tables import same_length
 
@@ -123,10 +123,6 @@ class VGG(Network):
         - Input: ``(N, C, *spatial)``, at least 32 pixels along a side
         - Output: ``(N, num_classes)``
 
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
-
     Source:
         Simonyan & Zisserman 2014, table 1, https://arxiv.org/abs/1409.1556. Dilation in place of the last strides:
         Chen et al. 2014 (DeepLab), section 3.1, https://arxiv.org/abs/1412.7062.
@@ -174,10 +170,11 @@ class VGG(Network):
         )
 
 
-def row(name: str, *depths: int):
-    """Register a model. The columns are the number of convolutions before each pooling."""
+@rows_of(VGG)
+def row(name: str, *depths: int) -> Any:
+    """The columns are the number of convolutions before each pooling."""
     norm_layer = nn.BatchNorm2d if name.endswith("_bn") else None
-    return model(name, VGG, ["torchvision", "timm"], depths=depths, norm_layer=norm_layer, dropout=0.5)
+    return ["torchvision", "timm"], {"depths": depths, "norm_layer": norm_layer, "dropout": 0.5}
 
 
 vgg11 = row("vgg11", 1, 1, 2, 2, 2)
@@ -211,10 +208,6 @@ class AlexNet(Network):
     Shape:
         - Input: ``(N, C, *spatial)``, at least 63 pixels along a side
         - Output: ``(N, num_classes)``
-
-    Raises:
-        ValueError: If a number is out of its range, or there are no such weights.
-        RuntimeError: If the weights do not fit the model.
 
     Source:
         Krizhevsky 2014, section 3 and footnote 1, https://arxiv.org/abs/1404.5997.
