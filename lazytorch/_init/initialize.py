@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 # Layers whose initialization can be skipped: they are initialized by reset_parameters() only, and ``default_fills``
 # computes the same values.
 RESETS: dict[Any, Any] = {
-    layer: (layer.__init__, layer.reset_parameters) for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    layer: (layer.__init__, layer.reset_parameters) for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *NORMS)
 }
 # Python modules of torch.nn whose classes draw no random numbers in their constructors.
 modules = nn.modules
@@ -171,11 +172,23 @@ def construct_uninitialized(layer: type[nn.Module], *args: Any, **kwargs: Any) -
 
 @functools.cache
 def without_reset(layer: type[nn.Module]) -> type[nn.Module]:
-    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
+    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None, "__setattr__": set_attribute})
+
+
+def set_attribute(module: nn.Module, name: str, value: Any) -> None:
+    """Set an attribute as ``nn.Module`` does, but numbers and strings as ``object`` does, which is faster."""
+    is_state = value is None or isinstance(value, (Tensor, nn.Module))
+    set_value: Callable[..., None] = nn.Module.__setattr__ if is_state else object.__setattr__
+    set_value(module, name, value)
 
 
 def default_fills(layer: nn.Module) -> dict[str, Fill]:
-    """PyTorch's default initial values of a convolution or a linear layer: Kaiming uniform with a = sqrt(5)."""
+    """PyTorch's default initial values of a layer in ``RESETS``: for weights, Kaiming uniform with a = sqrt(5).
+
+    The constructor of BatchNorm itself sets the values of its buffers.
+    """
+    if isinstance(layer, NORMS):
+        return {"weight": Constant(1), "bias": Constant(0)} if layer.affine else {}
     fan_in = layer.weight[0].numel()  # pyright: ignore[reportIndexIssue]
     bound = Uniform(1 / math.sqrt(fan_in) if fan_in else 0.0)
     return {"weight": bound} if layer.bias is None else {"weight": bound, "bias": bound}
