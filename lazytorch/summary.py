@@ -250,7 +250,7 @@ class Block(nn.Module):
         """The rows of the layer that is built from ``first`` and called with ``x``."""
         lazy, recorder = self.lazy[0], Recorder(self.recorder.mode)
         try:
-            with outside_modes(), skipping_init(), seeds_from(lazy._deferred.seed), only_tensors():
+            with outside_modes(), skipping_init(shapes_only=True), seeds_from(lazy._deferred.seed), only_tensors():
                 built = lazy.get_initialized_module((first,), self.module_args, dict(self.module_kwargs))
                 recorder.watch(built)
                 for each in recorder.watched:

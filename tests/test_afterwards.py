@@ -131,6 +131,12 @@ def test_networks_are_imported_when_they_are_first_used():
     assert output.strip() == "False True ['resnet18']"
 
 
+def test_python_without_docstrings():
+    code = "import lazytorch; print(lazytorch.summary(lazytorch.models.resnet18(), (1, 3, 64, 64)).parameters)"
+    output = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "11689512"
+
+
 def test_attribute_that_the_package_does_not_have():
     with pytest.raises(AttributeError, match=r"^module 'lazytorch' has no attribute 'materialise'$"):
         lazytorch.materialise  # noqa: B018

@@ -21,8 +21,10 @@ from lazytorch.layers import (
 from lazytorch.models import (
     ByobNet,
     Features,
+    MobileNet,
     RegNet,
     Row,
+    Stage,
     get_model,
     load_reference_state_dict,
     optimize_for_inference,
@@ -240,6 +242,14 @@ def test_squeeze_excitation_of_a_regnet_has_its_activation():
         kinds = {type(each.activation) for each in model.modules() if isinstance(each, SqueezeExcitation)}
         assert kinds == {nn.SiLU}
         assert not any(isinstance(each, nn.ReLU) for each in model.modules())
+
+
+@pytest.mark.parametrize(("family", "rows"), [(ByobNet, ROWS), (MobileNet, [Stage(8)])])
+def test_subclass_may_replace_the_rules_of_its_options(family, rows):
+    own = type("Own", (family,), {"rules": {}})
+    assert own(3, stages=rows)(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+    with pytest.raises(ValueError, match="Own: stages must be a sequence of at least one value"):
+        own(3)
 
 
 def test_default_regnet_is_regnetx_004():

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 # Layers whose initialization can be skipped: they are initialized by reset_parameters() only, and ``default_fills``
 # computes the same values.
 RESETS: dict[Any, Any] = {
-    layer: (layer.__init__, layer.reset_parameters) for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *NORMS)
+    layer: (layer.__init__, layer.reset_parameters) for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 }
+# Layers whose initialization is skipped only if the values of their parameters are not used.
+NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
 # Python modules of torch.nn whose classes draw no random numbers in their constructors.
 modules = nn.modules
 WITHOUT_RANDOM = (
@@ -139,7 +140,7 @@ def is_unchanged() -> bool:
 
 def skip_init(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """``layer``; within ``skipping_init``, and if ``layer`` is in ``RESETS``, without its default initialization."""
-    if getattr(_local, "skipped", None) is None or layer not in RESETS:
+    if getattr(_local, "skipped", None) is None or not (layer in RESETS or (_local.shapes_only and layer in NORMS)):
         return layer
     return functools.partial(construct_uninitialized, layer)  # pyright: ignore[reportArgumentType]
 
@@ -156,23 +157,28 @@ def thread_local(values: threading.local, name: str, value: Any) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def skipping_init() -> Iterator[list[nn.Module]]:
-    """Skip initialization in this block; yields the list of the layers that are left uninitialized."""
+def skipping_init(*, shapes_only: bool = False) -> Iterator[list[nn.Module]]:
+    """Skip initialization in this block; yields the list of the layers that are left uninitialized.
+
+    Args:
+        shapes_only: Whether only the shapes of the parameters are used, not their values.
+    """
     skipped: list[nn.Module] = []
-    with thread_local(_local, "skipped", skipped):
+    with thread_local(_local, "skipped", skipped), thread_local(_local, "shapes_only", shapes_only):
         yield skipped
 
 
 def construct_uninitialized(layer: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-    module = without_reset(layer)(*args, **kwargs)
+    module = without_reset(layer, _local.shapes_only)(*args, **kwargs)
     object.__setattr__(module, "__class__", layer)  # nn.Module's own is slow
     _local.skipped.append(module)
     return module
 
 
 @functools.cache
-def without_reset(layer: type[nn.Module]) -> type[nn.Module]:
-    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None, "__setattr__": set_attribute})
+def without_reset(layer: type[nn.Module], shapes_only: bool) -> type[nn.Module]:
+    methods: dict[str, Any] = {"reset_parameters": lambda self: None}
+    return type(layer.__name__, (layer,), methods | {"__setattr__": set_attribute} if shapes_only else methods)
 
 
 def set_attribute(module: nn.Module, name: str, value: Any) -> None:
@@ -183,12 +189,7 @@ def set_attribute(module: nn.Module, name: str, value: Any) -> None:
 
 
 def default_fills(layer: nn.Module) -> dict[str, Fill]:
-    """PyTorch's default initial values of a layer in ``RESETS``: for weights, Kaiming uniform with a = sqrt(5).
-
-    The constructor of BatchNorm itself sets the values of its buffers.
-    """
-    if isinstance(layer, NORMS):
-        return {"weight": Constant(1), "bias": Constant(0)} if layer.affine else {}
+    """PyTorch's default initial values of a convolution or a linear layer: Kaiming uniform with a = sqrt(5)."""
     fan_in = layer.weight[0].numel()  # pyright: ignore[reportIndexIssue]
     bound = Uniform(1 / math.sqrt(fan_in) if fan_in else 0.0)
     return {"weight": bound} if layer.bias is None else {"weight": bound, "bias": bound}

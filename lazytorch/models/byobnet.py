@@ -120,7 +120,7 @@ class ByobNet(Network):
         zero_init: bool = True,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        self.rules["stages"]("stages", stages, self)  # also raises an error if no table was given
+        ByobNet.rules["stages"]("stages", stages, self)  # also raises an error if no table was given
         table = [[row] for row in stages]
         if final_channels is not None:
             table[-1].append(Row(final_convolution, final_channels, residual=False))
@@ -179,7 +179,7 @@ def row(name: str, block: Callable[..., Row], depths: Sequence[int], widths: Seq
     """A network of one kind of block; if the stem has several convolutions, its reduction is 4."""
     strides = (1 if "stem" in config and len(config["stem"]) > 1 else 2, 2, 2, 2)
     stages = [block(*columns) for columns in zip(widths, depths, strides, strict=True)]
-    return ["timm"], {"activation": SILU, "stages": stages, **config}
+    return ["timm"], {"stages": stages, "activation": SILU, **config}
 
 
 # Channels, blocks and stride of each row.

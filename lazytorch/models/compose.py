@@ -266,7 +266,7 @@ def family(cls: F) -> F:
     parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
     shared = [network[name] for name in get_type_hints(NetworkOptions)]
     shared = [each.replace(default=cls.defaults.get(each.name, each.default)) for each in shared]
-    options = sections(NetworkOptions.__doc__ or "")["Attributes"]
+    options = sections(NetworkOptions.__doc__ or "").get("Attributes", "")
     cls.__doc__ = with_shared_sections(cls.__doc__ or "").replace(
         "    options: The options of every network; see ``NetworkOptions``.", options
     )
@@ -277,8 +277,9 @@ def family(cls: F) -> F:
 
 def with_shared_sections(doc: str) -> str:
     """A family's docstring with ``num_classes`` and the sections that it omits, from the docstring of ``Network``."""
-    num_classes = sections(Network.__doc__ or "")["Args"].partition("\n    stem:")[0]
-    doc = with_sections_of(doc, Network.__doc__ or "", ())
+    of_network = Network.__doc__ or ""
+    num_classes = sections(of_network).get("Args", "").partition("\n    stem:")[0]
+    doc = with_sections_of(doc, "    Shape:" + of_network.partition("    Shape:")[2], ())
     return doc if "\n    num_classes: " in doc else doc.replace("Args:\n", f"Args:\n{num_classes}\n", 1)
 
 

@@ -48,8 +48,6 @@ def initialize_again(module: nn.Module, initialize: Callable[[nn.Module], None] 
     with whole(module):
         fills: dict[str, tuple[Tensor, Fill]] = {}
         for name, each in module.named_modules():
-            if hasattr(each, "reset_running_stats"):
-                each.reset_running_stats()  # pyright: ignore[reportCallIssue]
             if type(each) in RESETS:
                 parts = default_fills(each).items()
                 fills.update((f"{name}.{key}" if name else key, (getattr(each, key), value)) for key, value in parts)

@@ -201,7 +201,7 @@ class MobileNet(Network):
         names: Mapping[str, Rules] | None = None,
         **options: Unpack[NetworkOptions],
     ) -> None:
-        self.rules["stages"]("stages", stages, self)  # also raises an error if no table was given
+        MobileNet.rules["stages"]("stages", stages, self)  # also raises an error if no table was given
         table = blocks(stages, width, depth, rounding, round_depth, fixed_ends)
         stem = stem_width(stem_channels, width)
         final = None if final_channels is None else final_width(final_channels, width)

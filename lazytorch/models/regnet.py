@@ -89,10 +89,10 @@ def not_both(owner: object, inverted: bool, preactivation: bool) -> None:
 
 @family
 class RegNet(Network):
-    """A network of bottleneck blocks, or inverted bottlenecks, whose widths follow from four numbers.
+    """A network of bottleneck blocks, or inverted bottlenecks, whose widths follow from four numbers; by default
+    RegNetX-400MF.
 
     The first input determines the input channels and the number of spatial dimensions (signals, images or volumes).
-    By default it is RegNetX-400MF.
 
     Args:
         depth: Number of blocks of all stages.
