@@ -17,8 +17,7 @@ from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck
 from lazytorch.models import mobile
 from lazytorch.models.compose import RELU6, SILU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, TIMM, MobileNet, Stage, as_stated, scaled_up
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, TIMM, Stage, as_stated, row, scaled_up
 
 # fmt: off
 __all__ = [
@@ -88,50 +87,50 @@ LITE = {
 TINY = B | {"round_depth": round, "stem_width": as_stated, "final_width": scaled_up}
 BOTH, T5 = ["torchvision", "timm"], TORCHVISION | TENSORFLOW_NORM
 
-efficientnet_b0 = model("efficientnet_b0", MobileNet, BOTH, **B | TORCHVISION, dropout=0.2)
-efficientnet_b1 = model("efficientnet_b1", MobileNet, BOTH, **B | TORCHVISION, width=1.0, depth=1.1, dropout=0.2)
-efficientnet_b2 = model("efficientnet_b2", MobileNet, BOTH, **B | TORCHVISION, width=1.1, depth=1.2, dropout=0.3)
-efficientnet_b3 = model("efficientnet_b3", MobileNet, BOTH, **B | TORCHVISION, width=1.2, depth=1.4, dropout=0.3)
-efficientnet_b4 = model("efficientnet_b4", MobileNet, BOTH, **B | TORCHVISION, width=1.4, depth=1.8, dropout=0.4)
-efficientnet_b5 = model("efficientnet_b5", MobileNet, ["torchvision"], **B | T5, width=1.6, depth=2.2, dropout=0.4)
-efficientnet_b6 = model("efficientnet_b6", MobileNet, ["torchvision"], **B | T5, width=1.8, depth=2.6, dropout=0.5)
-efficientnet_b7 = model("efficientnet_b7", MobileNet, ["torchvision"], **B | T5, width=2.0, depth=3.1, dropout=0.5)
-efficientnet_b8 = model("efficientnet_b8", MobileNet, ["timm"], **B, width=2.2, depth=3.6)
-efficientnet_l2 = model("efficientnet_l2", MobileNet, ["timm"], **B, width=4.3, depth=5.3)
+efficientnet_b0 = row("efficientnet_b0", B, TORCHVISION, dropout=0.2, sources=BOTH)
+efficientnet_b1 = row("efficientnet_b1", B, TORCHVISION, width=1.0, depth=1.1, dropout=0.2, sources=BOTH)
+efficientnet_b2 = row("efficientnet_b2", B, TORCHVISION, width=1.1, depth=1.2, dropout=0.3, sources=BOTH)
+efficientnet_b3 = row("efficientnet_b3", B, TORCHVISION, width=1.2, depth=1.4, dropout=0.3, sources=BOTH)
+efficientnet_b4 = row("efficientnet_b4", B, TORCHVISION, width=1.4, depth=1.8, dropout=0.4, sources=BOTH)
+efficientnet_b5 = row("efficientnet_b5", B, T5, width=1.6, depth=2.2, dropout=0.4, sources=["torchvision"])
+efficientnet_b6 = row("efficientnet_b6", B, T5, width=1.8, depth=2.6, dropout=0.5, sources=["torchvision"])
+efficientnet_b7 = row("efficientnet_b7", B, T5, width=2.0, depth=3.1, dropout=0.5, sources=["torchvision"])
+efficientnet_b8 = row("efficientnet_b8", B, width=2.2, depth=3.6)
+efficientnet_l2 = row("efficientnet_l2", B, width=4.3, depth=5.3)
 
-efficientnet_lite0 = model("efficientnet_lite0", MobileNet, ["timm"], **LITE)
-efficientnet_lite1 = model("efficientnet_lite1", MobileNet, ["timm"], **LITE, width=1.0, depth=1.1)
-efficientnet_lite2 = model("efficientnet_lite2", MobileNet, ["timm"], **LITE, width=1.1, depth=1.2)
-efficientnet_lite3 = model("efficientnet_lite3", MobileNet, ["timm"], **LITE, width=1.2, depth=1.4)
-efficientnet_lite4 = model("efficientnet_lite4", MobileNet, ["timm"], **LITE, width=1.4, depth=1.8)
+efficientnet_lite0 = row("efficientnet_lite0", LITE)
+efficientnet_lite1 = row("efficientnet_lite1", LITE, width=1.0, depth=1.1)
+efficientnet_lite2 = row("efficientnet_lite2", LITE, width=1.1, depth=1.2)
+efficientnet_lite3 = row("efficientnet_lite3", LITE, width=1.2, depth=1.4)
+efficientnet_lite4 = row("efficientnet_lite4", LITE, width=1.4, depth=1.8)
 
-efficientnet_es = model("efficientnet_es", MobileNet, ["timm"], **EDGE)
-efficientnet_em = model("efficientnet_em", MobileNet, ["timm"], **EDGE, width=1.0, depth=1.1)
-efficientnet_el = model("efficientnet_el", MobileNet, ["timm"], **EDGE, width=1.2, depth=1.4)
+efficientnet_es = row("efficientnet_es", EDGE)
+efficientnet_em = row("efficientnet_em", EDGE, width=1.0, depth=1.1)
+efficientnet_el = row("efficientnet_el", EDGE, width=1.2, depth=1.4)
 
-tinynet_a = model("tinynet_a", MobileNet, ["timm"], **TINY, width=1.0, depth=1.2)
-tinynet_b = model("tinynet_b", MobileNet, ["timm"], **TINY, width=0.75, depth=1.1)
-tinynet_c = model("tinynet_c", MobileNet, ["timm"], **TINY, width=0.54, depth=0.85)
-tinynet_d = model("tinynet_d", MobileNet, ["timm"], **TINY, width=0.54, depth=0.695)
-tinynet_e = model("tinynet_e", MobileNet, ["timm"], **TINY, width=0.51, depth=0.6)
+tinynet_a = row("tinynet_a", TINY, width=1.0, depth=1.2)
+tinynet_b = row("tinynet_b", TINY, width=0.75, depth=1.1)
+tinynet_c = row("tinynet_c", TINY, width=0.54, depth=0.85)
+tinynet_d = row("tinynet_d", TINY, width=0.54, depth=0.695)
+tinynet_e = row("tinynet_e", TINY, width=0.51, depth=0.6)
 
-tf_efficientnet_b0 = model("tf_efficientnet_b0", MobileNet, ["timm"], **B | TENSORFLOW)
-tf_efficientnet_b1 = model("tf_efficientnet_b1", MobileNet, ["timm"], **B | TENSORFLOW, width=1.0, depth=1.1)
-tf_efficientnet_b2 = model("tf_efficientnet_b2", MobileNet, ["timm"], **B | TENSORFLOW, width=1.1, depth=1.2)
-tf_efficientnet_b3 = model("tf_efficientnet_b3", MobileNet, ["timm"], **B | TENSORFLOW, width=1.2, depth=1.4)
-tf_efficientnet_b4 = model("tf_efficientnet_b4", MobileNet, ["timm"], **B | TENSORFLOW, width=1.4, depth=1.8)
-tf_efficientnet_b5 = model("tf_efficientnet_b5", MobileNet, ["timm"], **B | TENSORFLOW, width=1.6, depth=2.2)
-tf_efficientnet_b6 = model("tf_efficientnet_b6", MobileNet, ["timm"], **B | TENSORFLOW, width=1.8, depth=2.6)
-tf_efficientnet_b7 = model("tf_efficientnet_b7", MobileNet, ["timm"], **B | TENSORFLOW, width=2.0, depth=3.1)
-tf_efficientnet_b8 = model("tf_efficientnet_b8", MobileNet, ["timm"], **B | TENSORFLOW, width=2.2, depth=3.6)
-tf_efficientnet_l2 = model("tf_efficientnet_l2", MobileNet, ["timm"], **B | TENSORFLOW, width=4.3, depth=5.3)
+tf_efficientnet_b0 = row("tf_efficientnet_b0", B, TENSORFLOW)
+tf_efficientnet_b1 = row("tf_efficientnet_b1", B, TENSORFLOW, width=1.0, depth=1.1)
+tf_efficientnet_b2 = row("tf_efficientnet_b2", B, TENSORFLOW, width=1.1, depth=1.2)
+tf_efficientnet_b3 = row("tf_efficientnet_b3", B, TENSORFLOW, width=1.2, depth=1.4)
+tf_efficientnet_b4 = row("tf_efficientnet_b4", B, TENSORFLOW, width=1.4, depth=1.8)
+tf_efficientnet_b5 = row("tf_efficientnet_b5", B, TENSORFLOW, width=1.6, depth=2.2)
+tf_efficientnet_b6 = row("tf_efficientnet_b6", B, TENSORFLOW, width=1.8, depth=2.6)
+tf_efficientnet_b7 = row("tf_efficientnet_b7", B, TENSORFLOW, width=2.0, depth=3.1)
+tf_efficientnet_b8 = row("tf_efficientnet_b8", B, TENSORFLOW, width=2.2, depth=3.6)
+tf_efficientnet_l2 = row("tf_efficientnet_l2", B, TENSORFLOW, width=4.3, depth=5.3)
 
-tf_efficientnet_lite0 = model("tf_efficientnet_lite0", MobileNet, ["timm"], **LITE | TENSORFLOW)
-tf_efficientnet_lite1 = model("tf_efficientnet_lite1", MobileNet, ["timm"], **LITE | TENSORFLOW, width=1.0, depth=1.1)
-tf_efficientnet_lite2 = model("tf_efficientnet_lite2", MobileNet, ["timm"], **LITE | TENSORFLOW, width=1.1, depth=1.2)
-tf_efficientnet_lite3 = model("tf_efficientnet_lite3", MobileNet, ["timm"], **LITE | TENSORFLOW, width=1.2, depth=1.4)
-tf_efficientnet_lite4 = model("tf_efficientnet_lite4", MobileNet, ["timm"], **LITE | TENSORFLOW, width=1.4, depth=1.8)
+tf_efficientnet_lite0 = row("tf_efficientnet_lite0", LITE, TENSORFLOW)
+tf_efficientnet_lite1 = row("tf_efficientnet_lite1", LITE, TENSORFLOW, width=1.0, depth=1.1)
+tf_efficientnet_lite2 = row("tf_efficientnet_lite2", LITE, TENSORFLOW, width=1.1, depth=1.2)
+tf_efficientnet_lite3 = row("tf_efficientnet_lite3", LITE, TENSORFLOW, width=1.2, depth=1.4)
+tf_efficientnet_lite4 = row("tf_efficientnet_lite4", LITE, TENSORFLOW, width=1.4, depth=1.8)
 
-tf_efficientnet_es = model("tf_efficientnet_es", MobileNet, ["timm"], **EDGE | TENSORFLOW)
-tf_efficientnet_em = model("tf_efficientnet_em", MobileNet, ["timm"], **EDGE | TENSORFLOW, width=1.0, depth=1.1)
-tf_efficientnet_el = model("tf_efficientnet_el", MobileNet, ["timm"], **EDGE | TENSORFLOW, width=1.2, depth=1.4)
+tf_efficientnet_es = row("tf_efficientnet_es", EDGE, TENSORFLOW)
+tf_efficientnet_em = row("tf_efficientnet_em", EDGE, TENSORFLOW, width=1.0, depth=1.1)
+tf_efficientnet_el = row("tf_efficientnet_el", EDGE, TENSORFLOW, width=1.2, depth=1.4)

@@ -19,8 +19,7 @@ from lazytorch.layers import (
 from lazytorch.models import mobile
 from lazytorch.models.compose import SILU
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import TENSORFLOW, TIMM, MobileNet, Stage
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import TENSORFLOW, TIMM, Stage, row
 
 # fmt: off
 __all__ = [
@@ -119,30 +118,24 @@ TORCHVISION = {
     "initialize": InitFunction(fan_out_normal, per_group=False, linear=uniform),
 }
 
-efficientnet_v2_s = model("efficientnet_v2_s", MobileNet, ["torchvision"], **S | TORCHVISION, dropout=0.2)
-efficientnet_v2_m = model("efficientnet_v2_m", MobileNet, ["torchvision"], **M | TORCHVISION, dropout=0.3)
-efficientnet_v2_l = model("efficientnet_v2_l", MobileNet, ["torchvision"], **L | TORCHVISION, dropout=0.4)
+efficientnet_v2_s = row("efficientnet_v2_s", S, TORCHVISION, dropout=0.2, sources=["torchvision"])
+efficientnet_v2_m = row("efficientnet_v2_m", M, TORCHVISION, dropout=0.3, sources=["torchvision"])
+efficientnet_v2_l = row("efficientnet_v2_l", L, TORCHVISION, dropout=0.4, sources=["torchvision"])
 
-efficientnetv2_s = model("efficientnetv2_s", MobileNet, ["timm"], **S)
-efficientnetv2_m = model("efficientnetv2_m", MobileNet, ["timm"], **M)
-efficientnetv2_l = model("efficientnetv2_l", MobileNet, ["timm"], **L)
-efficientnetv2_xl = model("efficientnetv2_xl", MobileNet, ["timm"], **COMMON, stages=EFFICIENTNET_V2_XL)
-efficientnetv2_rw_t = model("efficientnetv2_rw_t", MobileNet, ["timm"], **S, width=0.8, depth=0.9)
-gc_efficientnetv2_rw_t = model(
-    "gc_efficientnetv2_rw_t", MobileNet, ["timm"], **S | {"stages": EFFICIENTNET_V2_GC}, width=0.8, depth=0.9
-)
-efficientnetv2_rw_s = model("efficientnetv2_rw_s", MobileNet, ["timm"], **RW)
-efficientnetv2_rw_m = model(
-    "efficientnetv2_rw_m", MobileNet, ["timm"], **RW, width=1.2, depth=(1.2, 1.2, 1.2, 1.2, 1.6, 1.6)
-)
+efficientnetv2_s = row("efficientnetv2_s", S)
+efficientnetv2_m = row("efficientnetv2_m", M)
+efficientnetv2_l = row("efficientnetv2_l", L)
+efficientnetv2_xl = row("efficientnetv2_xl", COMMON, stages=EFFICIENTNET_V2_XL)
+efficientnetv2_rw_t = row("efficientnetv2_rw_t", S, width=0.8, depth=0.9)
+gc_efficientnetv2_rw_t = row("gc_efficientnetv2_rw_t", S, stages=EFFICIENTNET_V2_GC, width=0.8, depth=0.9)
+efficientnetv2_rw_s = row("efficientnetv2_rw_s", RW)
+efficientnetv2_rw_m = row("efficientnetv2_rw_m", RW, width=1.2, depth=(1.2, 1.2, 1.2, 1.2, 1.6, 1.6))
 
-tf_efficientnetv2_s = model("tf_efficientnetv2_s", MobileNet, ["timm"], **S | TENSORFLOW)
-tf_efficientnetv2_m = model("tf_efficientnetv2_m", MobileNet, ["timm"], **M | TENSORFLOW)
-tf_efficientnetv2_l = model("tf_efficientnetv2_l", MobileNet, ["timm"], **L | TENSORFLOW)
-tf_efficientnetv2_xl = model(
-    "tf_efficientnetv2_xl", MobileNet, ["timm"], **COMMON | TENSORFLOW, stages=EFFICIENTNET_V2_XL
-)
-tf_efficientnetv2_b0 = model("tf_efficientnetv2_b0", MobileNet, ["timm"], **BASE)
-tf_efficientnetv2_b1 = model("tf_efficientnetv2_b1", MobileNet, ["timm"], **BASE, width=1.0, depth=1.1)
-tf_efficientnetv2_b2 = model("tf_efficientnetv2_b2", MobileNet, ["timm"], **BASE, width=1.1, depth=1.2)
-tf_efficientnetv2_b3 = model("tf_efficientnetv2_b3", MobileNet, ["timm"], **BASE, width=1.2, depth=1.4)
+tf_efficientnetv2_s = row("tf_efficientnetv2_s", S, TENSORFLOW)
+tf_efficientnetv2_m = row("tf_efficientnetv2_m", M, TENSORFLOW)
+tf_efficientnetv2_l = row("tf_efficientnetv2_l", L, TENSORFLOW)
+tf_efficientnetv2_xl = row("tf_efficientnetv2_xl", COMMON, TENSORFLOW, stages=EFFICIENTNET_V2_XL)
+tf_efficientnetv2_b0 = row("tf_efficientnetv2_b0", BASE)
+tf_efficientnetv2_b1 = row("tf_efficientnetv2_b1", BASE, width=1.0, depth=1.1)
+tf_efficientnetv2_b2 = row("tf_efficientnetv2_b2", BASE, width=1.1, depth=1.2)
+tf_efficientnetv2_b3 = row("tf_efficientnetv2_b3", BASE, width=1.2, depth=1.4)

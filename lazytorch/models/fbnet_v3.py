@@ -7,8 +7,7 @@ from torch import nn
 from lazytorch._init.initialize import known_function
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation, round_channels
 from lazytorch.models.heads import pointwise
-from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, MobileNet, Stage, convolution
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, Stage, convolution, row
 
 __all__ = ["FBNET_V3_B", "FBNET_V3_D", "FBNET_V3_G", "fbnetv3_b", "fbnetv3_d", "fbnetv3_g"]
 
@@ -73,6 +72,6 @@ COMMON = {
     **AS_TIMM,
 }
 
-fbnetv3_b = model("fbnetv3_b", MobileNet, ["timm"], **COMMON, stages=FBNET_V3_B, stem_channels=16)
-fbnetv3_d = model("fbnetv3_d", MobileNet, ["timm"], **COMMON, stages=FBNET_V3_D, stem_channels=24)
-fbnetv3_g = model("fbnetv3_g", MobileNet, ["timm"], **COMMON, stages=FBNET_V3_G)
+fbnetv3_b = row("fbnetv3_b", COMMON, stages=FBNET_V3_B, stem_channels=16)
+fbnetv3_d = row("fbnetv3_d", COMMON, stages=FBNET_V3_D, stem_channels=24)
+fbnetv3_g = row("fbnetv3_g", COMMON, stages=FBNET_V3_G)

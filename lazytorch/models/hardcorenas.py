@@ -5,8 +5,7 @@ from typing import Any
 
 from lazytorch.layers import LazyInvertedBottleneck
 from lazytorch.models.compose import RELU
-from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, SE_V3, MobileNet, Stage, convolution
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, SE_V3, Stage, convolution, row
 
 # fmt: off
 __all__ = [
@@ -83,9 +82,9 @@ HARDCORENAS_F = table(
 
 COMMON = {"hidden_channels": 1280, "activation": HARD_SWISH, **AS_TIMM}
 
-hardcorenas_a = model("hardcorenas_a", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_A)
-hardcorenas_b = model("hardcorenas_b", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_B)
-hardcorenas_c = model("hardcorenas_c", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_C)
-hardcorenas_d = model("hardcorenas_d", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_D)
-hardcorenas_e = model("hardcorenas_e", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_E)
-hardcorenas_f = model("hardcorenas_f", MobileNet, ["timm"], **COMMON, stages=HARDCORENAS_F)
+hardcorenas_a = row("hardcorenas_a", COMMON, stages=HARDCORENAS_A)
+hardcorenas_b = row("hardcorenas_b", COMMON, stages=HARDCORENAS_B)
+hardcorenas_c = row("hardcorenas_c", COMMON, stages=HARDCORENAS_C)
+hardcorenas_d = row("hardcorenas_d", COMMON, stages=HARDCORENAS_D)
+hardcorenas_e = row("hardcorenas_e", COMMON, stages=HARDCORENAS_E)
+hardcorenas_f = row("hardcorenas_f", COMMON, stages=HARDCORENAS_F)

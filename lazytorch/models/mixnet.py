@@ -12,8 +12,7 @@ from torch import nn
 
 from lazytorch.layers import LazyInvertedBottleneck, MixedConv, SqueezeExcitation
 from lazytorch.models.compose import SILU
-from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, MobileNet, Stage, as_stated
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, Stage, as_stated, row
 
 # fmt: off
 __all__ = [
@@ -34,7 +33,7 @@ def mixed(*parts: int, conv_layer: Callable[..., nn.Module], **options: Any) -> 
     return LazyInvertedBottleneck(conv_layer=conv_layer, conv_layers=layers, **options)
 
 
-def row(channels: int, repeats: int, stride: int, ratio: float, parts: tuple[int, int, int], squeeze: int = 0) -> Stage:
+def mix(channels: int, repeats: int, stride: int, ratio: float, parts: tuple[int, int, int], squeeze: int = 0) -> Stage:
     """A row of the table; ``squeeze`` is the ``squeeze_ratio`` of its squeeze-excitation, with SiLU, or 0 for none."""
     block = partial(mixed, *parts)
     if not squeeze:
@@ -46,30 +45,30 @@ def row(channels: int, repeats: int, stride: int, ratio: float, parts: tuple[int
 # Channels, blocks, stride, expansion_ratio, parts of the three convolutions, squeeze_ratio.
 MIXNET_S = (
     Stage(16),
-    (row(24, 1, 2, 6, (2, 1, 2)), row(24, 1, 1, 3, (2, 1, 2))),
-    (row(40, 1, 2, 6, (1, 3, 1), 2), row(40, 3, 1, 6, (2, 2, 2), 2)),
-    (row(80, 1, 2, 6, (1, 3, 2), 4), row(80, 2, 1, 6, (1, 2, 2), 4)),
-    (row(120, 1, 1, 6, (2, 3, 2), 2), row(120, 2, 1, 3, (2, 4, 2), 2)),
-    (row(200, 1, 2, 6, (1, 5, 1), 2), row(200, 2, 1, 6, (1, 4, 2), 2)),
+    (mix(24, 1, 2, 6, (2, 1, 2)), mix(24, 1, 1, 3, (2, 1, 2))),
+    (mix(40, 1, 2, 6, (1, 3, 1), 2), mix(40, 3, 1, 6, (2, 2, 2), 2)),
+    (mix(80, 1, 2, 6, (1, 3, 2), 4), mix(80, 2, 1, 6, (1, 2, 2), 4)),
+    (mix(120, 1, 1, 6, (2, 3, 2), 2), mix(120, 2, 1, 3, (2, 4, 2), 2)),
+    (mix(200, 1, 2, 6, (1, 5, 1), 2), mix(200, 2, 1, 6, (1, 4, 2), 2)),
 )
 MIXNET_M = (
     Stage(24),
-    (row(32, 1, 2, 6, (2, 3, 2)), row(32, 1, 1, 3, (2, 1, 2))),
-    (row(40, 1, 2, 6, (1, 4, 1), 2), row(40, 3, 1, 6, (2, 2, 2), 2)),
-    (row(80, 1, 2, 6, (1, 3, 1), 4), row(80, 3, 1, 6, (2, 4, 2), 4)),
-    (row(120, 1, 1, 6, (1, 1, 1), 2), row(120, 3, 1, 3, (2, 4, 2), 2)),
-    (row(200, 1, 2, 6, (1, 4, 1), 2), row(200, 3, 1, 6, (1, 4, 2), 2)),
+    (mix(32, 1, 2, 6, (2, 3, 2)), mix(32, 1, 1, 3, (2, 1, 2))),
+    (mix(40, 1, 2, 6, (1, 4, 1), 2), mix(40, 3, 1, 6, (2, 2, 2), 2)),
+    (mix(80, 1, 2, 6, (1, 3, 1), 4), mix(80, 3, 1, 6, (2, 4, 2), 4)),
+    (mix(120, 1, 1, 6, (1, 1, 1), 2), mix(120, 3, 1, 3, (2, 4, 2), 2)),
+    (mix(200, 1, 2, 6, (1, 4, 1), 2), mix(200, 3, 1, 6, (1, 4, 2), 2)),
 )
 
 COMMON = {"final_channels": 1536, "final_width": as_stated, **AS_TIMM}
 S = COMMON | {"stages": MIXNET_S, "stem_channels": 16}
 M = COMMON | {"stages": MIXNET_M, "stem_channels": 24, "round_depth": round}
 
-mixnet_s = model("mixnet_s", MobileNet, ["timm"], **S)
-mixnet_m = model("mixnet_m", MobileNet, ["timm"], **M)
-mixnet_l = model("mixnet_l", MobileNet, ["timm"], **M, width=1.3)
-mixnet_xl = model("mixnet_xl", MobileNet, ["timm"], **M, width=1.6, depth=1.2)
-mixnet_xxl = model("mixnet_xxl", MobileNet, ["timm"], **M, width=2.4, depth=1.3)
-tf_mixnet_s = model("tf_mixnet_s", MobileNet, ["timm"], **S | TENSORFLOW)
-tf_mixnet_m = model("tf_mixnet_m", MobileNet, ["timm"], **M | TENSORFLOW)
-tf_mixnet_l = model("tf_mixnet_l", MobileNet, ["timm"], **M | TENSORFLOW, width=1.3)
+mixnet_s = row("mixnet_s", S)
+mixnet_m = row("mixnet_m", M)
+mixnet_l = row("mixnet_l", M, width=1.3)
+mixnet_xl = row("mixnet_xl", M, width=1.6, depth=1.2)
+mixnet_xxl = row("mixnet_xxl", M, width=2.4, depth=1.3)
+tf_mixnet_s = row("tf_mixnet_s", S, TENSORFLOW)
+tf_mixnet_m = row("tf_mixnet_m", M, TENSORFLOW)
+tf_mixnet_l = row("tf_mixnet_l", M, TENSORFLOW, width=1.3)

@@ -17,8 +17,7 @@ from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
 from lazytorch.models.initial_weights import fan_out_normal, wide_uniform
-from lazytorch.models.mobile import AS_TIMM, TIMM, MobileNet, Stage, as_stated
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import AS_TIMM, TIMM, Stage, as_stated, row
 
 # fmt: off
 __all__ = [
@@ -110,21 +109,19 @@ TORCHVISION = {
     "initialize": InitFunction(fan_out_normal, per_group=False, linear=wide_uniform),
 }
 
-mnasnet0_5 = model("mnasnet0_5", MobileNet, ["torchvision"], **B1 | TORCHVISION, width=0.5)
-mnasnet0_75 = model("mnasnet0_75", MobileNet, ["torchvision"], **B1 | TORCHVISION, width=0.75)
-mnasnet1_0 = model("mnasnet1_0", MobileNet, ["torchvision"], **B1 | TORCHVISION)
-mnasnet1_3 = model("mnasnet1_3", MobileNet, ["torchvision"], **B1 | TORCHVISION, width=1.3)
+mnasnet0_5 = row("mnasnet0_5", B1, TORCHVISION, width=0.5, sources=["torchvision"])
+mnasnet0_75 = row("mnasnet0_75", B1, TORCHVISION, width=0.75, sources=["torchvision"])
+mnasnet1_0 = row("mnasnet1_0", B1, TORCHVISION, sources=["torchvision"])
+mnasnet1_3 = row("mnasnet1_3", B1, TORCHVISION, width=1.3, sources=["torchvision"])
 
-mnasnet_050 = model("mnasnet_050", MobileNet, ["timm"], **B1, width=0.5)
-mnasnet_075 = model("mnasnet_075", MobileNet, ["timm"], **B1, width=0.75)
-mnasnet_100 = model("mnasnet_100", MobileNet, ["timm"], **B1)
-mnasnet_140 = model("mnasnet_140", MobileNet, ["timm"], **B1, width=1.4)
-mnasnet_small = model("mnasnet_small", MobileNet, ["timm"], **COMMON, stages=MNASNET_SMALL, stem_channels=8)
-semnasnet_050 = model("semnasnet_050", MobileNet, ["timm"], **A1, width=0.5)
-semnasnet_075 = model("semnasnet_075", MobileNet, ["timm"], **A1, width=0.75)
-semnasnet_100 = model("semnasnet_100", MobileNet, ["timm"], **A1)
-semnasnet_140 = model("semnasnet_140", MobileNet, ["timm"], **A1, width=1.4)
-spnasnet_100 = model("spnasnet_100", MobileNet, ["timm"], **COMMON, stages=SPNASNET)
-fbnetc_100 = model(
-    "fbnetc_100", MobileNet, ["timm"], **COMMON | {"final_channels": 1984}, stages=FBNET_C, stem_channels=16
-)
+mnasnet_050 = row("mnasnet_050", B1, width=0.5)
+mnasnet_075 = row("mnasnet_075", B1, width=0.75)
+mnasnet_100 = row("mnasnet_100", B1)
+mnasnet_140 = row("mnasnet_140", B1, width=1.4)
+mnasnet_small = row("mnasnet_small", COMMON, stages=MNASNET_SMALL, stem_channels=8)
+semnasnet_050 = row("semnasnet_050", A1, width=0.5)
+semnasnet_075 = row("semnasnet_075", A1, width=0.75)
+semnasnet_100 = row("semnasnet_100", A1)
+semnasnet_140 = row("semnasnet_140", A1, width=1.4)
+spnasnet_100 = row("spnasnet_100", COMMON, stages=SPNASNET)
+fbnetc_100 = row("fbnetc_100", COMMON, final_channels=1984, stages=FBNET_C, stem_channels=16)

@@ -29,6 +29,7 @@ from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.heads import pointwise
 from lazytorch.models.initial_weights import as_tensorflow
+from lazytorch.models.registry import rows_of
 from lazytorch.models.tables import one_or_several, table_of
 
 __all__ = ["MobileNet", "Stage"]
@@ -275,3 +276,9 @@ def blocks(
             ]
         )
     return table
+
+
+@rows_of(MobileNet)
+def row(name: str, *options: Mapping[str, Any], sources: Sequence[str] = ("timm",), **config: Any) -> Any:
+    """A model of a family, and its options; later ones replace earlier ones."""
+    return sources, *options, config

@@ -14,8 +14,7 @@ from lazytorch.layers import LazyInvertedBottleneck
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU6
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import AS_TIMM, TIMM, MobileNet, Stage, as_stated, scaled_up
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import AS_TIMM, TIMM, Stage, as_stated, row, scaled_up
 
 # fmt: off
 __all__ = [
@@ -61,22 +60,18 @@ V2 = {
     "initialize": as_tensorflow,
     "names": {"torchvision": TORCHVISION, "timm": TIMM},
 }
+AS_TORCHVISION = InitFunction(fan_out_normal, per_group=False, linear=small_normal)
 DEEPER = {"stem_width": as_stated, "final_width": as_stated, "fixed_ends": True}
 
-mobilenetv1_100 = model("mobilenetv1_100", MobileNet, ["timm"], **V1)
-mobilenetv1_100h = model("mobilenetv1_100h", MobileNet, ["timm"], **V1, final_channels=1024, final_width=scaled_up)
-mobilenetv1_125 = model("mobilenetv1_125", MobileNet, ["timm"], **V1, width=1.25)
+mobilenetv1_100 = row("mobilenetv1_100", V1)
+mobilenetv1_100h = row("mobilenetv1_100h", V1, final_channels=1024, final_width=scaled_up)
+mobilenetv1_125 = row("mobilenetv1_125", V1, width=1.25)
 
-mobilenet_v2 = model(
-    "mobilenet_v2",
-    MobileNet,
-    ["torchvision"],
-    **V2 | {"dropout": 0.2, "initialize": InitFunction(fan_out_normal, per_group=False, linear=small_normal)},
-)
-mobilenetv2_035 = model("mobilenetv2_035", MobileNet, ["timm"], **V2, width=0.35)
-mobilenetv2_050 = model("mobilenetv2_050", MobileNet, ["timm"], **V2, width=0.5)
-mobilenetv2_075 = model("mobilenetv2_075", MobileNet, ["timm"], **V2, width=0.75)
-mobilenetv2_100 = model("mobilenetv2_100", MobileNet, ["timm"], **V2)
-mobilenetv2_140 = model("mobilenetv2_140", MobileNet, ["timm"], **V2, width=1.4)
-mobilenetv2_110d = model("mobilenetv2_110d", MobileNet, ["timm"], **V2 | DEEPER, width=1.1, depth=1.2)
-mobilenetv2_120d = model("mobilenetv2_120d", MobileNet, ["timm"], **V2 | DEEPER, width=1.2, depth=1.4)
+mobilenet_v2 = row("mobilenet_v2", V2, dropout=0.2, initialize=AS_TORCHVISION, sources=["torchvision"])
+mobilenetv2_035 = row("mobilenetv2_035", V2, width=0.35)
+mobilenetv2_050 = row("mobilenetv2_050", V2, width=0.5)
+mobilenetv2_075 = row("mobilenetv2_075", V2, width=0.75)
+mobilenetv2_100 = row("mobilenetv2_100", V2)
+mobilenetv2_140 = row("mobilenetv2_140", V2, width=1.4)
+mobilenetv2_110d = row("mobilenetv2_110d", V2, DEEPER, width=1.1, depth=1.2)
+mobilenetv2_120d = row("mobilenetv2_120d", V2, DEEPER, width=1.2, depth=1.4)

@@ -7,8 +7,7 @@ of the TensorFlow models, as in timm. All names are timm's.
 from functools import partial
 
 from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck
-from lazytorch.models.mobile import AS_TIMM, MobileNet, Stage, as_stated, convolution
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import AS_TIMM, Stage, as_stated, convolution, row
 
 __all__ = [
     "MOBILENET_EDGETPU",
@@ -68,10 +67,8 @@ L = COMMON | {
     "stem_kernel_size": 7,
 }
 
-mobilenet_edgetpu_100 = model(
-    "mobilenet_edgetpu_100", MobileNet, ["timm"], **COMMON, stages=MOBILENET_EDGETPU, final_channels=1280
-)
-mobilenet_edgetpu_v2_xs = model("mobilenet_edgetpu_v2_xs", MobileNet, ["timm"], **XS, final_channels=1280)
-mobilenet_edgetpu_v2_s = model("mobilenet_edgetpu_v2_s", MobileNet, ["timm"], **S, final_channels=1280)
-mobilenet_edgetpu_v2_m = model("mobilenet_edgetpu_v2_m", MobileNet, ["timm"], **M, final_channels=1344)
-mobilenet_edgetpu_v2_l = model("mobilenet_edgetpu_v2_l", MobileNet, ["timm"], **L, final_channels=1408)
+mobilenet_edgetpu_100 = row("mobilenet_edgetpu_100", COMMON, stages=MOBILENET_EDGETPU, final_channels=1280)
+mobilenet_edgetpu_v2_xs = row("mobilenet_edgetpu_v2_xs", XS, final_channels=1280)
+mobilenet_edgetpu_v2_s = row("mobilenet_edgetpu_v2_s", S, final_channels=1280)
+mobilenet_edgetpu_v2_m = row("mobilenet_edgetpu_v2_m", M, final_channels=1344)
+mobilenet_edgetpu_v2_l = row("mobilenet_edgetpu_v2_l", L, final_channels=1408)

@@ -18,20 +18,9 @@ from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.layers.checks import largest
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
-from lazytorch.models.heads import linear
+from lazytorch.models.heads import linear, pointwise
 from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, small_normal
-from lazytorch.models.mobile import (
-    HARD_SWISH,
-    SE_V3,
-    TENSORFLOW,
-    TIMM,
-    MobileNet,
-    Stage,
-    as_stated,
-    convolution,
-    pointwise,
-)
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import HARD_SWISH, SE_V3, TENSORFLOW, TIMM, Stage, as_stated, convolution, row
 
 # fmt: off
 __all__ = [
@@ -156,30 +145,30 @@ RW = {
 MINIMAL = TENSORFLOW | {"activation": RELU}
 LC = COMMON | {"stages": LCNET, "hidden_channels": 1280, "names": {"timm": TIMM}}
 
-mobilenet_v3_large = model("mobilenet_v3_large", MobileNet, ["torchvision"], **LARGE | TORCHVISION)
-mobilenet_v3_small = model("mobilenet_v3_small", MobileNet, ["torchvision"], **SMALL | TORCHVISION)
+mobilenet_v3_large = row("mobilenet_v3_large", LARGE, TORCHVISION, sources=["torchvision"])
+mobilenet_v3_small = row("mobilenet_v3_small", SMALL, TORCHVISION, sources=["torchvision"])
 
-mobilenetv3_large_075 = model("mobilenetv3_large_075", MobileNet, ["timm"], **LARGE, width=0.75)
-mobilenetv3_large_100 = model("mobilenetv3_large_100", MobileNet, ["timm"], **LARGE)
-mobilenetv3_large_150d = model("mobilenetv3_large_150d", MobileNet, ["timm"], **LARGE, width=1.5, depth=1.2)
-mobilenetv3_small_050 = model("mobilenetv3_small_050", MobileNet, ["timm"], **SMALL | NARROW, width=0.5)
-mobilenetv3_small_075 = model("mobilenetv3_small_075", MobileNet, ["timm"], **SMALL, width=0.75)
-mobilenetv3_small_100 = model("mobilenetv3_small_100", MobileNet, ["timm"], **SMALL)
-mobilenetv3_rw = model("mobilenetv3_rw", MobileNet, ["timm"], **LARGE | RW)
+mobilenetv3_large_075 = row("mobilenetv3_large_075", LARGE, width=0.75)
+mobilenetv3_large_100 = row("mobilenetv3_large_100", LARGE)
+mobilenetv3_large_150d = row("mobilenetv3_large_150d", LARGE, width=1.5, depth=1.2)
+mobilenetv3_small_050 = row("mobilenetv3_small_050", SMALL, NARROW, width=0.5)
+mobilenetv3_small_075 = row("mobilenetv3_small_075", SMALL, width=0.75)
+mobilenetv3_small_100 = row("mobilenetv3_small_100", SMALL)
+mobilenetv3_rw = row("mobilenetv3_rw", LARGE, RW)
 
-lcnet_035 = model("lcnet_035", MobileNet, ["timm"], **LC, width=0.35)
-lcnet_050 = model("lcnet_050", MobileNet, ["timm"], **LC, width=0.5)
-lcnet_075 = model("lcnet_075", MobileNet, ["timm"], **LC, width=0.75)
-lcnet_100 = model("lcnet_100", MobileNet, ["timm"], **LC)
-lcnet_150 = model("lcnet_150", MobileNet, ["timm"], **LC, width=1.5)
+lcnet_035 = row("lcnet_035", LC, width=0.35)
+lcnet_050 = row("lcnet_050", LC, width=0.5)
+lcnet_075 = row("lcnet_075", LC, width=0.75)
+lcnet_100 = row("lcnet_100", LC)
+lcnet_150 = row("lcnet_150", LC, width=1.5)
 
-tf_mobilenetv3_large_075 = model("tf_mobilenetv3_large_075", MobileNet, ["timm"], **LARGE | TENSORFLOW, width=0.75)
-tf_mobilenetv3_large_100 = model("tf_mobilenetv3_large_100", MobileNet, ["timm"], **LARGE | TENSORFLOW)
-tf_mobilenetv3_large_minimal_100 = model(
-    "tf_mobilenetv3_large_minimal_100", MobileNet, ["timm"], **LARGE | MINIMAL | {"stages": minimal(MOBILENET_V3_LARGE)}
+tf_mobilenetv3_large_075 = row("tf_mobilenetv3_large_075", LARGE, TENSORFLOW, width=0.75)
+tf_mobilenetv3_large_100 = row("tf_mobilenetv3_large_100", LARGE, TENSORFLOW)
+tf_mobilenetv3_large_minimal_100 = row(
+    "tf_mobilenetv3_large_minimal_100", LARGE, MINIMAL, stages=minimal(MOBILENET_V3_LARGE)
 )
-tf_mobilenetv3_small_075 = model("tf_mobilenetv3_small_075", MobileNet, ["timm"], **SMALL | TENSORFLOW, width=0.75)
-tf_mobilenetv3_small_100 = model("tf_mobilenetv3_small_100", MobileNet, ["timm"], **SMALL | TENSORFLOW)
-tf_mobilenetv3_small_minimal_100 = model(
-    "tf_mobilenetv3_small_minimal_100", MobileNet, ["timm"], **SMALL | MINIMAL | {"stages": minimal(MOBILENET_V3_SMALL)}
+tf_mobilenetv3_small_075 = row("tf_mobilenetv3_small_075", SMALL, TENSORFLOW, width=0.75)
+tf_mobilenetv3_small_100 = row("tf_mobilenetv3_small_100", SMALL, TENSORFLOW)
+tf_mobilenetv3_small_minimal_100 = row(
+    "tf_mobilenetv3_small_minimal_100", SMALL, MINIMAL, stages=minimal(MOBILENET_V3_SMALL)
 )

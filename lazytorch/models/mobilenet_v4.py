@@ -9,8 +9,7 @@ from lazytorch.layers import BlurPool, LazyFusedInvertedBottleneck, LazyUniversa
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.heads import pointwise
 from lazytorch.models.initial_weights import as_tensorflow
-from lazytorch.models.mobile import TIMM, MobileNet, Stage, as_stated, convolution
-from lazytorch.models.registry import model
+from lazytorch.models.mobile import TIMM, Stage, as_stated, convolution, row
 
 # fmt: off
 __all__ = [
@@ -120,11 +119,11 @@ NARROW = {"stem_width": as_stated}
 AA = {"anti_aliasing": partial(average_blur, ceil_mode=False)}
 BLUR = {"anti_aliasing": partial(BlurPool, padding_mode="constant")}
 
-mobilenetv4_conv_small = model("mobilenetv4_conv_small", MobileNet, ["timm"], **SMALL)
-mobilenetv4_conv_small_035 = model("mobilenetv4_conv_small_035", MobileNet, ["timm"], **SMALL | NARROW, width=0.35)
-mobilenetv4_conv_small_050 = model("mobilenetv4_conv_small_050", MobileNet, ["timm"], **SMALL | NARROW, width=0.5)
-mobilenetv4_conv_medium = model("mobilenetv4_conv_medium", MobileNet, ["timm"], **MEDIUM)
-mobilenetv4_conv_large = model("mobilenetv4_conv_large", MobileNet, ["timm"], **LARGE)
-mobilenetv4_conv_aa_medium = model("mobilenetv4_conv_aa_medium", MobileNet, ["timm"], **MEDIUM | AA)
-mobilenetv4_conv_aa_large = model("mobilenetv4_conv_aa_large", MobileNet, ["timm"], **LARGE | AA)
-mobilenetv4_conv_blur_medium = model("mobilenetv4_conv_blur_medium", MobileNet, ["timm"], **MEDIUM | BLUR)
+mobilenetv4_conv_small = row("mobilenetv4_conv_small", SMALL)
+mobilenetv4_conv_small_035 = row("mobilenetv4_conv_small_035", SMALL, NARROW, width=0.35)
+mobilenetv4_conv_small_050 = row("mobilenetv4_conv_small_050", SMALL, NARROW, width=0.5)
+mobilenetv4_conv_medium = row("mobilenetv4_conv_medium", MEDIUM)
+mobilenetv4_conv_large = row("mobilenetv4_conv_large", LARGE)
+mobilenetv4_conv_aa_medium = row("mobilenetv4_conv_aa_medium", MEDIUM, AA)
+mobilenetv4_conv_aa_large = row("mobilenetv4_conv_aa_large", LARGE, AA)
+mobilenetv4_conv_blur_medium = row("mobilenetv4_conv_blur_medium", MEDIUM, BLUR)
