@@ -30,11 +30,11 @@ from lazytorch.models import (
     reference_state_dict,
     resnet10t,
 )
-from lazytorch.models.mixnet import mixed, row
+from lazytorch.models.mixnet import mix, mixed
 from scripts import parity
 from tests.families import assert_checkpointing_computes_the_same, assert_weights_go_there_and_back
 
-TABLE = [Stage(8), row(16, 2, 2, 3, (2, 3, 2), 2), row(24, 1, 2, 6, (1, 5, 1), 4), [row(32, 1, 2, 2, (2, 1, 2))]]
+TABLE = [Stage(8), mix(16, 2, 2, 3, (2, 3, 2), 2), mix(24, 1, 2, 6, (1, 5, 1), 4), [mix(32, 1, 2, 2, (2, 1, 2))]]
 X = torch.randn(2, 3, 64, 64)
 
 

@@ -13,11 +13,10 @@ from functools import partial
 from torch import nn
 
 from lazytorch._init.initialize import InitFunction
-from lazytorch.layers import LazyFusedInvertedBottleneck, LazyInvertedBottleneck, SqueezeExcitation
-from lazytorch.models import mobile
-from lazytorch.models.compose import RELU6, SILU
-from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import AS_TIMM, TENSORFLOW, TIMM, Stage, as_stated, row, scaled_up
+from lazytorch.layers import LazyFusedInvertedBottleneck
+from lazytorch.models.compose import RELU6
+from lazytorch.models.initial_weights import fan_out_normal, uniform
+from lazytorch.models.mobile import AS_EFFICIENTNET, AS_TIMM, SQUEEZED, TENSORFLOW, Stage, as_stated, row, scaled_up
 
 # fmt: off
 __all__ = [
@@ -34,11 +33,6 @@ __all__ = [
 ]
 # fmt: on
 
-SE = {
-    "se_layer": partial(SqueezeExcitation, activation=SILU),
-    "block": partial(LazyInvertedBottleneck, squeeze_ratio=4),
-}
-
 EFFICIENTNET_LITE = (
     Stage(16),
     Stage(24, repeats=2, stride=2, expansion_ratio=6),
@@ -48,7 +42,7 @@ EFFICIENTNET_LITE = (
     Stage(192, repeats=4, stride=2, kernel_size=5, expansion_ratio=6),
     Stage(320, expansion_ratio=6),
 )
-EFFICIENTNET = tuple(row._replace(**SE) for row in EFFICIENTNET_LITE)
+EFFICIENTNET = tuple(row._replace(**SQUEEZED) for row in EFFICIENTNET_LITE)
 EFFICIENTNET_EDGE = (
     Stage(
         24,
@@ -62,13 +56,7 @@ EFFICIENTNET_EDGE = (
     Stage(192, repeats=2, stride=2, kernel_size=5, expansion_ratio=8),
 )
 
-B = {
-    "stages": EFFICIENTNET,
-    "final_channels": 1280,
-    "activation": SILU,
-    "initialize": as_tensorflow,
-    "names": {"torchvision": mobile.TORCHVISION, "timm": TIMM},
-}
+B = {"stages": EFFICIENTNET, **AS_EFFICIENTNET}
 TORCHVISION = {
     "drop_path_rate": 0.2,
     "initialize": InitFunction(fan_out_normal, per_group=False, linear=uniform),

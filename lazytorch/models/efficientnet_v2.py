@@ -9,17 +9,10 @@ from functools import partial
 from torch import nn
 
 from lazytorch._init.initialize import InitFunction
-from lazytorch.layers import (
-    GlobalContext,
-    LazyFusedInvertedBottleneck,
-    LazyInvertedBottleneck,
-    SqueezeExcitation,
-    round_channels,
-)
-from lazytorch.models import mobile
+from lazytorch.layers import GlobalContext, LazyFusedInvertedBottleneck, round_channels
 from lazytorch.models.compose import SILU
-from lazytorch.models.initial_weights import as_tensorflow, fan_out_normal, uniform
-from lazytorch.models.mobile import TENSORFLOW, TIMM, Stage, row
+from lazytorch.models.initial_weights import fan_out_normal, uniform
+from lazytorch.models.mobile import AS_EFFICIENTNET, SQUEEZED, TENSORFLOW, Stage, row
 
 # fmt: off
 __all__ = [
@@ -41,9 +34,7 @@ def fused(out_channels: int, repeats: int, stride: int, expansion_ratio: int) ->
 
 def squeezed(out_channels: int, repeats: int, stride: int, expansion_ratio: int) -> Stage:
     """A row of MBConv with squeeze-excitation to a quarter of the block's input channels."""
-    block = partial(LazyInvertedBottleneck, squeeze_ratio=4)
-    se_layer = partial(SqueezeExcitation, activation=SILU)
-    return Stage(out_channels, repeats, stride, 3, expansion_ratio, se_layer=se_layer, block=block)
+    return Stage(out_channels, repeats, stride, 3, expansion_ratio, **SQUEEZED)
 
 
 # Columns: channels, layers, stride, expansion ratio.
@@ -101,17 +92,13 @@ EFFICIENTNET_V2_RW = (
 CONTEXT = partial(GlobalContext, activation=SILU, gate=nn.Sigmoid)
 EFFICIENTNET_V2_GC = tuple(each._replace(se_layer=each.se_layer and CONTEXT) for each in EFFICIENTNET_V2_S)
 
-COMMON = {
-    "final_channels": 1280,
-    "activation": SILU,
-    "initialize": as_tensorflow,
-    "names": {"torchvision": mobile.TORCHVISION, "timm": TIMM},
-}
-S = COMMON | {"stages": EFFICIENTNET_V2_S, "stem_channels": 24}
-M = COMMON | {"stages": EFFICIENTNET_V2_M, "stem_channels": 24}
-L = COMMON | {"stages": EFFICIENTNET_V2_L}
-BASE = COMMON | TENSORFLOW | {"stages": EFFICIENTNET_V2_BASE, "rounding": partial(round_channels, lower_limit=0)}
-RW = COMMON | {"stages": EFFICIENTNET_V2_RW, "stem_channels": 24, "final_channels": 1792}
+S = AS_EFFICIENTNET | {"stages": EFFICIENTNET_V2_S, "stem_channels": 24}
+M = AS_EFFICIENTNET | {"stages": EFFICIENTNET_V2_M, "stem_channels": 24}
+L = AS_EFFICIENTNET | {"stages": EFFICIENTNET_V2_L}
+BASE = (
+    AS_EFFICIENTNET | TENSORFLOW | {"stages": EFFICIENTNET_V2_BASE, "rounding": partial(round_channels, lower_limit=0)}
+)
+RW = AS_EFFICIENTNET | {"stages": EFFICIENTNET_V2_RW, "stem_channels": 24, "final_channels": 1792}
 TORCHVISION = {
     "drop_path_rate": 0.2,
     "norm_layer": partial(nn.BatchNorm2d, eps=1e-3),
@@ -125,7 +112,7 @@ efficientnet_v2_l = row("efficientnet_v2_l", L, TORCHVISION, dropout=0.4, source
 efficientnetv2_s = row("efficientnetv2_s", S)
 efficientnetv2_m = row("efficientnetv2_m", M)
 efficientnetv2_l = row("efficientnetv2_l", L)
-efficientnetv2_xl = row("efficientnetv2_xl", COMMON, stages=EFFICIENTNET_V2_XL)
+efficientnetv2_xl = row("efficientnetv2_xl", AS_EFFICIENTNET, stages=EFFICIENTNET_V2_XL)
 efficientnetv2_rw_t = row("efficientnetv2_rw_t", S, width=0.8, depth=0.9)
 gc_efficientnetv2_rw_t = row("gc_efficientnetv2_rw_t", S, stages=EFFICIENTNET_V2_GC, width=0.8, depth=0.9)
 efficientnetv2_rw_s = row("efficientnetv2_rw_s", RW)
@@ -134,7 +121,7 @@ efficientnetv2_rw_m = row("efficientnetv2_rw_m", RW, width=1.2, depth=(1.2, 1.2,
 tf_efficientnetv2_s = row("tf_efficientnetv2_s", S, TENSORFLOW)
 tf_efficientnetv2_m = row("tf_efficientnetv2_m", M, TENSORFLOW)
 tf_efficientnetv2_l = row("tf_efficientnetv2_l", L, TENSORFLOW)
-tf_efficientnetv2_xl = row("tf_efficientnetv2_xl", COMMON, TENSORFLOW, stages=EFFICIENTNET_V2_XL)
+tf_efficientnetv2_xl = row("tf_efficientnetv2_xl", AS_EFFICIENTNET, TENSORFLOW, stages=EFFICIENTNET_V2_XL)
 tf_efficientnetv2_b0 = row("tf_efficientnetv2_b0", BASE)
 tf_efficientnetv2_b1 = row("tf_efficientnetv2_b1", BASE, width=1.0, depth=1.1)
 tf_efficientnetv2_b2 = row("tf_efficientnetv2_b2", BASE, width=1.1, depth=1.2)

@@ -26,7 +26,7 @@ from lazytorch.layers.factories import factory, maker
 from lazytorch.layers.rules import checked
 from lazytorch.layers.twins import lazy_twin
 from lazytorch.models._weights.names import Rules
-from lazytorch.models.compose import Network, NetworkOptions, Row, family
+from lazytorch.models.compose import SILU, Network, NetworkOptions, Row, family
 from lazytorch.models.heads import pointwise
 from lazytorch.models.initial_weights import as_tensorflow
 from lazytorch.models.registry import rows_of
@@ -75,6 +75,17 @@ TORCHVISION = Rules("""
     stages.S.B.layers.se.(reduce|expand)  features.{S+1}.{B}.block.{P}.(fc1|fc2)
     stages.S.B.layers.*.(conv|norm)       features.{S+1}.{B}.block.{P}.(0|1)
 """)
+# Options of EfficientNets, and of their rows with squeeze-excitation to a quarter of the block's input channels.
+AS_EFFICIENTNET = {
+    "final_channels": 1280,
+    "activation": SILU,
+    "initialize": as_tensorflow,
+    "names": {"torchvision": TORCHVISION, "timm": TIMM},
+}
+SQUEEZED: dict[str, Any] = {
+    "se_layer": partial(SqueezeExcitation, activation=SILU),
+    "block": partial(LazyInvertedBottleneck, squeeze_ratio=4),
+}
 
 
 @checked(out_channels=positive, repeats=positive_whole, kernel_size=sizes(whole), block=maker("LazyInvertedBottleneck"))
