@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lazytorch.layers import LazyInvertedBottleneck
 from lazytorch.models.compose import RELU
 from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, SE_V3, Stage, convolution, row
 
@@ -27,14 +26,11 @@ STAGES: tuple[dict[str, Any], ...] = (
 
 def table(*stages: Sequence[tuple[Any, ...]]) -> tuple[Stage | tuple[Stage, ...], ...]:
     """The table of a network. Each block is given by kernel size, expansion ratio and, if any, squeeze-excitation."""
-    searched = []
+    searched, columns = [], ("kernel_size", "expansion_ratio", "se_layer")
     for stage, blocks in zip(STAGES, stages, strict=True):
-        rows = [Stage(kernel_size=side, expansion_ratio=ratio, **stage) for side, ratio, *_ in blocks]
-        rows = [row._replace(se_layer=se[0] if se else None) for row, (_, _, *se) in zip(rows, blocks, strict=True)]
+        rows = [Stage(**stage, **dict(zip(columns, block, strict=False))) for block in blocks]
         searched.append((rows[0], *(row._replace(stride=1) for row in rows[1:])))
-    first = Stage(16, activation=RELU, block=LazyInvertedBottleneck)
-    last = Stage(960, kernel_size=1, block=convolution)
-    return (first, *searched, last)
+    return (Stage(16, activation=RELU), *searched, Stage(960, kernel_size=1, block=convolution))
 
 
 HARDCORENAS_A = table(
