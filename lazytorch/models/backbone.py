@@ -20,7 +20,7 @@ from lazytorch.layers.twins import lazy_twin
 from lazytorch.materialize import is_lazy, materialize, survey
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.building import NoStemWeightError, built_for_weights
-from lazytorch.models.elsewhere import replacement_of
+from lazytorch.models.elsewhere import refuse_name
 from lazytorch.models.first_call import waiting
 from lazytorch.models.freezing import Freezing
 from lazytorch.models.initial_weights import initialize_again, without_initial_values
@@ -153,23 +153,15 @@ class Backbone(Trunk):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, nn.Module):
-            self._refuse_name(name)
+            refuse_name(self, name)
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            self._refuse_name(name)
+            refuse_name(self, name)
             raise
-
-    def _refuse_name(self, name: str) -> None:
-        """Raise an error for an attribute of other libraries' networks, unless a user's class has such a module."""
-        way = replacement_of(name) if type(self) in known else None
-        if way is not None:
-            raise AttributeError(
-                f"{type(self).__name__} has no {name!r}, unlike networks of other libraries. Use {way}."
-            )
 
     if TYPE_CHECKING:
 

@@ -9,7 +9,7 @@ from lazytorch._init.initialize import Initialization, initialize, postponing
 from lazytorch._lazy.scopes import all_or_nothing
 from lazytorch._shapes.mode import ShapeMode
 from lazytorch.materialize import is_lazy, run_on_shapes, survey
-from lazytorch.models.first_call import building
+from lazytorch.models.first_call import lock_of
 
 __all__ = ["NoStemWeightError", "built_for_weights", "examples_for"]
 
@@ -47,7 +47,7 @@ def built_for_weights(
     if not is_lazy(model):
         yield
         return
-    with building(model):
+    with lock_of(model), all_or_nothing():
         postponed: list[Initialization] = []
         with postponing(postponed):
             if not is_lazy(stem_of(model)):

@@ -19,7 +19,7 @@ from lazytorch.models._weights.loading import load_weights
 from lazytorch.models._weights.names import Rules
 from lazytorch.models._weights.sources import Weights
 from lazytorch.models.backbone import OPTIONS, Backbone
-from lazytorch.models.layout import branch_rates, places
+from lazytorch.models.layout import places
 from lazytorch.models.tables import table_of
 from lazytorch.models.trunk import Blocks
 from lazytorch.signature import sections, with_sections_of
@@ -221,7 +221,9 @@ class Network(Backbone):
             raise ValueError(
                 f"{type(self).__name__}: drop_path_rate must be 0 without residual branches, got {drop_path_rate!r}."
             )
-        rates = iter(branch_rates(drop_path_rate, count, last=count - 1 if rates_end else count))
+        # Rates grow linearly with the index of a block: Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
+        last = max(1, count - 1 if rates_end else count)
+        rates = (drop_path_rate * index / last for index in range(count))
         made = []
         for rows, its_places in zip(table, placed, strict=True):
             stage = Blocks(

@@ -2,7 +2,11 @@
 
 import re
 
-__all__ = ["replacement_of"]
+from torch import nn
+
+from lazytorch._init.initialize import known
+
+__all__ = ["refuse_name"]
 
 # Patterns of attribute names in torchvision and timm, and what to use in lazytorch instead.
 REPLACEMENTS = {
@@ -16,10 +20,11 @@ REPLACEMENTS = {
 }
 
 
-def replacement_of(name: str) -> str | None:
-    """What to use instead of the attribute ``name`` of networks in torchvision or timm; None if they have none."""
-    for pattern, way in REPLACEMENTS.items():
+def refuse_name(model: nn.Module, name: str) -> None:
+    """Raise an error for an attribute of networks in torchvision or timm, unless a user's class may have it."""
+    for pattern, way in REPLACEMENTS.items() if type(model) in known else ():
         match = re.fullmatch(pattern, name)
         if match is not None:
-            return way.format(*(int(each) - 1 for each in match.groups() if each is not None))
-    return None
+            way = way.format(*(int(each) - 1 for each in match.groups() if each is not None))
+            kind = type(model).__name__
+            raise AttributeError(f"{kind} has no {name!r}, unlike networks of other libraries. Use {way}.")

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from lazytorch._lazy.scopes import all_or_nothing, undo_on_failure
 from lazytorch._shapes.mode import ShapeMode, current_mode
 from lazytorch.materialize import is_lazy, run_on_shapes, runs_known_code, survey
 
-__all__ = ["FirstCall", "building"]
+__all__ = ["FirstCall", "lock_of", "waiting"]
 
 
 class FirstCall:
@@ -105,9 +105,7 @@ def waiting(module: nn.Module) -> FirstCall | None:
     return owner if isinstance(owner, FirstCall) else None
 
 
-@contextlib.contextmanager
-def building(module: nn.Module) -> Iterator[None]:
-    """Build and load ``module`` in this block, or nothing if it fails; first calls by other threads wait."""
+def lock_of(module: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """The lock for which first calls of ``module`` by other threads wait; no lock if it has been built."""
     first_call = waiting(module)
-    with contextlib.nullcontext() if first_call is None else first_call.lock, all_or_nothing():
-        yield
+    return contextlib.nullcontext() if first_call is None else first_call.lock

@@ -1,4 +1,4 @@
-"""Strides, dilations and stochastic depth rates of the blocks of a network."""
+"""Strides and dilations of the blocks of a network."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -7,16 +7,7 @@ from typing import Any, NamedTuple
 
 from lazytorch.layers.checks import Sizes, each
 
-__all__ = ["Place", "branch_rates", "places"]
-
-
-def branch_rates(drop_path_rate: float, blocks: int, last: int) -> list[float]:
-    """The stochastic depth rate of each block, proportional to its index: ``drop_path_rate`` at the index ``last``.
-
-    Source:
-        Huang et al. 2016, section 3, https://arxiv.org/abs/1603.09382.
-    """
-    return [drop_path_rate * index / max(1, last) for index in range(blocks)]
+__all__ = ["Place", "places"]
 
 
 class Place(NamedTuple):

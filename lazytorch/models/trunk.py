@@ -1,6 +1,5 @@
 """Trunk: a stem and stages, which are called in sequence; the base class of Backbone and Features."""
 
-import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +15,7 @@ from lazytorch._lazy.inputs import require_input
 from lazytorch.layers.checks import whole
 from lazytorch.materialize import is_lazy, modules_of
 from lazytorch.models.feature_info import FeatureInfo, StageInfo
-from lazytorch.models.first_call import FirstCall, waiting
+from lazytorch.models.first_call import FirstCall, lock_of, waiting
 from lazytorch.models.freezing import Freezing
 from lazytorch.models.measuring import has_stride, is_dilated, is_plain, reduction_of, shapes_of
 from lazytorch.models.notes import note_call
@@ -130,8 +129,7 @@ class Trunk(nn.Module):
 
     def output_shapes(self, *after: nn.Module) -> list[tuple[int, ...]]:
         """The shapes of an input, and of the outputs of stem, pooling, every stage and the modules ``after`` them."""
-        first_call = waiting(self)
-        with contextlib.nullcontext() if first_call is None else first_call.lock:
+        with lock_of(self):
             return shapes_of([self.stem, self.stem_pool, *self.stages, *after], self.built_from)
 
     def outputs(self) -> list[StageInfo]:
