@@ -14,10 +14,15 @@ from torch import nn
 from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_function
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
+    BlurPool,
     ConvNormActivation,
+    EfficientChannelAttention,
+    LazyBasicBlock,
     LazyBottleneckBlock,
     LazyNormActivation,
     SqueezeExcitation,
+    average_blur,
+    pooled_projection,
     projection,
     round_channels,
 )
@@ -27,10 +32,10 @@ from lazytorch.layers.rules import shortcut_layer
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import Network, NetworkOptions, Row, family
 from lazytorch.models.initial_weights import zero_last_norm
-from lazytorch.models.stems import convolutions, max_pool
+from lazytorch.models.stems import average_pool, blurred_max_pool, convolutions, max_pool, strided_convolution
 from lazytorch.models.tables import same_length
 
-__all__ = ["ResNet"]
+__all__ = ["AA", "BASIC", "BLUR", "ECA", "RS", "SE", "SENET", "C", "D", "ResNet", "S", "T", "grouped"]
 
 # The names in torchvision and timm, which are equal for modules that both have.
 NAMES = Rules("""
@@ -207,3 +212,32 @@ def initial_values(module: nn.Module, *, zero_init: bool, preactivation: bool) -
             if name.startswith(("conv.", "reduce.", "expand.")) and weight.dim() > 2:
                 fills[name] = Normal(sqrt(2 / (weight.size(0) * weight[0, 0].numel())))
     return fills | zero_last_norm(module) if zero_init else fills
+
+
+# Options by their letters in timm's names, for every file of names: D has those of ``resnet50d``.
+BASIC: dict[str, Any] = {"block": LazyBasicBlock, "expansion": 1}
+C: dict[str, Any] = {"stem": (32, 32, 64)}
+D: dict[str, Any] = {"stem": (32, 32, 64), "shortcut": pooled_projection}
+S: dict[str, Any] = {"stem": (64, 64, 128)}
+T: dict[str, Any] = {"stem": (24, 32, 64), "shortcut": pooled_projection}
+SE: dict[str, Any] = {"se_layer": partial(SqueezeExcitation, squeeze_channels=sixteenth)}
+ECA: dict[str, Any] = {"se_layer": EfficientChannelAttention}
+RS: dict[str, Any] = D | {
+    "stem_pool": strided_convolution,
+    "se_layer": partial(SqueezeExcitation, squeeze_channels=quarter),
+}
+AA: dict[str, Any] = {"anti_aliasing": average_blur, "stem_pool": average_pool}
+BLUR: dict[str, Any] = {"anti_aliasing": BlurPool, "stem_pool": blurred_max_pool}
+SENET: dict[str, Any] = (
+    S
+    | SE
+    | {
+        "block": partial(LazyBottleneckBlock, reduce_ratio=2),
+        "shortcut": partial(projection, kernel_size=3),
+    }
+)
+
+
+def grouped(cardinality: int, base_width: int) -> dict[str, Any]:
+    """ResNeXt's notation: 32x4d is 32 groups of 4 channels."""
+    return {"cardinality": cardinality, "base_width": base_width}

@@ -29,8 +29,7 @@ from lazytorch.layers import (
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import RELU
 from lazytorch.models.registry import rows_of
-from lazytorch.models.resnet import NAMES, ResNet
-from lazytorch.models.resnet_options import SENET, D, grouped
+from lazytorch.models.resnet import NAMES, SENET, D, ResNet, grouped
 from lazytorch.models.stems import ceil_max_pool
 
 # fmt: off

@@ -24,8 +24,7 @@ from torch import nn
 
 from lazytorch.layers import pooled_projection
 from lazytorch.models.registry import rows_of
-from lazytorch.models.resnet import ResNet
-from lazytorch.models.resnet_options import AA, BASIC, BLUR, ECA, RS, SE, SENET, C, D, S, T, grouped
+from lazytorch.models.resnet import AA, BASIC, BLUR, ECA, RS, SE, SENET, C, D, ResNet, S, T, grouped
 
 # fmt: off
 __all__ = [

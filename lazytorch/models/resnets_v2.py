@@ -16,8 +16,7 @@ from torch import nn
 
 from lazytorch.layers import LazyPreActivationBlock, StdConv2d
 from lazytorch.models.registry import rows_of
-from lazytorch.models.resnet import ResNet
-from lazytorch.models.resnet_options import D, T
+from lazytorch.models.resnet import D, ResNet, T
 from lazytorch.models.stems import zero_padded_max_pool
 
 # fmt: off
