@@ -66,27 +66,13 @@ from lazytorch.models.shufflenet_v2 import *
 from lazytorch.models.squeezenet import *
 from lazytorch.models.vgg import *
 
+# fmt: off
 __all__ = [
-    "Backbone",
-    "Features",
-    "MobileNet",
-    "Network",
-    "NetworkOptions",
-    "RegNet",
-    "ResNet",
-    "Row",
-    "Rules",
-    "Stage",
-    "StageInfo",
-    "get_model",
-    "inflate_state_dict",
-    "list_models",
-    "load_reference_state_dict",
-    "optimize_for_inference",
-    "reduce_state_dict",
-    "reference_state_dict",
-    "references",
+    "Backbone", "Features", "MobileNet", "Network", "NetworkOptions", "RegNet", "ResNet", "Row", "Rules", "Stage",
+    "StageInfo", "get_model", "inflate_state_dict", "list_models", "load_reference_state_dict",
+    "optimize_for_inference", "reduce_state_dict", "reference_state_dict", "references",
 ]
+# fmt: on
 __all__ += byobnet.__all__
 __all__ += densenet.__all__
 __all__ += convnext.__all__

@@ -50,7 +50,7 @@ def built_for_weights(
     with lock_of(model), all_or_nothing():
         postponed: list[Initialization] = []
         with postponing(postponed):
-            if not is_lazy(stem_of(model)):
+            if not is_lazy(model.get_submodule("stem")):
                 build(model, example_for(stem_weight(model)[1]))
             else:
                 build_lazy_stem(model, entry, needs_stem, postponed)
@@ -95,13 +95,9 @@ def build(model: nn.Module, example: tuple[int, ...]) -> None:
     run_on_shapes(model, survey(model), (example,), {}, ShapeMode(type(model).__name__))
 
 
-def stem_of(model: nn.Module) -> nn.Module:
-    return model.get_submodule("stem")
-
-
 def stem_weight(model: nn.Module) -> tuple[str, Tensor | None]:
     """The name and value of the first convolution's weight."""
-    weights = ((name, each) for name, each in stem_of(model).named_parameters("stem") if each.dim() > 2)
+    weights = ((name, each) for name, each in model.get_submodule("stem").named_parameters("stem") if each.dim() > 2)
     return next(weights, ("", None))
 
 
