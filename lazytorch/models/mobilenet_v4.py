@@ -21,12 +21,16 @@ __all__ = [
 # fmt: on
 
 
-def uib(
-    out_channels: int, start: int, kernel_size: int, expansion_ratio: float, *, stride: int = 1, repeats: int = 1
-) -> Stage:
-    """A row of universal inverted bottlenecks, with the kernel sizes of the paper's tables; 0 for no convolution."""
-    block = partial(LazyUniversalInvertedBottleneck, start_kernel_size=start)
-    return Stage(out_channels, repeats, stride, kernel_size, expansion_ratio, block=block)
+def uib(out_channels: int, *rows: tuple[int, int, float, int]) -> tuple[Stage, ...]:
+    """A stage of universal inverted bottlenecks with a stride of 2.
+
+    Columns: both kernel sizes of the paper's tables (0 for no convolution), expansion ratio, number of blocks.
+    """
+    table = []
+    for index, (start, kernel_size, expansion_ratio, repeats) in enumerate(rows):
+        block = partial(LazyUniversalInvertedBottleneck, start_kernel_size=start)
+        table.append(Stage(out_channels, repeats, 1 if index else 2, kernel_size, expansion_ratio, block=block))
+    return tuple(table)
 
 
 def conv(out_channels: int, kernel_size: int, stride: int = 1) -> Stage:
@@ -38,60 +42,42 @@ FUSED = Stage(48, stride=2, expansion_ratio=4, block=LazyFusedInvertedBottleneck
 MOBILENET_V4_SMALL = (
     (conv(32, 3, stride=2), conv(32, 1)),
     (conv(96, 3, stride=2), conv(64, 1)),
-    (uib(96, 5, 5, 3, stride=2), uib(96, 0, 3, 2, repeats=4), uib(96, 3, 0, 4)),
-    (
-        uib(128, 3, 3, 6, stride=2),
-        uib(128, 5, 5, 4),
-        uib(128, 0, 5, 4),
-        uib(128, 0, 5, 3),
-        uib(128, 0, 3, 4, repeats=2),
-    ),
+    uib(96, (5, 5, 3, 1), (0, 3, 2, 4), (3, 0, 4, 1)),
+    uib(128, (3, 3, 6, 1), (5, 5, 4, 1), (0, 5, 4, 1), (0, 5, 3, 1), (0, 3, 4, 2)),
     conv(960, 1),
 )
 MOBILENET_V4_MEDIUM = (
     FUSED,
-    (uib(80, 3, 5, 4, stride=2), uib(80, 3, 3, 2)),
-    (
-        uib(160, 3, 5, 6, stride=2),
-        uib(160, 3, 3, 4, repeats=2),
-        uib(160, 3, 5, 4),
-        uib(160, 3, 3, 4),
-        uib(160, 3, 0, 4),
-        uib(160, 0, 0, 2),
-        uib(160, 3, 0, 4),
-    ),
-    (
-        uib(256, 5, 5, 6, stride=2),
-        uib(256, 5, 5, 4),
-        uib(256, 3, 5, 4, repeats=2),
-        uib(256, 0, 0, 4),
-        uib(256, 3, 0, 4),
-        uib(256, 3, 5, 2),
-        uib(256, 5, 5, 4),
-        uib(256, 0, 0, 4, repeats=2),
-        uib(256, 5, 0, 2),
+    uib(80, (3, 5, 4, 1), (3, 3, 2, 1)),
+    uib(160, (3, 5, 6, 1), (3, 3, 4, 2), (3, 5, 4, 1), (3, 3, 4, 1), (3, 0, 4, 1), (0, 0, 2, 1), (3, 0, 4, 1)),
+    uib(
+        256,
+        (5, 5, 6, 1),
+        (5, 5, 4, 1),
+        (3, 5, 4, 2),
+        (0, 0, 4, 1),
+        (3, 0, 4, 1),
+        (3, 5, 2, 1),
+        (5, 5, 4, 1),
+        (0, 0, 4, 2),
+        (5, 0, 2, 1),
     ),
     conv(960, 1),
 )
 MOBILENET_V4_LARGE = (
     FUSED,
-    (uib(96, 3, 5, 4, stride=2), uib(96, 3, 3, 4)),
-    (
-        uib(192, 3, 5, 4, stride=2),
-        uib(192, 3, 3, 4, repeats=3),
-        uib(192, 3, 5, 4),
-        uib(192, 5, 3, 4, repeats=5),
-        uib(192, 3, 0, 4),
-    ),
-    (
-        uib(512, 5, 5, 4, stride=2),
-        uib(512, 5, 5, 4, repeats=3),
-        uib(512, 5, 0, 4),
-        uib(512, 5, 3, 4),
-        uib(512, 5, 0, 4, repeats=2),
-        uib(512, 5, 3, 4),
-        uib(512, 5, 5, 4),
-        uib(512, 5, 0, 4, repeats=3),
+    uib(96, (3, 5, 4, 1), (3, 3, 4, 1)),
+    uib(192, (3, 5, 4, 1), (3, 3, 4, 3), (3, 5, 4, 1), (5, 3, 4, 5), (3, 0, 4, 1)),
+    uib(
+        512,
+        (5, 5, 4, 1),
+        (5, 5, 4, 3),
+        (5, 0, 4, 1),
+        (5, 3, 4, 1),
+        (5, 0, 4, 2),
+        (5, 3, 4, 1),
+        (5, 5, 4, 1),
+        (5, 0, 4, 3),
     ),
     conv(960, 1),
 )
