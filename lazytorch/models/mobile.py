@@ -291,5 +291,5 @@ def blocks(
 
 @rows_of(MobileNet)
 def row(name: str, *options: Mapping[str, Any], sources: Sequence[str] = ("timm",), **config: Any) -> Any:
-    """A model of a family, and its options; later ones replace earlier ones."""
+    """The columns are the options, of which later ones replace earlier ones, and the zoos that have the network."""
     return sources, *options, config
