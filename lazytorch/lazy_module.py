@@ -111,8 +111,7 @@ class LazyModule(UnbuiltModule, LazyModuleMixin):  # pyright: ignore[reportIncom
         owner = type(self).__name__
         with all_or_nothing():
             try:
-                global_hooks = _torch.has_any_global_hook is not None and _torch.has_any_global_hook()
-                hooks = self._forward_pre_hooks or self._forward_hooks_always_called or global_hooks
+                hooks = self._forward_pre_hooks or self._forward_hooks_always_called or _torch.has_any_global_hook()
                 if hooks and "forward" not in vars(self):  # ``late`` builds it after hooks, which may change the input
                     return nn.Module.__call__(self, *args, **kwargs)
                 build(self, args, kwargs)

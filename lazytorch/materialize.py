@@ -223,7 +223,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 def runs_known_code(surveyed: Survey) -> bool:
     """Whether the first call of the model runs only code of lazytorch and torch.nn."""
-    if _torch.has_any_global_hook is not None and _torch.has_any_global_hook():
+    if _torch.has_any_global_hook():
         return False
     if any(type(each) not in known or is_hooked(each) for each in surveyed.modules):
         return False

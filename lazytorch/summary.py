@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as is_uninitialized
 
+from lazytorch import _torch
 from lazytorch._init.initialize import known, seeds_from, skipping_init
 from lazytorch._lazy.inputs import require_call
-from lazytorch._lazy.scopes import only_tensors, outside_modes, path_in_running_model
+from lazytorch._lazy.scopes import outside_modes, path_in_running_model
 from lazytorch._lazy.state import HOOKS, MODULE_STATE
 from lazytorch._lazy.unbuilt import PLACEHOLDER
 from lazytorch._shapes.mode import META, ShapeMode, map_tensors, without_shapes
@@ -250,13 +251,18 @@ class Block(nn.Module):
         """The rows of the layer that is built from ``first`` and called with ``x``."""
         lazy, recorder = self.lazy[0], Recorder(self.recorder.mode)
         try:
-            with outside_modes(), skipping_init(shapes_only=True), seeds_from(lazy._deferred.seed), only_tensors():
+            with (
+                outside_modes(),
+                skipping_init(shapes_only=True),
+                seeds_from(lazy._deferred.seed),
+                _torch.disable_torch_function(),
+            ):
                 built = lazy.get_initialized_module((first,), self.module_args, dict(self.module_kwargs))
                 recorder.watch(built)
                 for each in recorder.watched:
                     vars(each)["training"] = False
             built(x)
-            with only_tensors():
+            with _torch.disable_torch_function():
                 return recorder.rows(built)
         except Exception as error:
             path = path_in_running_model(self)

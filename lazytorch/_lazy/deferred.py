@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lazytorch import _torch
 from lazytorch._init.initialize import (
     Fill,
     InitFunction,
@@ -20,7 +21,7 @@ from lazytorch._init.initialize import (
     seeds_from,
     skipping_init,
 )
-from lazytorch._lazy.scopes import fork_rng, only_tensors, outside_modes
+from lazytorch._lazy.scopes import fork_rng, outside_modes
 
 META = torch.device("meta")
 Call = tuple[str, tuple[Any, ...]]
@@ -121,7 +122,7 @@ class Deferred:
         with contextlib.ExitStack() as stack:
             stack.enter_context(seeds_from(self.seed))
             if is_known and device.type == "cpu":
-                stack.enter_context(only_tensors())
+                stack.enter_context(_torch.disable_torch_function())
             elif torch.empty(0).device != device:
                 stack.enter_context(device)
             if is_known:

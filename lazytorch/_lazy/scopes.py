@@ -97,11 +97,9 @@ def watching_builds(watch: Callable[[nn.Module], None]) -> AbstractContextManage
 def outside_modes() -> Iterator[None]:
     """Disable fake tensors, function transforms, inference mode and autocast, so that new parameters are trainable."""
     with contextlib.ExitStack() as stack:
-        transformed = _torch.peek_interpreter_stack is not None and _torch.peek_interpreter_stack() is not None
-        if transformed and _torch.temporarily_clear_interpreter_stack is not None:
+        if _torch.peek_interpreter_stack() is not None:
             stack.enter_context(_torch.temporarily_clear_interpreter_stack())
-        has_modes = _torch.len_torch_dispatch_stack is None or _torch.len_torch_dispatch_stack()
-        if has_modes and _torch.disable_current_modes is not None:
+        if _torch.len_torch_dispatch_stack():
             stack.enter_context(_torch.disable_current_modes())
         stack.enter_context(without_shapes())
         if torch.is_inference_mode_enabled():
@@ -110,11 +108,6 @@ def outside_modes() -> Iterator[None]:
             if torch.is_autocast_enabled(device_type):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
         yield
-
-
-def only_tensors() -> AbstractContextManager[None]:
-    """Bypass function modes and tensor subclasses in this block: faster, for known code on plain CPU tensors only."""
-    return contextlib.nullcontext() if _torch.disable_torch_function is None else _torch.disable_torch_function()
 
 
 @contextlib.contextmanager
