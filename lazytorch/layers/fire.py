@@ -7,17 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, odd, positive_whole, who
+from lazytorch.layers.checks import Sizes, every, numeric, odd, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-
-def even(name: str, value: Any, owner: object) -> None:
-    """The rule of output channels, of which each of two convolutions computes one half."""
-    if positive_whole(name, value, owner) % 2:
-        raise ValueError(f"{who(owner)}: {name} must be even, as two convolutions compute a half each, got {value}.")
+even = every(positive_whole, numeric("even, as two convolutions compute a half each", lambda value: value % 2 == 0))
 
 
 @checked(out_channels=even, kernel_size=odd)

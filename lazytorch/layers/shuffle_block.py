@@ -7,18 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from lazytorch.layers.bases import LazyConvInChannelModule
-from lazytorch.layers.checks import Sizes, largest, odd, positive_whole, who
+from lazytorch.layers.checks import Sizes, every, largest, numeric, odd, positive_whole
 from lazytorch.layers.depthwise import DepthwiseConv
 from lazytorch.layers.named_sequential import NamedSequential
 from lazytorch.layers.pointwise import PointwiseConv
 from lazytorch.layers.rules import checked
 from lazytorch.signature import create_lazy_signature, without_first
 
-
-def even(name: str, value: Any, owner: object) -> None:
-    """The rule of output channels, of which each of two branches computes one half."""
-    if positive_whole(name, value, owner) % 2:
-        raise ValueError(f"{who(owner)}: {name} must be even, as each of two branches has half, got {value}.")
+even = every(positive_whole, numeric("even, as each of two branches has half", lambda value: value % 2 == 0))
 
 
 @checked(out_channels=even, kernel_size=odd)
