@@ -121,8 +121,6 @@ def materialize(module: M, /, *inputs: Any, spatial_dims: int | None = None, **k
         >>> model.get_classifier()
         Linear(in_features=1280, out_features=10, bias=True)
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"materialize: the first argument must be a module, got {module!r}.")
     mode = ShapeMode(f"materialize({type(module).__name__})")
     require_call(mode.owner, module, inputs, kwargs)
     run_on_shapes(module, survey(module), inputs, kwargs, mode, spatial_dims=spatial_dims)

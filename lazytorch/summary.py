@@ -67,20 +67,14 @@ def summary(
         >>> lazytorch.is_lazy(model)
         True
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"summary: the first argument must be a module, got {module!r}.")
     owner = f"summary({type(module).__name__})"
     if depth is not None and (type(depth) is not int or depth < 0):
         raise ValueError(f"summary: depth must be a whole number of at least 0, or None, got {depth!r}.")
     require_call(owner, module, inputs, kwargs)
     layers, trainable = recorded(module, inputs, kwargs, owner, spatial_dims=spatial_dims)
-    given = filter(has_shape, (*inputs, *kwargs.values()))
+    given = [each for each in (*inputs, *kwargs.values()) if isinstance(each, Tensor) or is_shape(each)]
     shapes = [tuple(each.shape if isinstance(each, Tensor) else each) for each in given]
     return Summary(layers, trainable, depth, shapes)
-
-
-def has_shape(value: Any) -> bool:
-    return isinstance(value, Tensor) or is_shape(value)
 
 
 def output_shapes(module: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:

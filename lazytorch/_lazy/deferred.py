@@ -188,32 +188,23 @@ class DeferredLoad(NamedTuple):
             raise
 
 
-class Conversion:
+class Conversion(functools.partial[Tensor]):
     """The function of a deferred ``Module._apply``.
 
     ``to`` and ``half`` pass closures, which cannot be pickled. So the function is called with a few example tensors,
     and the pickle contains how it changed them.
-
-    Args:
-        convert: The function.
     """
-
-    def __init__(self, convert: Callable[[Tensor], Tensor]) -> None:
-        self.convert = convert
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        return self.convert(tensor)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Conversion":
         return self
 
     def __reduce__(self) -> Any:
         with outside_modes():
-            dtypes = {self.convert(torch.empty(1, dtype=each)).dtype for each in (torch.float32, torch.bfloat16)}
-            counter = self.convert(torch.empty(1, dtype=torch.int64, device="cpu"))
-            formats = {dims: memory_format_of(self.convert, dims) for dims in (4, 5)}
+            dtypes = {self(torch.empty(1, dtype=each)).dtype for each in (torch.float32, torch.bfloat16)}
+            counter = self(torch.empty(1, dtype=torch.int64, device="cpu"))
+            formats = {dims: memory_format_of(self, dims) for dims in (4, 5)}
             try:
-                from_meta = self.convert(torch.empty(1, device=META)).device
+                from_meta = self(torch.empty(1, device=META)).device
             except NotImplementedError:  # it moves values to the CPU, and a meta tensor has none
                 from_meta = None
             except RuntimeError:  # such as share_memory_, which does not move them

@@ -25,7 +25,7 @@ def require_dims(owner: str, spatial_dims: int | None) -> None:
 
 
 def require_call(owner: str, module: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise an error for invalid shapes, and for arguments that the forward of ``module`` does not take.
+    """Raise an error for invalid shapes, arguments that the forward does not take, and a ``module`` that is none.
 
     Args:
         owner: The name of the called function, with the module's class in parentheses, for messages.
@@ -33,6 +33,9 @@ def require_call(owner: str, module: nn.Module, inputs: Sequence[Any], kwargs: M
         inputs: The positional arguments of the forward, or their shapes.
         kwargs: The keyword arguments of the forward, or their shapes.
     """
+    function = owner.partition("(")[0]
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{function}: the first argument must be a module, got {module!r}.")
     if len(inputs) > 1 and all(type(each) is int for each in inputs):
         raise TypeError(
             f"{owner}: the shape of an input must be one tuple, got {len(inputs)} numbers. Pass {tuple(inputs)}."
@@ -47,7 +50,7 @@ def require_call(owner: str, module: nn.Module, inputs: Sequence[Any], kwargs: M
     takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
     unknown = [name for name in kwargs if name not in signature.parameters and not takes_any]
     names = ", ".join([*signature.parameters][1:])
-    remedy = f"Pass the input or its shape by position: {owner.partition('(')[0]}(model, (1, 3, 224, 224))."
+    remedy = f"Pass the input or its shape by position: {function}(model, (1, 3, 224, 224))."
     if unknown:
         raise TypeError(f"{owner}: the forward takes {names or 'nothing'}, got an argument {unknown[0]!r}. {remedy}")
     try:

@@ -82,17 +82,16 @@ def refusal_of_call(value: Any, positional: int, keywords: tuple[str, ...]) -> s
         return None  # it is replaced by the class that it builds, with arguments in another order
     call = positional, keywords, tuple(given)
     try:
-        return _refusals[value][call]
-    except KeyError:
-        pass
+        refusals = _refusals.setdefault(value, {})
     except TypeError:  # it has no hash, or no weak references
         return None
-    refusal = None
-    try:
-        names = dict.fromkeys((*given, *keywords))
-        inspect.signature(value).bind(*range(positional), **names)
-    except TypeError as error:
-        refusal = str(error)
-    except ValueError:  # it has no signature
-        pass
-    return _refusals.setdefault(value, {}).setdefault(call, refusal)
+    if call not in refusals:
+        refusal = None
+        try:
+            inspect.signature(value).bind(*range(positional), **dict.fromkeys((*given, *keywords)))
+        except TypeError as error:
+            refusal = str(error)
+        except ValueError:  # it has no signature
+            pass
+        refusals[call] = refusal
+    return refusals[call]
