@@ -41,9 +41,15 @@ class LazyConvInChannelModule(LazyModule):
     def get_initialized_module(
         self, inputs: tuple[Any, ...], module_args: tuple[Any, ...], module_kwargs: dict[str, Any]
     ) -> nn.Module:
-        channels, spatial_dims = self.channels_and_rank(inputs, module_kwargs.pop("spatial_dims", None))
-        leading = self.leading_arguments(channels, module_kwargs, describe(inputs))
-        return self.build(spatial_dims, *leading, *module_args, **module_kwargs)
+        tensor, shown = first_tensor(self, inputs), describe(inputs)
+        given_dims = module_kwargs.pop("spatial_dims", None)
+        require_input(type(self).__name__, tensor.shape, self.spatial_dims or given_dims)
+        if tensor.size(1) == 0:
+            raise ShapeInferenceError(
+                f"{type(self).__name__}: the input must have at least one channel, got 0 (input {shown})."
+            )
+        leading = self.leading_arguments(tensor.size(1), module_kwargs, shown)
+        return self.build(tensor.dim() - 2, *leading, *module_args, **module_kwargs)
 
     def build(self, spatial_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
         """Construct the target for ``spatial_dims`` dimensions."""
@@ -53,21 +59,6 @@ class LazyConvInChannelModule(LazyModule):
         if self.spatial_dims is None:
             kwargs["spatial_dims"] = spatial_dims
         return skip_init(target)(*args, **kwargs)
-
-    def channels_and_rank(self, inputs: tuple[Any, ...], spatial_dims: int | None) -> tuple[int, int]:
-        """Input channels and number of spatial dimensions of the first input.
-
-        Args:
-            inputs: The arguments of the first call.
-            spatial_dims: The number of spatial dimensions that was given, if any.
-        """
-        tensor = first_tensor(self, inputs)
-        require_input(type(self).__name__, tensor.shape, self.spatial_dims or spatial_dims)
-        if tensor.size(1) == 0:
-            raise ShapeInferenceError(
-                f"{type(self).__name__}: the input must have at least one channel, got 0 (input {describe(inputs)})."
-            )
-        return tensor.size(1), tensor.dim() - 2
 
     def leading_arguments(self, in_channels: int, module_kwargs: dict[str, Any], shown: str) -> tuple[Any, ...]:
         """The target's first arguments. Entries of ``module_kwargs`` that only they depend on are removed."""

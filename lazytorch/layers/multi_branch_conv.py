@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lazytorch._init.initialize import known
+from lazytorch._init.initialize import known_function
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, divides, flag, largest, odd, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
@@ -18,6 +18,7 @@ from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature, without_first
 
 
+@known_function
 class Branches(nn.ModuleDict):
     """The branches of a ``MultiBranchConv``. Stochastic depth drops all branches except ``identity``."""
 
@@ -35,9 +36,6 @@ class Branches(nn.ModuleDict):
         if "drop_path" in self:
             total = self["drop_path"](total)
         return total if identity is None else total + identity
-
-
-known.add(Branches)
 
 
 @checked({("out_channels", "groups"): divides}, kernel_size=odd, branches=positive_whole, reparameterized=flag)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import nn
 
-from lazytorch._init.initialize import known, skip_init
+from lazytorch._init.initialize import known_function, skip_init
 from lazytorch.arguments import rules_of, with_signature
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.rules import RULES
@@ -190,11 +190,9 @@ class LazyMaxPool(_LazyOfRank):
         ) -> None: ...
 
 
+@known_function
 @create_lazy_signature(optional=["spatial_dims"], target=nn.ZeroPad2d)
 class LazyZeroPad(_LazyOfRank):
     """``nn.ZeroPad1d``, ``2d`` or ``3d``, as the first input requires; not public, because negative padding crops."""
 
     layer = nn.ZeroPad2d
-
-
-known.add(LazyZeroPad)
