@@ -64,18 +64,26 @@ def two_dimensional(cls: T) -> T:
 
 
 class _LazyOfRank(LazyConvInChannelModule):
-    """Base of lazy layers of torch.nn for which the number of spatial dimensions determines only the class."""
+    """Base of lazy layers of torch.nn for which the number of spatial dimensions determines only the class.
+
+    The class statement has the 2-D class: ``class LazyAvgPool(_LazyOfRank, layer=nn.AvgPool2d)``.
+    """
 
     layer: ClassVar[type[nn.Module]]
 
     has_state = False
 
+    def __init_subclass__(cls, layer: type[nn.Module] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if layer is not None:
+            cls.layer = layer
+            create_lazy_signature(optional=["spatial_dims"], target=layer)(cls)
+
     def build(self, spatial_dims: int, in_channels: int, *args: Any, **kwargs: Any) -> nn.Module:
         return of_rank(self.layer, spatial_dims)(*args, **kwargs)
 
 
-@create_lazy_signature(optional=["spatial_dims"], target=nn.AdaptiveAvgPool2d)
-class LazyAdaptiveAvgPool(_LazyOfRank):
+class LazyAdaptiveAvgPool(_LazyOfRank, layer=nn.AdaptiveAvgPool2d):
     """``nn.AdaptiveAvgPool1d``, ``2d`` or ``3d``, depending on the spatial dimensions of the first input.
 
     Shape:
@@ -89,8 +97,6 @@ class LazyAdaptiveAvgPool(_LazyOfRank):
         torch.Size([2, 3, 1, 1, 1])
     """
 
-    layer = nn.AdaptiveAvgPool2d
-
     if TYPE_CHECKING:
 
         def __init__(
@@ -98,8 +104,7 @@ class LazyAdaptiveAvgPool(_LazyOfRank):
         ) -> None: ...
 
 
-@create_lazy_signature(optional=["spatial_dims"], target=nn.AdaptiveMaxPool2d)
-class LazyAdaptiveMaxPool(_LazyOfRank):
+class LazyAdaptiveMaxPool(_LazyOfRank, layer=nn.AdaptiveMaxPool2d):
     """``nn.AdaptiveMaxPool1d``, ``2d`` or ``3d``, depending on the spatial dimensions of the first input.
 
     Shape:
@@ -113,8 +118,6 @@ class LazyAdaptiveMaxPool(_LazyOfRank):
         torch.Size([2, 3, 1, 1, 1])
     """
 
-    layer = nn.AdaptiveMaxPool2d
-
     if TYPE_CHECKING:
 
         def __init__(
@@ -126,8 +129,7 @@ class LazyAdaptiveMaxPool(_LazyOfRank):
         ) -> None: ...
 
 
-@create_lazy_signature(optional=["spatial_dims"], target=nn.AvgPool2d)
-class LazyAvgPool(_LazyOfRank):
+class LazyAvgPool(_LazyOfRank, layer=nn.AvgPool2d):
     """``nn.AvgPool1d``, ``2d`` or ``3d``, depending on the spatial dimensions of the first input.
 
     Shape:
@@ -140,8 +142,6 @@ class LazyAvgPool(_LazyOfRank):
         >>> LazyAvgPool(2)(torch.zeros(2, 3, 8, 8, 8)).shape
         torch.Size([2, 3, 4, 4, 4])
     """
-
-    layer = nn.AvgPool2d
 
     if TYPE_CHECKING:
 
@@ -158,8 +158,7 @@ class LazyAvgPool(_LazyOfRank):
         ) -> None: ...
 
 
-@create_lazy_signature(optional=["spatial_dims"], target=nn.MaxPool2d)
-class LazyMaxPool(_LazyOfRank):
+class LazyMaxPool(_LazyOfRank, layer=nn.MaxPool2d):
     """``nn.MaxPool1d``, ``2d`` or ``3d``, depending on the spatial dimensions of the first input.
 
     Shape:
@@ -172,8 +171,6 @@ class LazyMaxPool(_LazyOfRank):
         >>> LazyMaxPool(3, stride=2, padding=1)(torch.zeros(2, 3, 8, 8, 8)).shape
         torch.Size([2, 3, 4, 4, 4])
     """
-
-    layer = nn.MaxPool2d
 
     if TYPE_CHECKING:
 
@@ -191,8 +188,5 @@ class LazyMaxPool(_LazyOfRank):
 
 
 @known_function
-@create_lazy_signature(optional=["spatial_dims"], target=nn.ZeroPad2d)
-class LazyZeroPad(_LazyOfRank):
+class LazyZeroPad(_LazyOfRank, layer=nn.ZeroPad2d):
     """``nn.ZeroPad1d``, ``2d`` or ``3d``, as the first input requires; not public, because negative padding crops."""
-
-    layer = nn.ZeroPad2d
