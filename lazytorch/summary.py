@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as is_uninitialized
 
 from lazytorch import _torch
-from lazytorch._init.initialize import known, known_function, seeds_from, skipping_init
+from lazytorch._init.initialize import known, known_code, seeds_from, skipping_init
 from lazytorch._lazy.inputs import require_call
 from lazytorch._lazy.scopes import outside_modes, path_in_running_model
 from lazytorch._lazy.state import HOOKS, MODULE_STATE
@@ -198,7 +198,7 @@ class Recorder:
         return layers, sum(trainable for _, trainable in add("", model).values())
 
 
-@known_function
+@known_code
 class Block(nn.Module):
     """Replaces a lazy layer of ``lazytorch.layers`` in a summary, to summarize equal layers once.
 

@@ -113,8 +113,8 @@ class InitFunction:
         return fills
 
 
-def known_function(function: F) -> F:
-    """Add ``function`` to ``known``."""
+def known_code(function: F) -> F:
+    """Decorator that adds a class or a function to ``known``."""
     known.add(function)
     return function
 

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazytorch._init.initialize import known_function
+from lazytorch._init.initialize import known_code
 from lazytorch.layers.anti_aliasing import average_window
 from lazytorch.layers.checks import Sizes
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
 
 
-@known_function
+@known_code
 class HierarchicalConv(nn.Sequential):
     """Splits the channels, and convolves each split except the last.
 

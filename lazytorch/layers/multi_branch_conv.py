@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lazytorch._init.initialize import known_function
+from lazytorch._init.initialize import known_code
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.checks import Sizes, divides, flag, largest, odd, positive_whole
 from lazytorch.layers.conv_norm_activation import ConvNormActivation
@@ -18,7 +18,7 @@ from lazytorch.layers.twins import eager_twin
 from lazytorch.signature import create_lazy_signature, without_first
 
 
-@known_function
+@known_code
 class Branches(nn.ModuleDict):
     """The branches of a ``MultiBranchConv``. Stochastic depth drops all branches except ``identity``."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import nn
 
-from lazytorch._init.initialize import known_function, skip_init
+from lazytorch._init.initialize import known_code, skip_init
 from lazytorch.arguments import rules_of, with_signature
 from lazytorch.layers.bases import LazyConvInChannelModule
 from lazytorch.layers.rules import RULES
@@ -187,6 +187,6 @@ class LazyMaxPool(_LazyOfRank, layer=nn.MaxPool2d):
         ) -> None: ...
 
 
-@known_function
+@known_code
 class LazyZeroPad(_LazyOfRank, layer=nn.ZeroPad2d):
     """``nn.ZeroPad1d``, ``2d`` or ``3d``, as the first input requires; not public, because negative padding crops."""

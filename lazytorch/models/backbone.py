@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lazytorch._init.initialize import known
+from lazytorch._init.initialize import known_code
 from lazytorch._lazy.show import show
 from lazytorch.arguments import Rule
 from lazytorch.errors import UninitializedModuleError, listed, not_yet
@@ -48,6 +48,7 @@ def stages_of_modules(name: str, value: object, owner: object) -> None:
         raise TypeError(f"{who(owner)}: {name} must be modules, or the blocks of each stage, got {show(value)}.")
 
 
+@known_code
 @checked(stem=module, stages=stages_of_modules, **dict.fromkeys(PARTS, module), **OPTIONS)
 class Backbone(Trunk):
     """A convolutional network: a stem, stages of blocks, and a head that classifies.
@@ -339,6 +340,3 @@ class Backbone(Trunk):
         if not is_lazy(self):
             features = self.hidden_channels if global_pool else getattr(self.get_classifier(), "in_features", None)
         self.head.classifier = classifier if features is None else materialize(classifier, (1, features))
-
-
-known.add(Backbone)

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, default_fills, known_function
+from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, default_fills, known_code
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     EfficientChannelAttention,
@@ -140,7 +140,7 @@ class ByobNet(Network):
         )
 
 
-@known_function
+@known_code
 def initial_values(module: nn.Module, *, zero_init: bool) -> dict[str, Fill]:
     """He normal, fan-out of each group, for convolutions; with ``zero_init``, 0 for the last norm of every branch."""
     fills = fan_out_normal(module, per_group=True, linear=small_normal)

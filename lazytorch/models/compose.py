@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple, TypedDict, TypeVar, get_type_hints
 
 from torch import nn
 
-from lazytorch._init.initialize import known
+from lazytorch._init.initialize import known, known_code
 from lazytorch._lazy.scopes import outside_modes
 from lazytorch.arguments import INPUT_CHANNELS, ValueRules, with_signature
 from lazytorch.layers import LazyAdaptiveAvgPool
@@ -117,6 +117,7 @@ class Row(NamedTuple):
     residual: bool = True
 
 
+@known_code
 @checked(
     stem=maker("LazyConvNormActivation"),
     stem_pool=maker("LazyMaxPool"),
@@ -283,6 +284,3 @@ def with_shared_sections(doc: str) -> str:
     num_classes = sections(of_network).get("Args", "").partition("\n    stem:")[0]
     doc = with_sections_of(doc, "    Shape:" + of_network.partition("    Shape:")[2], ())
     return doc if "\n    num_classes: " in doc else doc.replace("Args:\n", f"Args:\n{num_classes}\n", 1)
-
-
-known.add(Network)

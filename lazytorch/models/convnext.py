@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_function
+from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_code
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import ChannelNorm, LazyConvNeXtBlock, LazyConvNormActivation, LazyNormActivation, ResponseNorm
 from lazytorch.layers.checks import Sizes, flag, number, odd, positive_whole, several
@@ -66,7 +66,7 @@ NAMES = {
 }
 
 
-@known_function
+@known_code
 def initial_values(module: nn.Module) -> dict[str, Fill]:
     """Normal distribution, biases of 0. torchvision and timm truncate it at 100 standard deviations, with no effect."""
     if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_function
+from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_code
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import LazyAvgPool, LazyConvNormActivation, LazyDenseLayer, LazyNormActivation
 from lazytorch.layers.checks import fraction, positive_whole, several
@@ -135,7 +135,7 @@ class DenseNet(Network):
         )
 
 
-@known_function
+@known_code
 def initial_values(module: nn.Module) -> dict[str, Fill]:
     """He normal, fan-in, for convolutions, https://arxiv.org/abs/1502.01852; a bias of 0 for the classifier."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):

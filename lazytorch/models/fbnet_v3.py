@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import nn
 
-from lazytorch._init.initialize import known_function
+from lazytorch._init.initialize import known_code
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation, round_channels
 from lazytorch.models.heads import pointwise
 from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, Stage, convolution, row
@@ -12,7 +12,7 @@ from lazytorch.models.mobile import AS_TIMM, HARD_SWISH, Stage, convolution, row
 __all__ = ["FBNET_V3_B", "FBNET_V3_D", "FBNET_V3_G", "fbnetv3_b", "fbnetv3_d", "fbnetv3_g"]
 
 
-@known_function
+@known_code
 def squeeze_excitation(channels: int, *, squeeze_channels: int, spatial_dims: int) -> nn.Module:
     """Squeeze-excitation to a multiple of 8 channels."""
     return SqueezeExcitation(

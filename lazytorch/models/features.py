@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from lazytorch._init.initialize import known
+from lazytorch._init.initialize import known_code
 from lazytorch.models.feature_info import FeatureInfo
 from lazytorch.models.notes import note_call
 from lazytorch.models.trunk import Trunk
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Features"]
 
 
+@known_code
 class Features(Trunk):
     """Computes feature maps of a backbone with its stem and the stages that they need, under the same names.
 
@@ -75,6 +76,3 @@ class Features(Trunk):
         except Exception as error:
             note_call(self, error, x)
             raise
-
-
-known.add(Features)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lazytorch._init.initialize import known
+from lazytorch._init.initialize import known_code
 from lazytorch._lazy.scopes import all_or_nothing, undo_on_failure
 from lazytorch._shapes.mode import ShapeMode, current_mode
 from lazytorch.materialize import is_lazy, run_on_shapes, runs_known_code, survey
@@ -17,6 +17,7 @@ from lazytorch.materialize import is_lazy, run_on_shapes, runs_known_code, surve
 __all__ = ["FirstCall", "lock_of", "waiting"]
 
 
+@known_code
 class FirstCall:
     """Replaces the ``forward`` of a network until its first call, which builds all lazy modules in it, or none.
 
@@ -95,9 +96,6 @@ class FirstCall:
             vars(self.module)["freezing"].name_built()
             if self.compile is not None:
                 self.module.compile(*self.compile[0], **self.compile[1])
-
-
-known.add(FirstCall)
 
 
 def waiting(module: nn.Module) -> FirstCall | None:

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from lazytorch._init.initialize import known
+from lazytorch._init.initialize import known_code
 from lazytorch._lazy.unbuilt import PLACEHOLDER
 from lazytorch.lazy_module import LazyModule
 
 __all__ = ["Freezing"]
 
 
+@known_code
 class Freezing:
     """The frozen parts of a network, and the parameters to unfreeze later.
 
@@ -54,6 +55,3 @@ class Freezing:
         """Set the frozen parts to evaluation mode."""
         for part in self.parts:
             part.eval()
-
-
-known.add(Freezing)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
-from lazytorch._init.initialize import known
+from lazytorch._init.initialize import known_code
 from lazytorch.layers.checks import Sizes, largest
 from lazytorch.models.building import examples_for
 from lazytorch.summary import output_shapes
@@ -37,6 +37,7 @@ def shapes_of(modules: Sequence[nn.Module], built_from: tuple[int, ...] | None) 
     raise refused
 
 
+@known_code
 class Parts(nn.Module):
     """Calls modules in sequence, and returns the output of each."""
 
@@ -49,9 +50,6 @@ class Parts(nn.Module):
         for part in self.parts:
             outputs.append(part(outputs[-1]))
         return outputs[1:]
-
-
-known.add(Parts)
 
 
 def is_dilated(stage: nn.Module | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import known_function
+from lazytorch._init.initialize import known_code
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     LazyConvNormActivation,
@@ -39,7 +39,7 @@ HARD_SWISH = partial(nn.Hardswish, inplace=True)
 convolution = partial(LazyFusedInvertedBottleneck, shortcut=False)
 
 
-@known_function
+@known_code
 def rounded_quarter(channels: int) -> int:
     return round_channels(channels / 4)
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import nn
 
-from lazytorch._init.initialize import InitFunction, known_function
+from lazytorch._init.initialize import InitFunction, known_code
 from lazytorch.layers import LazyInvertedBottleneck, SqueezeExcitation
 from lazytorch.layers.checks import largest
 from lazytorch.models._weights.names import Rules
@@ -35,7 +35,7 @@ __all__ = [
 # fmt: on
 
 
-@known_function
+@known_code
 def quarter(channels: int) -> int:
     return round(channels / 4)
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Fill, InitFunction, known_function
+from lazytorch._init.initialize import Fill, InitFunction, known_code
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     LazyBottleneckBlock,
@@ -202,7 +202,7 @@ def widths(depth: int, first_width: int, slope: float, factor: float) -> list[in
     return [round(first_width * factor**exponent / 8) * 8 for exponent in exponents]
 
 
-@known_function
+@known_code
 def initial_values(module: nn.Module, *, zero_init: bool, fan_per_group: bool) -> dict[str, Fill]:
     """He normal, fan-out, for convolutions; with ``zero_init``, weight 0 for the last norm of every branch."""
     fills = fan_out_normal(module, per_group=fan_per_group, linear=small_normal)

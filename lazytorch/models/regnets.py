@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch._init.initialize import known_function
+from lazytorch._init.initialize import known_code
 from lazytorch.layers import pooled_projection, round_channels
 from lazytorch.models.compose import SILU
 from lazytorch.models.registry import rows_of
@@ -42,7 +42,7 @@ def row(
     return ["torchvision" if name.startswith("regnet_") else "timm"], columns, *options
 
 
-@known_function
+@known_code
 def averaged(*places: Any, dilation: int, input_dilation: int, **options: Any) -> nn.Module:
     """The shortcut of timm's RegNet. If dilation replaces a stride, it has a pooling only if its input is dilated."""
     return pooled_projection(*places, dilation=input_dilation, **options)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Fill, InitFunction, Normal, known_function
+from lazytorch._init.initialize import Fill, InitFunction, Normal, known_code
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import LazyMultiBranchConv, SqueezeExcitation
 from lazytorch.layers.checks import flag, positive_whole, several, whole
@@ -144,7 +144,7 @@ class RepVGG(Network):
         )
 
 
-@known_function
+@known_code
 def initial_values(module: nn.Module, *, small_norms: bool) -> dict[str, Fill]:
     """He normal, fan-out of each group, for convolutions; with ``small_norms``, norms start around 0.1, as in timm."""
     if small_norms and isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and module.affine:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_function
+from lazytorch._init.initialize import Constant, Fill, InitFunction, Normal, known_code
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import (
     BlurPool,
@@ -75,12 +75,12 @@ def twice(stride: Sizes) -> Sizes:
     return tuple(2 * each for each in stride) if isinstance(stride, Sequence) else 2 * stride
 
 
-@known_function
+@known_code
 def sixteenth(channels: int) -> int:
     return round_channels(channels / 16, lower_limit=0)
 
 
-@known_function
+@known_code
 def quarter(channels: int) -> int:
     return round_channels(channels / 4, lower_limit=0)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lazytorch._init.initialize import known_function
+from lazytorch._init.initialize import known_code
 from lazytorch.layers import LazyInvertedBottleneck, NamedSequential, SqueezeExcitation, round_channels
 from lazytorch.models._weights.names import Rules
 from lazytorch.models.compose import SILU
@@ -39,18 +39,18 @@ NAMES = Rules("""
 """)
 
 
-@known_function
+@known_code
 def multiple(channels: float, width: float = 1.0, *, divisor: int = 1) -> int:
     """The multiple of ``divisor`` nearest to ``channels`` times ``width``, which is rounded to a whole number first."""
     return round_channels(round(channels * width), divisor)
 
 
-@known_function
+@known_code
 def twelfth(channels: int, rounding: Callable[[float], int]) -> int:
     return rounding(int(channels * (1 / 12)))  # as timm computes it: 1 / 12 is not exact
 
 
-@known_function
+@known_code
 def activated(channels: int, *, attention: Callable[..., nn.Module], spatial_dims: int) -> nn.Module:
     """The squeeze-excitation of a block, followed by ReLU6."""
     return NamedSequential(attention=attention(channels, spatial_dims=spatial_dims), activation=nn.ReLU6())

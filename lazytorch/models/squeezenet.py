@@ -13,7 +13,7 @@ from typing import ClassVar, Unpack
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lazytorch._init.initialize import Fill, InitFunction, Uniform, known, known_function
+from lazytorch._init.initialize import Fill, InitFunction, Uniform, known_code
 from lazytorch.arguments import ValueRules
 from lazytorch.layers import LazyConvNormActivation, LazyFireModule
 from lazytorch.layers.checks import odd_number, positive, positive_whole, several
@@ -35,6 +35,7 @@ NAMES = Rules("""
 """)
 
 
+@known_code
 class PixelHead(NamedSequential):
     """A head whose classifier precedes the pooling: it computes scores for every pixel, which are then pooled."""
 
@@ -125,7 +126,7 @@ class SqueezeNet(Network):
         self.head = PixelHead(**self.head._modules)  # pyright: ignore[reportArgumentType]
 
 
-@known_function
+@known_code
 def initial_values(module: nn.Module) -> dict[str, Fill]:
     """He uniform, fan-in, for convolutions, https://arxiv.org/abs/1502.01852; small classifier weights; biases of 0."""
     fills = fan_out_normal(module, per_group=False, linear=small_normal)
@@ -134,7 +135,6 @@ def initial_values(module: nn.Module) -> dict[str, Fill]:
     return fills
 
 
-known.add(PixelHead)
 EARLY = ((128, 128), (256, 256), (384, 384, 512, 512))
 squeezenet1_0 = model("squeezenet1_0", SqueezeNet, ["torchvision"], dropout=0.5)
 squeezenet1_1 = model(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lazytorch import _torch
-from lazytorch._init.initialize import known
+from lazytorch._init.initialize import known_code
 from lazytorch._lazy.inputs import require_input
 from lazytorch.layers.checks import whole
 from lazytorch.materialize import is_lazy, modules_of
@@ -25,6 +25,7 @@ __all__ = ["Blocks", "Trunk", "called_with_input"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@known_code
 class Blocks(nn.Sequential):
     """A stage: blocks that are called in sequence.
 
@@ -263,6 +264,3 @@ class Trunk(nn.Module):
             Chen et al. 2016, https://arxiv.org/abs/1604.06174.
         """
         self.gradient_checkpointing = enable
-
-
-known.add(Blocks)
