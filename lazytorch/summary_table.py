@@ -132,8 +132,6 @@ class Summary(TableOfLayers):
         trainable_parameters: The number of parameters that require gradients.
         macs: Multiply-accumulates (MACs) of convolutions, linear layers and attention in one call.
         input_shapes: The shapes of the inputs.
-        header: The line above the table: the shapes of the inputs, and the layout of the first if convolutions read it.
-        totals: The line below the table.
     """
 
     columns = COLUMNS
@@ -151,10 +149,6 @@ class Summary(TableOfLayers):
         self.trainable_parameters = trainable_parameters
         self.macs = layers[0].macs
         self._depth = depth
-        dims = len(self.input_shapes[0]) - 2 if self.input_shapes else 0
-        read = f", read as {LAYOUTS[dims]}" if any(layer.kind == f"Conv{dims}d" for layer in layers) else ""
-        self.header = f"input: {', '.join(map(str, self.input_shapes)) or '-'}{read}"
-        self.totals = f"parameters: {self.parameters:,} ({trainable_parameters:,} trainable), MACs: {self.macs:,}"
 
     @property
     def shown(self) -> list[LayerSummary]:
@@ -164,6 +158,19 @@ class Summary(TableOfLayers):
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The cells of the table."""
         return (layer.cells for layer in self.shown)
+
+    @property
+    def header(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The line above the table: the shapes of the inputs, and the layout of the first if convolutions read it."""
+        kinds = {layer.kind for layer in self.layers}
+        dims = len(self.input_shapes[0]) - 2 if self.input_shapes else 0
+        read = f", read as {LAYOUTS[dims]}" if f"Conv{dims}d" in kinds else ""
+        return f"input: {', '.join(map(str, self.input_shapes)) or '-'}{read}"
+
+    @property
+    def totals(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The line below the table."""
+        return f"parameters: {self.parameters:,} ({self.trainable_parameters:,} trainable), MACs: {self.macs:,}"
 
     @property
     def stages(self) -> list[LayerSummary]:

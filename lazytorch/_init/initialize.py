@@ -113,10 +113,10 @@ class InitFunction:
         return fills
 
 
-def known_code(function: F) -> F:
+def known_code(code: F) -> F:
     """Decorator that adds a class or a function to ``known``."""
-    known.add(function)
-    return function
+    known.add(code)
+    return code
 
 
 def is_known(value: Any) -> bool:

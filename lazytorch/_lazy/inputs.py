@@ -25,7 +25,7 @@ def require_dims(owner: str, spatial_dims: int | None) -> None:
 
 
 def require_call(owner: str, module: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise an error for invalid shapes, arguments that the forward does not take, and a ``module`` that is none.
+    """Raise an error if ``module`` is not a module, a shape is invalid, or the forward does not take these arguments.
 
     Args:
         owner: The name of the called function, with the module's class in parentheses, for messages.

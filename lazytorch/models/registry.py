@@ -81,9 +81,10 @@ def model(
 
 
 def rows_of(family: Callable[P, N]) -> Callable[[Callable[Q, tuple[Any, ...]]], Callable[Q, Callable[P, N]]]:
-    """Decorator of a function that takes a name and the columns of a table; it then registers the model of the name.
+    """Decorator of a function that takes the name of a model, and its columns in a table of models.
 
-    The function returns the other arguments of ``model``: the sources, and the options.
+    The function returns the sources and the options, the other arguments of ``model``. A call of the decorated function
+    registers the model, and returns its builder.
     """
 
     def decorate(columns: Callable[..., tuple[Any, ...]]) -> Callable[..., Callable[P, N]]:
