@@ -596,13 +596,16 @@ def test_reset_parameters_of_norms_that_is_replaced_is_called_in_a_network(monke
 
     with monkeypatch.context() as patch:
         patch.setattr(nn.BatchNorm2d, "reset_parameters", reset)
-        torch.manual_seed(0)
         model = materialize(get_model("resnet18", zero_init=False), SHAPE)
+        torch.manual_seed(0)
+        layer = materialize(LazyConvNormActivation(4), SHAPE)
     assert (model.stem.norm.weight == 0.5).all()
+    assert (layer.norm.weight == 0.5).all()
+    assert (materialize(get_model("resnet18"), SHAPE).stem.norm.weight == 1).all()
     torch.manual_seed(0)
-    after = materialize(get_model("resnet18"), SHAPE)
-    assert (after.stem.norm.weight == 1).all()
-    assert torch.equal(after.stem.conv.weight, model.stem.conv.weight)  # the seed alone determines them
+    after = materialize(LazyConvNormActivation(4), SHAPE)
+    assert (after.norm.weight == 1).all()
+    assert torch.equal(after.conv.weight, layer.conv.weight)  # other weights depend on the seed alone
 
 
 # What is constructed.

@@ -174,8 +174,13 @@ class RegNet(Network):
             mid_channels = rounding(int(width * expansion_ratio), size)
             channels = int(mid_channels / expansion_ratio)
             if inverted:
-                block = partial(LazyInvertedBottleneck, expansion_ratio=expansion_ratio, expand_from_output=True)
-                block = partial(block, expand_always=True, group_size=size)
+                block = partial(
+                    LazyInvertedBottleneck,
+                    expansion_ratio=expansion_ratio,
+                    expand_from_output=True,
+                    expand_always=True,
+                    group_size=size,
+                )
             else:
                 block = partial(LazyBottleneckBlock, se_last=False)
                 if preactivation:
